@@ -1,0 +1,103 @@
+"""Configurations as YAML files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ptycho.config.mapping import config_from_dict, config_to_dict
+from ptycho.errors import ConfigError, OutputError
+
+Config = TypeVar("Config")
+
+
+def load_yaml_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings without interpreting its keys.
+
+    Parameters
+    ----------
+    path
+        The file; plain scalars, lists and mappings only, no tags that build objects.
+
+    Returns
+    -------
+    dict
+        Keys and values as written; empty for an empty file.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is no YAML, or holds something else than names with values.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"The configuration {path} cannot be read: {reason}.") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise ConfigError(f"The configuration {path} is not valid YAML{where}: {problem}.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The configuration {path} holds a {type(values).__name__}: expected names with values, like 'nepochs: 20'."
+        )
+    return values
+
+
+def load_config(cls: type[Config], path: str | Path, **overrides: Any) -> Config:
+    """Read a configuration from YAML; what the file does not say keeps its default.
+
+    Parameters
+    ----------
+    cls
+        ``ModelConfig``, ``TrainingConfig`` or ``InferenceConfig``.
+    path
+        The file. Keys of the model stand flat or nested under ``model:``.
+    **overrides
+        Values that win over the file's, by field name (flat).
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, a key is unknown, or a value is not possible.
+    """
+    from_file = config_to_dict(config_from_dict(cls, load_yaml_config(path), str(path)))
+    nested = from_file.get("model", {})
+    for key, value in overrides.items():
+        (nested if key in nested else from_file)[key] = value
+    return config_from_dict(cls, from_file)
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Write a configuration as YAML, the model nested under ``model:``; the file appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    import yaml
+
+    target = Path(path)
+    text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"The configuration {target} cannot be written: {error.strerror}.") from error
