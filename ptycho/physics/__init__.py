@@ -1,0 +1,56 @@
+"""Physics, written once against the array API: probes, propagation, patches, reassembly, likelihoods, simulation.
+
+The public names are imported when first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "aberrations": ("apply_aberrations", "noll_to_zernike", "zernike_polynomial"),
+    "fourier": ("fft2", "fftshift2", "ifft2", "ifftshift2"),
+    "likelihood": ("mae", "poisson_nll"),
+    "objects": ("dead_leaves_object", "lines_object", "object_from_maps", "picture_object", "random_field_object"),
+    "patches": ("accumulate_patches", "extract_patches"),
+    "photons": ("intensity_scale", "normalise_amplitude", "photon_scale", "poisson_sample"),
+    "probe": (
+        "disc_mask",
+        "disc_probe",
+        "focused_probe",
+        "gaussian_probe",
+        "idealised_probe",
+        "normalise_probe",
+        "probe_from_patterns",
+        "probe_modes",
+        "scale_probe_to_counts",
+        "zone_plate_probe",
+    ),
+    "propagation": (
+        "diffraction_amplitude",
+        "diffraction_intensity",
+        "far_field",
+        "illuminate",
+        "intensity",
+        "near_field",
+    ),
+    "reassembly": ("Canvas", "Reassembled", "merge_groups", "reassemble"),
+    "regularisation": ("complex_mae", "total_variation"),
+    "simulation": ("fermat_positions", "random_positions", "raster_positions", "simulate"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ptycho.physics' has no attribute {name!r}")
+    value = getattr(import_module(f"ptycho.physics.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names beside what is loaded."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,151 @@
+r"""Photon scales: from dimensionless units to counts and back, and the noise of counting.
+
+The normalised units are PtychoPINN's: a pattern's amplitudes are scaled so that their squares sum to
+:math:`(N/2)^2` on average, and one number, the intensity scale, leads back to photons.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ptycho.backend import Array, array_namespace
+from ptycho.errors import DataError
+
+__all__ = ["intensity_scale", "normalise_amplitude", "photon_scale", "poisson_sample"]
+
+_MOST_PHOTONS = 9.0e18
+"""Beyond this a Poisson variate does not fit into a 64-bit integer."""
+
+
+def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Array, float]:
+    r"""Amplitudes in the network's units, :math:`X = f A` with :math:`f = \sqrt{(N/2)^2 / \langle\sum A^2\rangle}`.
+
+    The sum runs over the pixels of a pattern, the mean over all patterns given.
+
+    Parameters
+    ----------
+    amplitude : (..., N, N) real or integer, square root of counts; widened before anything is squared.
+    mask : (N, N) bool, True = good pixel; other pixels are left out of the sum and are 0 in the result.
+
+    Returns
+    -------
+    X : (..., N, N) float32, or float64 if ``amplitude`` is.
+    factor : f, a Python float.
+
+    Raises
+    ------
+    DataError
+        The patterns are empty, dark or not finite, so that there is nothing to scale by.
+    """
+    xp = array_namespace(amplitude)
+    values = _real(xp, amplitude)
+    if mask is not None:
+        values = xp.where(mask, values, xp.zeros_like(values))
+    n = values.shape[-1]
+    energy = float(xp.mean(xp.sum(values * values, axis=(-2, -1)))) if math.prod(values.shape) else 0.0
+    if not 0 < energy < math.inf:
+        raise DataError(
+            f"amplitude: the mean of a pattern's summed squares is {energy:g}; expected patterns that hold photons "
+            "and no NaN (mask bad pixels)."
+        )
+    factor = (n / 2) / math.sqrt(energy)
+    return values * factor, factor
+
+
+def intensity_scale(nphotons: float, N: int) -> float:
+    r"""PtychoPINN's intensity scale :math:`s = \sqrt{n_\mathrm{photons}} / (N/2)`: from normalised amplitude to sqrt(photons).
+
+    Parameters
+    ----------
+    nphotons : mean photons per pattern.
+    N : pixels along a pattern's side.
+
+    Raises
+    ------
+    DataError
+        ``nphotons`` or ``n`` is not positive.
+    """
+    _check_photons(nphotons)
+    if N < 1:
+        raise DataError(f"N: got {N}; expected a positive number of pixels.")
+    return math.sqrt(nphotons) / (N / 2)
+
+
+def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
+    r"""Factor on the probe that makes a pattern hold ``nphotons`` expected photons on average.
+
+    .. math:: s = \sqrt{n_\mathrm{photons} / \langle \textstyle\sum_{p, r} |O|^2 |P_p|^2 \rangle}
+
+    the mean taken over patches. By Parseval the sum over the exit wave is the sum over the detector.
+
+    Parameters
+    ----------
+    patches : (..., N, N) complex, object patches.
+    probe : (N, N) or (P, N, N) complex, incoherent modes.
+    nphotons : mean expected photons per pattern.
+
+    Raises
+    ------
+    DataError
+        ``nphotons`` is not positive, or no light passes the object.
+    """
+    _check_photons(nphotons)
+    xp = array_namespace(patches, probe)
+    illumination = _intensity(xp, probe)
+    if illumination.ndim == 3:
+        illumination = xp.sum(illumination, axis=0)
+    energy = float(xp.mean(xp.sum(_intensity(xp, patches) * illumination, axis=(-2, -1))))
+    if not 0 < energy < math.inf:
+        raise DataError(
+            f"probe: the exit waves hold {energy:g} photons; expected a probe and an object that are finite and not zero."
+        )
+    return math.sqrt(nphotons / energy)
+
+
+def poisson_sample(intensity: np.ndarray, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Photon counts drawn from the Poisson distribution of the expected counts, on the host.
+
+    Values are drawn in memory order from one stream, so drawing piece by piece gives the same counts.
+
+    Parameters
+    ----------
+    intensity : any shape, real, expected counts >= 0.
+    rng : seed or numpy generator.
+
+    Returns
+    -------
+    int64 array of the same shape.
+
+    Raises
+    ------
+    DataError
+        An expected count is negative, NaN or too large for 64-bit integers.
+    """
+    expected = np.asarray(intensity, dtype=np.float64)
+    if not ((expected >= 0) & (expected <= _MOST_PHOTONS)).all():
+        raise DataError(
+            "intensity: holds negative, NaN or too large expected counts; expected 0 to 9e18 photons per pixel."
+        )
+    return np.random.default_rng(rng).poisson(expected)
+
+
+def _check_photons(nphotons: float) -> None:
+    if not 0 < nphotons < math.inf:
+        raise DataError(f"nphotons: got {nphotons}; expected a positive number of photons per pattern.")
+
+
+def _real(xp: Array, values: Array) -> Array:
+    """``values`` as floating point: integers and half precision become float32."""
+    if values.dtype in (xp.float32, xp.float64):
+        return values
+    return xp.astype(values, xp.float32)
+
+
+def _intensity(xp: Array, wave: Array) -> Array:
+    if not xp.isdtype(wave.dtype, "complex floating"):
+        values = _real(xp, wave)
+        return values * values
+    real, imag = xp.real(wave), xp.imag(wave)
+    return real * real + imag * imag

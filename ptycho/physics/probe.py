@@ -1,0 +1,505 @@
+r"""Probes: the complex wave that lights the sample, sampled with the object's pixel.
+
+Makers work on the host, in the sample plane, with the optical axis on pixel ``[N//2, N//2]``, and return one mode
+``(N, N)``; :func:`probe_modes` turns it into a stack. Lengths are metres where a wavelength is given, pixels where not.
+:func:`normalise_probe` and :func:`scale_probe_to_counts` take arrays of any framework.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ptycho.backend import Array, array_namespace, device
+from ptycho.errors import DataError
+from ptycho.physics.aberrations import apply_aberrations
+from ptycho.physics.fourier import fftshift2, ifft2, ifftshift2
+from ptycho.physics.propagation import near_field
+
+__all__ = [
+    "disc_mask",
+    "disc_probe",
+    "focused_probe",
+    "gaussian_probe",
+    "idealised_probe",
+    "normalise_probe",
+    "probe_from_patterns",
+    "probe_modes",
+    "scale_probe_to_counts",
+    "zone_plate_probe",
+]
+
+logger = logging.getLogger(__name__)
+
+_WINDOWS = 4
+"""A zone-plate probe is computed on a window this many times wider, so that its tails do not fold back."""
+
+
+def disc_probe(N: int, radius: float, edge: float = 1.0, dtype: DTypeLike = np.complex64) -> np.ndarray:
+    r"""Disc of amplitude 1 and flat phase, with a soft edge.
+
+    .. math:: P(r) = \tfrac12\,\mathrm{erfc}\!\left(\frac{r - R}{\sqrt2\,\sigma}\right)
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    radius : R, pixels, where the amplitude is one half.
+    edge : sigma of the edge's blur, pixels; 0 gives a hard edge.
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex.
+
+    Raises
+    ------
+    DataError
+        A number is not usable.
+    """
+    _check_size(N)
+    _check_positive("radius", radius, "pixels")
+    r = _radius(N)
+    if edge > 0:
+        from scipy.special import erfc
+
+        amplitude = 0.5 * erfc((r - radius) / (math.sqrt(2.0) * edge))
+    else:
+        amplitude = (r <= radius).astype(np.float64)
+    return np.asarray(amplitude).astype(dtype)
+
+
+def idealised_probe(N: int, scale: float = 0.7, dtype: DTypeLike = np.complex64) -> np.ndarray:
+    r"""PtychoPINN's idealised probe: a flat disc blurred by one pixel.
+
+    Its radius is where a Gaussian of :math:`\sigma = N / (\pi^2\,\mathrm{scale})` falls to one half,
+    :math:`R = \sqrt{2 \ln 2}\, \sigma`; for N = 64 that is 10.9 pixels.
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    scale : PtychoPINN's ``default_probe_scale``; larger means a smaller disc.
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex, amplitude 1 in the disc.
+
+    Raises
+    ------
+    DataError
+        A number is not usable.
+    """
+    _check_positive("scale", scale, "no unit")
+    return disc_probe(N, math.sqrt(2.0 * math.log(2.0)) * N / (math.pi**2 * scale), dtype=dtype)
+
+
+def gaussian_probe(N: int, sigma: float, dtype: DTypeLike = np.complex64) -> np.ndarray:
+    r"""Gaussian amplitude :math:`e^{-r^2 / 2\sigma^2}` with flat phase and peak 1.
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    sigma : standard deviation of the amplitude, pixels; the intensity's is smaller by sqrt(2).
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex.
+
+    Raises
+    ------
+    DataError
+        A number is not usable.
+    """
+    _check_size(N)
+    _check_positive("sigma", sigma, "pixels")
+    return np.exp(-0.5 * (_radius(N) / sigma) ** 2).astype(dtype)
+
+
+def zone_plate_probe(
+    N: int,
+    *,
+    wavelength: float,
+    diameter: float,
+    outer_zone_width: float,
+    beam_stop: float = 0.0,
+    defocus: float = 0.0,
+    pixel_size: float | None = None,
+    distance: float | None = None,
+    detector_pixel_size: float | None = None,
+    dtype: DTypeLike = np.complex64,
+) -> np.ndarray:
+    r"""First-order beam of a Fresnel zone plate under a plane wave, in the sample plane.
+
+    The focal length is :math:`f = D\,\Delta r / \lambda`. In the focal plane the Fresnel integral over the open
+    annulus A gives :math:`e^{i\pi r^2/\lambda f} \int_A e^{-2\pi i\, q\cdot r}\, dq` with
+    :math:`q = \rho / \lambda f`, so that the cone ends at :math:`q = 1 / 2\Delta r`; from there the wave runs
+    ``defocus`` metres further by the angular spectrum. Other orders are taken to be stopped by a sorting aperture.
+    Sources: Goodman, Introduction to Fourier Optics, sections 3.10 and 5.2; Attwood, Soft X-Rays, chapter 9.
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    wavelength : metres.
+    diameter, outer_zone_width, beam_stop : D, :math:`\Delta r` and the diameter of the central stop, metres.
+    defocus : distance from the focus to the sample along the beam, metres; positive is downstream.
+    pixel_size : of the sample plane, metres. By default it follows from the detector as
+        :math:`\lambda z / (N \Delta)`, with ``distance`` z and ``detector_pixel_size`` :math:`\Delta`, metres.
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex, of unit power on the whole plane: ``sum |P|^2 <= 1``, less what misses the window.
+
+    Raises
+    ------
+    DataError
+        A length is missing or not positive, the stop covers the lens, or the cone is wider than the N pixels resolve.
+    """
+    _check_size(N)
+    lengths = {"wavelength": wavelength, "diameter": diameter, "outer_zone_width": outer_zone_width}
+    for name, length in lengths.items():
+        _check_positive(name, length, "metres")
+    if not 0 <= beam_stop < diameter:
+        raise DataError(f"beam_stop: got {beam_stop} m; expected 0 or more, and less than the diameter {diameter} m.")
+    if not math.isfinite(defocus):
+        raise DataError(f"defocus: got {defocus}; expected a finite distance in metres.")
+    pixel = _sample_pixel(N, wavelength, pixel_size, distance, detector_pixel_size)
+    if outer_zone_width < pixel:
+        raise DataError(
+            f"outer_zone_width: {outer_zone_width:g} m is finer than the sample pixel of {pixel:g} m, so that the "
+            "beam's cone misses the detector; expected a coarser zone plate, a nearer detector or a larger one."
+        )
+    focal_length = diameter * outer_zone_width / wavelength
+    wide = _WINDOWS * N
+    q_pixel = 1.0 / (wide * pixel)
+    q = _radius(wide) * q_pixel
+    edge = 1.0 / (2.0 * outer_zone_width)
+    pupil = _covered(q, edge, q_pixel) - _covered(q, edge * beam_stop / diameter, q_pixel)
+    pupil = pupil / math.sqrt(float((pupil**2).sum()))
+    focus = fftshift2(ifft2(ifftshift2(pupil.astype(np.complex128))))
+    focus = focus * np.exp(1j * math.pi * (_radius(wide) * pixel) ** 2 / (wavelength * focal_length))
+    wave = near_field(focus, defocus, wavelength, pixel) if defocus else focus
+    first = wide // 2 - N // 2
+    probe = wave[first : first + N, first : first + N]
+    caught = float((np.abs(probe) ** 2).sum())
+    if caught < 0.9:
+        logger.warning(
+            "The zone-plate probe spreads beyond its window of %d pixels (%.3g m): %.0f %% of its power is inside.",
+            N,
+            N * pixel,
+            100 * caught,
+        )
+    return probe.astype(dtype)
+
+
+def focused_probe(
+    N: int,
+    *,
+    aperture: float = 0.25,
+    stop: float = 0.3,
+    size: float = 0.3,
+    zernike: dict[int, float] | None = None,
+    dtype: DTypeLike = np.complex64,
+) -> np.ndarray:
+    r"""Structured, slightly curved probe like that of a real focusing X-ray optic, without numbers of a beamline.
+
+    An annular pupil, out of focus so far that the shadow of the aperture is ``size`` windows wide, with mild
+    astigmatism and coma.
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    aperture : diameter of the pupil on the detector as a part of the detector's side.
+    stop : diameter of the central stop as a part of the aperture's.
+    size : diameter of the beam on the sample as a part of the window's side.
+    zernike : aberrations by Noll index, radians RMS; by default a little astigmatism and coma.
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex of unit power.
+
+    Raises
+    ------
+    DataError
+        A number is not usable.
+    """
+    _check_size(N)
+    if not (0 < aperture <= 1 and 0 <= stop < 1 and 0 < size <= 1):
+        raise DataError(
+            f"focused probe: got aperture {aperture}, stop {stop}, size {size}; expected parts of one, the stop below 1."
+        )
+    wide = _WINDOWS * N
+    q = _radius(wide)
+    edge = aperture * wide / 2
+    pupil = _covered(q, edge, 1.0) - _covered(q, stop * edge, 1.0)
+    # A cone of half-width a = aperture/2 cycles per pixel is 2 a lambda z wide after z: phase pi lambda z q^2.
+    curvature = math.pi * size * N / aperture
+    field = pupil * np.exp(-1j * curvature * (q / wide) ** 2)
+    wave = fftshift2(ifft2(ifftshift2(field)))
+    first = wide // 2 - N // 2
+    probe = wave[first : first + N, first : first + N]
+    errors = {5: 0.25, 6: -0.15, 7: 0.2, 8: 0.1} if zernike is None else zernike
+    probe = apply_aberrations(probe, errors, pupil_radius=aperture * N / 2)
+    return (probe / math.sqrt(float((np.abs(probe) ** 2).sum()))).astype(dtype)
+
+
+def probe_modes(
+    probe: np.ndarray, n: int, fractions: Sequence[float] | None = None, dtype: DTypeLike | None = None
+) -> np.ndarray:
+    r"""Orthogonal modes of a partly coherent beam around one coherent probe.
+
+    Mode k is the probe times the k-th monomial in (row, col), made orthogonal to the modes before it (as
+    Hermite-Gauss modes are made); so the first mode is the probe itself.
+
+    Parameters
+    ----------
+    probe : (N, N) complex.
+    n : number of modes.
+    fractions : part of the total power in each mode; made to sum to 1. By default each holds a quarter of the
+        previous one's power.
+    dtype : complex dtype of the result; by default the probe's.
+
+    Returns
+    -------
+    (n, N, N) complex, mutually orthogonal, with the total power of ``probe``.
+
+    Raises
+    ------
+    DataError
+        The probe is not one finite, non-zero mode, ``n`` < 1, or the fractions are negative, zero or of wrong number.
+    """
+    wave = np.asarray(probe)
+    if wave.ndim == 3 and wave.shape[0] == 1:
+        wave = wave[0]
+    if wave.ndim != 2 or wave.shape[0] != wave.shape[1]:
+        raise DataError(f"probe: got shape {np.shape(probe)}; expected one mode, (N, N).")
+    power = float((np.abs(wave.astype(np.complex128)) ** 2).sum())
+    if not 0 < power < math.inf:
+        raise DataError("probe: is zero or not finite; expected a wave that holds light.")
+    if not 1 <= n <= wave.size:
+        raise DataError(f"n: got {n}; expected the number of modes, from 1.")
+    parts = 0.25 ** np.arange(n) if fractions is None else np.asarray(fractions, dtype=np.float64)
+    if parts.shape != (n,) or not (np.isfinite(parts).all() and (parts >= 0).all() and parts.sum() > 0):
+        raise DataError(f"fractions: got {fractions}; expected {n} numbers from 0 that do not all vanish.")
+    size = wave.shape[0]
+    axis = (np.arange(size) - size // 2) / (size / 2)
+    degrees = [(total - k, k) for total in range(n) for k in range(total + 1)][:n]
+    trials = np.stack([(axis[:, None] ** row * axis[None, :] ** col * wave).ravel() for row, col in degrees], axis=-1)
+    basis, triangle = np.linalg.qr(trials.astype(np.complex128))
+    diagonal = np.diagonal(triangle)
+    basis = basis * (diagonal / np.abs(diagonal))  # QR leaves the sign open: the first mode is +probe
+    return (basis.T.reshape(n, size, size) * np.sqrt(power * parts / parts.sum())[:, None, None]).astype(
+        wave.dtype if dtype is None else dtype
+    )
+
+
+def probe_from_patterns(
+    patterns: ArrayLike,
+    *,
+    measurement: str = "counts",
+    mask: np.ndarray | None = None,
+    curvature: float = 0.0,
+    defocus: float | None = None,
+    wavelength: float | None = None,
+    pixel_size: float | None = None,
+    dtype: DTypeLike = np.complex64,
+) -> np.ndarray:
+    r"""First guess of the probe from the data: the mean pattern, given a phase, transformed back to the sample.
+
+    .. math:: P = F^{-1}\!\left[\sqrt{\langle I \rangle}\; e^{-i\varphi(q)}\right],\qquad \varphi = \pi\lambda z q^2
+
+    On the optical axis the mean pattern is close to the beam's own far field; the phase is a focus that the data do
+    not tell. The result is centred on ``[N//2, N//2]`` and its power equals the mean counts of a pattern.
+
+    Parameters
+    ----------
+    patterns : (M, N, N) real, zero frequency at ``[N//2, N//2]``; read piecewise, so a memory map is fine.
+    measurement : ``"counts"`` or ``"amplitude"``.
+    mask : (N, N) bool, True = good pixel; other pixels are filled from their good neighbours.
+    curvature : :math:`\varphi` at the middle of the detector's edge, radians; another way to say the defocus.
+    defocus, wavelength, pixel_size : z, :math:`\lambda` and the sample's pixel, metres; instead of ``curvature``.
+    dtype : complex dtype of the result.
+
+    Returns
+    -------
+    (N, N) complex, sqrt(photons).
+
+    Raises
+    ------
+    DataError
+        The patterns are not a stack of squares, dark or not finite where good, or the geometry is incomplete.
+    """
+    mean = _mean_counts(patterns, measurement, mask)
+    n = mean.shape[-1]
+    if defocus is not None:
+        if wavelength is None or pixel_size is None:
+            raise DataError("defocus: needs the wavelength and the sample's pixel_size, both in metres, beside it.")
+        _check_positive("wavelength", wavelength, "metres")
+        _check_positive("pixel_size", pixel_size, "metres")
+        curvature = math.pi * wavelength * defocus / (2.0 * pixel_size) ** 2
+    if not math.isfinite(curvature):
+        raise DataError(f"curvature: got {curvature}; expected a phase in radians.")
+    phase = curvature * (_radius(n) / (n / 2)) ** 2
+    return fftshift2(ifft2(ifftshift2(np.sqrt(mean) * np.exp(-1j * phase)))).astype(dtype)
+
+
+def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
+    r"""Probe in sqrt(photons): scaled so that :math:`\sum |P|^2` over modes and pixels is the given count.
+
+    Parameters
+    ----------
+    probe : (N, N) or (P, N, N) complex, any framework.
+    mean_total_counts : mean photons of a pattern, with an object that absorbs nothing.
+
+    Returns
+    -------
+    Array of the same shape, dtype and namespace.
+
+    Raises
+    ------
+    DataError
+        The count is not positive, or the probe is zero or not finite.
+    """
+    _check_positive("mean_total_counts", mean_total_counts, "photons")
+    xp = array_namespace(probe)
+    power = float(xp.sum(_power(xp, probe)))
+    if not 0 < power < math.inf:
+        raise DataError(f"probe: its power is {power:g}; expected a wave that holds light and is finite.")
+    return probe * math.sqrt(mean_total_counts / power)
+
+
+def disc_mask(N: int, radius: float | None = None) -> np.ndarray:
+    """PtychoPINN's probe mask: True within ``radius`` of the window's middle, which lies between pixels.
+
+    Parameters
+    ----------
+    N : pixels along a side.
+    radius : pixels; by default ``N // 4``.
+
+    Returns
+    -------
+    (N, N) bool.
+    """
+    _check_size(N)
+    offset = np.arange(N) - N // 2 + 0.5
+    return np.hypot(offset[:, None], offset[None, :]) < (N // 4 if radius is None else radius)
+
+
+def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
+    r"""Probe in the model's units, :math:`P / (\mathrm{probe\_scale}\cdot \langle |m P| \rangle)`.
+
+    The mean runs over all N x N pixels, m is :func:`disc_mask`; with several modes
+    :math:`|P| = (\sum_p |P_p|^2)^{1/2}`. The probe itself is not masked.
+
+    Parameters
+    ----------
+    probe : (N, N) or (P, N, N) complex, any framework.
+    probe_scale : PtychoPINN's ``probe_scale``.
+
+    Returns
+    -------
+    Array of the same shape, dtype and namespace; differentiable by ``probe`` where it is not zero.
+
+    Raises
+    ------
+    DataError
+        ``probe_scale`` is not positive, or the probe has no light within the mask.
+    """
+    _check_positive("probe_scale", probe_scale, "no unit")
+    xp = array_namespace(probe)
+    power = _power(xp, probe)
+    if power.ndim == 3:
+        power = xp.sum(power, axis=0)
+    inside = xp.asarray(disc_mask(power.shape[-1]), device=device(probe))
+    amplitude = xp.sqrt(xp.where(inside & (power > 0), power, xp.ones_like(power)))
+    mean = xp.mean(xp.where(inside & (power > 0), amplitude, xp.zeros_like(amplitude)))
+    if not 0 < float(mean) < math.inf:
+        raise DataError(f"probe: its mean amplitude within N/4 of the middle is {float(mean):g}; expected light there.")
+    return probe / xp.astype(probe_scale * mean, probe.dtype)
+
+
+def _mean_counts(patterns: ArrayLike, measurement: str, mask: np.ndarray | None) -> np.ndarray:
+    """Mean pattern in counts, float64 (N, N), bad pixels filled."""
+    if measurement not in ("counts", "amplitude"):
+        raise DataError(f"measurement: got {measurement!r}; expected 'counts' or 'amplitude'.")
+    stack: Any = patterns if hasattr(patterns, "shape") else np.asarray(patterns)
+    if len(stack.shape) != 3 or stack.shape[-1] != stack.shape[-2] or 0 in stack.shape:
+        raise DataError(f"patterns: got shape {tuple(stack.shape)}; expected (M, N, N).")
+    total = np.zeros(stack.shape[-2:])
+    step = max(1, 2**22 // total.size)
+    for start in range(0, stack.shape[0], step):
+        values = np.asarray(stack[start : start + step], dtype=np.float64)
+        total += (values if measurement == "counts" else values**2).sum(axis=0)
+    mean = total / stack.shape[0]
+    if mask is not None:
+        mean = _filled(mean, mask)
+    if not (np.isfinite(mean).all() and (mean >= 0).all() and mean.any()):
+        raise DataError("patterns: are dark, negative or not finite on average; expected counts (mask bad pixels).")
+    return mean
+
+
+def _filled(mean: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Bad pixels replaced by the weighted mean of good ones around them, the nearest first."""
+    from scipy.ndimage import gaussian_filter
+
+    good = np.asarray(mask)
+    if good.shape != mean.shape or good.dtype != bool or not good.any():
+        raise DataError(f"mask: got {good.dtype} of shape {good.shape}; expected bool {mean.shape}, True = good pixel.")
+    known, values = good.astype(np.float64), np.where(good, mean, 0.0)
+    result, missing = values.copy(), ~good
+    sigma = 1.0
+    while missing.any():
+        weight = gaussian_filter(known, sigma, mode="constant")
+        reached = missing & (weight > 1e-3)
+        result[reached] = (gaussian_filter(values, sigma, mode="constant") / np.maximum(weight, 1e-12))[reached]
+        missing &= ~reached
+        sigma *= 2.0
+    return result
+
+
+def _sample_pixel(
+    n: int, wavelength: float, pixel_size: float | None, distance: float | None, detector_pixel_size: float | None
+) -> float:
+    if pixel_size is None:
+        if distance is None or detector_pixel_size is None:
+            raise DataError(
+                "zone plate: needs the sample's pixel_size, or the detector's distance and detector_pixel_size, in metres."
+            )
+        _check_positive("distance", distance, "metres")
+        _check_positive("detector_pixel_size", detector_pixel_size, "metres")
+        return wavelength * distance / (n * detector_pixel_size)
+    _check_positive("pixel_size", pixel_size, "metres")
+    return pixel_size
+
+
+def _radius(n: int) -> np.ndarray:
+    """Distance of every pixel from the pixel [n//2, n//2], in pixels."""
+    offset = np.arange(n) - n // 2
+    return np.hypot(offset[:, None], offset[None, :])
+
+
+def _covered(r: np.ndarray, radius: float, pixel: float) -> np.ndarray:
+    """Part of each pixel that a disc covers: a soft edge one pixel wide."""
+    return np.clip((radius - r) / pixel + 0.5, 0.0, 1.0) if radius > 0 else np.zeros(r.shape)
+
+
+def _power(xp: Any, wave: Array) -> Array:
+    real, imag = xp.real(wave), xp.imag(wave)
+    return real * real + imag * imag
+
+
+def _check_size(n: int) -> None:
+    if n != int(n) or n < 2:
+        raise DataError(f"N: got {n}; expected the pixels along a side, at least 2.")
+
+
+def _check_positive(name: str, value: float, unit: str) -> None:
+    if not 0 < value < math.inf:
+        raise DataError(f"{name}: got {value}; expected a positive number ({unit}).")
