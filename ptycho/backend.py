@@ -1,0 +1,269 @@
+"""The seam between the physics and the array frameworks.
+
+The physics is written against the array API standard. What the standard lacks is a closed list of primitives, the
+:class:`Backend` protocol. The numpy backend lives here and is the reference; every other backend is a shim that
+registers itself through the entry-point group ``ptycho.backends`` and its training loop through ``ptycho.trainers``.
+No framework is imported until a shim is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import array_api_compat
+import numpy as np
+
+from ptycho.errors import BackendError
+
+__all__ = [
+    "Array",
+    "Backend",
+    "NumpyBackend",
+    "array_namespace",
+    "available_backends",
+    "backend_for_training",
+    "device",
+    "get_backend",
+    "get_trainer",
+    "to_numpy",
+]
+
+Array = Any
+"""An array of any supported framework."""
+
+_ALIASES = {"torch": "pytorch", "tf": "tensorflow"}
+_EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+_OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+
+array_namespace = array_api_compat.array_namespace
+device = array_api_compat.device
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What a framework lends to the physics beyond the array API standard.
+
+    Images are ``(H, W)``, windows ``(K, n, n)`` and corners ``(K, 2)`` integer (row, col) of a window's first pixel.
+    Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)`` and kernels HWIO.
+    """
+
+    name: str
+    xp: Any
+
+    def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> Array:
+        """Array of this framework from anything numpy understands; ``dtype`` by its standard name."""
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        """Host copy (or view) of ``a``, without its gradient."""
+
+    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
+        """Windows ``image[r : r + size, c : c + size]`` as ``(K, size, size)``."""
+
+    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
+        """Sum of the windows at their corners on an image of zeros: the adjoint of :meth:`gather_windows`."""
+
+    def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
+        """'Same' convolution (cross-correlation, as networks use) of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O)."""
+
+    def max_pool2d(self, x: Array) -> Array:
+        """Maximum over non-overlapping 2 x 2 blocks."""
+
+    def upsample2d(self, x: Array) -> Array:
+        """Nearest-neighbour upsampling by 2."""
+
+    def value_and_grad(self, f: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
+        """Function that returns ``f``'s real value and its gradient by the first argument (a dict of arrays or an array).
+
+        The gradient by a complex array is ``dL/dx + i dL/dy``.
+        """
+
+    def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """``f`` compiled where the framework gains by it; otherwise ``f``."""
+
+
+class NumpyBackend:
+    """The reference backend: everything but gradients, on the host."""
+
+    name = "numpy"
+    xp = array_api_compat.array_namespace(np.empty(0))
+
+    def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> np.ndarray:
+        """See :class:`Backend`."""
+        return np.asarray(a, dtype=dtype)
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        """See :class:`Backend`."""
+        return np.asarray(a)
+
+    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
+        """See :class:`Backend`."""
+        views = np.lib.stride_tricks.sliding_window_view(image, (size, size))
+        return views[corners[:, 0], corners[:, 1]]
+
+    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
+        """See :class:`Backend`."""
+        size = windows.shape[-1]
+        image = np.zeros(shape, dtype=windows.dtype)
+        for window, (row, col) in zip(windows, np.asarray(corners).tolist(), strict=True):
+            image[row : row + size, col : col + size] += window
+        return image
+
+    def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
+        """See :class:`Backend`."""
+        height, width, n_in, n_out = kernel.shape
+        rows, cols = (height - 1) // 2, (width - 1) // 2
+        padded = np.pad(x, ((0, 0), (rows, height - 1 - rows), (cols, width - 1 - cols), (0, 0)))
+        views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        columns = np.moveaxis(views, 3, 5).reshape(-1, height * width * n_in)
+        return (columns @ kernel.reshape(-1, n_out) + bias).reshape(*x.shape[:3], n_out)
+
+    def max_pool2d(self, x: Array) -> Array:
+        """See :class:`Backend`."""
+        batch, height, width, channels = x.shape
+        return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+
+    def upsample2d(self, x: Array) -> Array:
+        """See :class:`Backend`."""
+        return x.repeat(2, axis=1).repeat(2, axis=2)
+
+    def value_and_grad(self, f: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
+        """Numpy has no gradients: raises :class:`~ptycho.errors.BackendError`."""
+        raise BackendError(
+            "The numpy backend computes no gradients; choose a training backend, for example backend='pytorch' "
+            "(pip install ptychopinn[torch])."
+        )
+
+    def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """See :class:`Backend`."""
+        return f
+
+
+def available_backends() -> list[str]:
+    """Names of the backends that are registered, whether or not their framework is installed."""
+    return ["numpy", *sorted(point.name for point in entry_points(group="ptycho.backends"))]
+
+
+def get_backend(name_or_array: str | Array) -> Backend:
+    """The backend of that name, or the one that an array belongs to.
+
+    Parameters
+    ----------
+    name_or_array
+        ``"numpy"``, ``"pytorch"`` (alias ``"torch"``), any other registered name, or an array of such a framework.
+        Arrays of array API libraries without a shim (array-api-strict, CuPy) get a generic backend on their namespace.
+
+    Raises
+    ------
+    BackendError
+        The name is not registered, or its framework is not installed; the message says what to install.
+    """
+    if isinstance(name_or_array, str):
+        return _backend_named(_ALIASES.get(name_or_array, name_or_array))
+    if isinstance(name_or_array, np.ndarray | np.generic):
+        return _NUMPY
+    if array_api_compat.is_torch_array(name_or_array):
+        return _backend_named("pytorch")
+    if array_api_compat.is_jax_array(name_or_array):
+        return _backend_named("jax")
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and tensorflow.is_tensor(name_or_array):
+        return _backend_named("tensorflow")
+    return _generic_backend(array_namespace(name_or_array))
+
+
+def get_trainer(name: str) -> type:
+    """The training loop of a backend: a class ``Trainer(config, callbacks)`` with ``fit(container, validation)``.
+
+    Raises
+    ------
+    BackendError
+        The backend cannot train, is not registered, or its framework is not installed.
+    """
+    name = _ALIASES.get(name, name)
+    if name == "numpy":
+        raise BackendError("The numpy backend cannot train; choose backend='pytorch' (pip install ptychopinn[torch]).")
+    return _load("ptycho.trainers", name)
+
+
+def backend_for_training(name: str) -> Backend:
+    """The backend of that name, refused before any work is done if it cannot train."""
+    get_trainer(name)
+    return get_backend(name)
+
+
+def to_numpy(a: Array) -> np.ndarray:
+    """Host array of ``a``, whichever framework it belongs to."""
+    if isinstance(a, np.ndarray):
+        return a
+    return get_backend(a).to_numpy(a)
+
+
+@functools.cache
+def _backend_named(name: str) -> Backend:
+    if name == "numpy":
+        return _NUMPY
+    return _load("ptycho.backends", name)()
+
+
+def _load(group: str, name: str) -> Any:
+    points = {point.name: point for point in entry_points(group=group)}
+    if name not in points:
+        known = ", ".join(["numpy", *sorted(points)])
+        raise BackendError(f"backend: {name!r} is not available; choose one of: {known}.")
+    try:
+        return points[name].load()
+    except ImportError as error:
+        wanted = _OPTIONAL_DEPENDENCY.get(name, name)
+        raise BackendError(
+            f"The {name} backend needs {wanted}, which could not be imported ({error}); "
+            f"install it with: pip install ptychopinn[{_EXTRAS.get(name, name)}]"
+        ) from error
+
+
+class _GenericBackend(NumpyBackend):
+    """Window primitives from the standard alone, for namespaces without a shim; convolutions stay with the shims."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self.name = xp.__name__
+
+    def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> Array:
+        return self.xp.asarray(a, dtype=None if dtype is None else getattr(self.xp, dtype), device=device)
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        return np.asarray(a.get() if hasattr(a, "get") else a)
+
+    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
+        xp = self.xp
+        flat = xp.reshape(self._flat_index(corners, size, image.shape[1]), (-1,))
+        return xp.reshape(xp.take(xp.reshape(image, (-1,)), flat, axis=0), (corners.shape[0], size, size))
+
+    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
+        # Sorting by destination and differencing the running sum needs nothing but the standard.
+        xp, size = self.xp, windows.shape[-1]
+        where = device(windows)
+        flat = xp.reshape(self._flat_index(corners, size, shape[1]), (-1,))
+        order = xp.argsort(flat, stable=True)
+        total = xp.cumulative_sum(xp.take(xp.reshape(windows, (-1,)), order, axis=0), include_initial=True)
+        pixels = xp.arange(shape[0] * shape[1] + 1, dtype=flat.dtype, device=where)
+        edges = xp.searchsorted(flat, pixels, sorter=order)
+        running = xp.take(total, edges, axis=0)
+        return xp.reshape(running[1:] - running[:-1], shape)
+
+    def _flat_index(self, corners: Array, size: int, width: int) -> Array:
+        xp = self.xp
+        steps = xp.arange(size, dtype=corners.dtype, device=device(corners))
+        first = corners[:, 0] * width + corners[:, 1]
+        return first[:, None, None] + steps[None, :, None] * width + steps[None, None, :]
+
+
+@functools.cache
+def _generic_backend(xp: Any) -> Backend:
+    return _GenericBackend(xp)
+
+
+_NUMPY = NumpyBackend()

@@ -1,0 +1,179 @@
+"""The cnn generator: scaled diffraction amplitude in, amplitude and phase of object patches out.
+
+One encoder and two decoders of 3 x 3 convolutions, as pure functions on a flat dictionary of named arrays. Kernels are
+HWIO, padding is 'same', biases start at zero and kernels are Glorot-uniform, drawn in the order of their names from one
+numpy generator: the same seed gives the same weights in every framework. Source: Hoidn, Mishra, Mehta, Scientific
+Reports 13, 22789 (2023), with the layer widths of its published code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ptycho.backend import Array, Backend, device
+from ptycho.errors import ConfigError
+
+__all__ = ["SIZES", "cnn_shapes", "decode", "encode", "init_cnn", "apply_cnn"]
+
+SIZES = {
+    64: ((32, 64, 128), (64, 32)),
+    128: ((16, 32, 64, 128), (128, 64, 32)),
+    256: ((8, 16, 32, 64, 128), (256, 128, 64, 32)),
+}
+"""Pattern size: (encoder widths, decoder widths), each times ``n_filters_scale``."""
+
+_BORDER_CHANNELS = 4
+DECODERS = ("amplitude", "phase")
+
+
+def cnn_shapes(
+    size: int, filters_scale: int, channels_in: int, channels_out: int, pad_object: bool, probe_big: bool
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter.
+
+    Parameters
+    ----------
+    size : N: 64, 128 or 256.
+    filters_scale : multiplies every width.
+    channels_in, channels_out : of the input (patterns of a group, and any estimate beside them) and of each decoder.
+    pad_object : the centre head predicts the central N/2 box only.
+    probe_big : with ``pad_object``, a second head predicts what lies outside that box.
+
+    Raises
+    ------
+    ConfigError
+        ``size`` is not supported.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"N: got {size}; the cnn supports pattern sizes {', '.join(map(str, SIZES))}.")
+    encoder, decoder = ([w * filters_scale for w in widths] for widths in SIZES[size])
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, n_in: int, n_out: int) -> int:
+        shapes[f"{name}/kernel"], shapes[f"{name}/bias"] = (3, 3, n_in, n_out), (n_out,)
+        return n_out
+
+    def block(name: str, n_in: int, n_out: int) -> int:
+        return conv(f"{name}/conv1", conv(f"{name}/conv0", n_in, n_out), n_out)
+
+    width = channels_in
+    for i, n_out in enumerate(encoder):
+        width = block(f"encoder/block{i}", width, n_out)
+    last = filters_scale * (2048 // size)
+    for head in DECODERS:
+        inner = width
+        for i, n_out in enumerate(decoder):
+            inner = block(f"{head}/block{i}", inner, n_out)
+        if not pad_object:
+            conv(f"{head}/full", block(f"{head}/last", inner, last), channels_out)
+            continue
+        conv(f"{head}/centre", inner - _BORDER_CHANNELS, channels_out)
+        if probe_big:
+            conv(f"{head}/border", block(f"{head}/last", _BORDER_CHANNELS, last), channels_out)
+    return shapes
+
+
+def init_cnn(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Glorot-uniform kernels and zero biases, float32, on the host."""
+    params = {}
+    for name, shape in shapes.items():
+        if name.endswith("/bias"):
+            params[name] = np.zeros(shape, dtype=np.float32)
+            continue
+        height, width, n_in, n_out = shape
+        limit = math.sqrt(6.0 / (height * width * (n_in + n_out)))
+        params[name] = rng.uniform(-limit, limit, size=shape).astype(np.float32)
+    return params
+
+
+def apply_cnn(params: dict[str, Array], x: Array, backend: Backend, amplitude_activation: str) -> tuple[Array, Array]:
+    """Amplitude and phase of the object patches, each (B, N, N, C) real.
+
+    Parameters
+    ----------
+    params : as :func:`init_cnn` makes them, in the backend's arrays.
+    x : (B, N, N, channels_in) real.
+    backend : lends convolution, pooling and upsampling.
+    amplitude_activation : ``"sigmoid"``, ``"swish"``, ``"softplus"`` or ``"relu"``; the phase is ``pi * tanh``.
+    """
+    hidden = encode(params, x, backend)
+    amplitude = decode(params, hidden, "amplitude", backend, amplitude_activation)
+    phase = decode(params, hidden, "phase", backend, "phase")
+    return amplitude, phase
+
+
+def encode(params: dict[str, Array], x: Array, backend: Backend) -> Array:
+    """Blocks of two convolutions and a 2 x 2 maximum, down to 8 x 8 pixels."""
+    for i in range(_count(params, "encoder/block")):
+        x = backend.max_pool2d(_block(params, f"encoder/block{i}", x, backend))
+    return x
+
+
+def decode(params: dict[str, Array], x: Array, head: str, backend: Backend, activation: str) -> Array:
+    """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads."""
+    for i in range(_count(params, f"{head}/block")):
+        x = backend.upsample2d(_block(params, f"{head}/block{i}", x, backend))
+    act = _activation(backend.xp, activation)
+    if f"{head}/full/kernel" in params:
+        x = backend.upsample2d(_block(params, f"{head}/last", x, backend))
+        return act(_conv(params, f"{head}/full", x, backend))
+    centre = act(_conv(params, f"{head}/centre", x[..., :-_BORDER_CHANNELS], backend))
+    padded = _surround(backend.xp, centre)
+    if f"{head}/border/kernel" not in params:
+        return padded
+    x = backend.upsample2d(_block(params, f"{head}/last", x[..., -_BORDER_CHANNELS:], backend))
+    border = _activation(backend.xp, "swish")(_conv(params, f"{head}/border", x, backend))
+    return padded + border * _outside(backend, border)
+
+
+def _conv(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Array:
+    return backend.conv2d(x, params[f"{name}/kernel"], params[f"{name}/bias"])
+
+
+def _block(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Array:
+    relu = _activation(backend.xp, "relu")
+    return relu(_conv(params, f"{name}/conv1", relu(_conv(params, f"{name}/conv0", x, backend)), backend))
+
+
+def _count(params: dict[str, Array], prefix: str) -> int:
+    return sum(name.startswith(prefix) and name.endswith("conv0/kernel") for name in params)
+
+
+def _activation(xp: Array, name: str):  # noqa: ANN202 - a function of one array
+    """The named activation, written so that no value or gradient overflows."""
+
+    def sigmoid(x: Array) -> Array:
+        return 0.5 * (1.0 + xp.tanh(0.5 * x))
+
+    def relu(x: Array) -> Array:
+        return xp.clip(x, 0.0, None)
+
+    activations = {
+        "relu": relu,
+        "sigmoid": sigmoid,
+        "swish": lambda x: x * sigmoid(x),
+        "softplus": lambda x: relu(x) + xp.log1p(xp.exp(-xp.abs(x))),
+        "phase": lambda x: math.pi * xp.tanh(x),
+    }
+    if name not in activations:
+        raise ConfigError(f"amp_activation: got {name!r}; choose one of sigmoid, swish, softplus, relu.")
+    return activations[name]
+
+
+def _surround(xp: Array, centre: Array) -> Array:
+    """The centre box on N x N zeros."""
+    batch, side, _, channels = centre.shape
+    rows = xp.zeros((batch, side // 2, side, channels), dtype=centre.dtype, device=device(centre))
+    tall = xp.concat([rows, centre, rows], axis=1)
+    cols = xp.zeros((batch, 2 * side, side // 2, channels), dtype=centre.dtype, device=device(centre))
+    return xp.concat([cols, tall, cols], axis=2)
+
+
+def _outside(backend: Backend, like: Array) -> Array:
+    """1 outside the central N/2 box and 0 inside, (1, N, N, 1)."""
+    size = like.shape[1]
+    mask = np.ones((1, size, size, 1), dtype=np.float32)  # host constant
+    mask[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 0.0
+    return backend.asarray(mask, dtype=str(like.dtype).rsplit(".", 1)[-1], device=device(like))

@@ -1,0 +1,288 @@
+r"""From overlapping patches back to one object.
+
+The object is the weighted average :math:`O = \sum_k A_k(w\, o_k) / \sum_k A_k(w)`, where :math:`A_k` places a patch at
+its position (:func:`~ptycho.physics.patches.accumulate_patches`) and the window :math:`w` says how far each pixel of a
+patch is to be trusted. Numerator and weight use the same window. Where nothing was placed the object is the neutral 1
+and the weight 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
+from ptycho.errors import DataError
+from ptycho.physics.patches import accumulate_patches, extract_patches
+
+__all__ = [
+    "Canvas",
+    "Reassembled",
+    "canvas_for",
+    "extract_groups",
+    "group_canvas_size",
+    "merge_groups",
+    "reassemble",
+    "stitching_window",
+]
+
+_host = NumpyBackend.xp
+"""Windows, canvases and plans are host arrays, whatever the framework of the patches."""
+
+_COVERED = 1e-6
+"""Weight below this fraction of the largest window value counts as no coverage."""
+
+
+class Reassembled(NamedTuple):
+    """An object put together from patches."""
+
+    object: Array
+    """(H, W) complex, dimensionless; 1 where nothing was placed."""
+    weight: Array
+    """(H, W) real, the summed window; 0 where nothing was placed."""
+    origin: tuple[float, float]
+    """Position (row, col) of pixel [0, 0]: a position p lies on pixel ``p - origin``."""
+
+
+def stitching_window(window: str | Array, size: int, crop: int | None = None) -> np.ndarray:
+    """The weight of each pixel of a patch.
+
+    Parameters
+    ----------
+    window : ``"uniform"`` (1 everywhere), ``"crop"`` (1 on the centre ``crop`` x ``crop`` pixels, 0 elsewhere), or an
+        (N, N) array of weights >= 0, for example the probe's intensity. It is scaled to a maximum of 1.
+    size : N.
+    crop : side of the centre box for ``"crop"``; default N/2.
+
+    Returns
+    -------
+    (N, N) float64.
+
+    Raises
+    ------
+    DataError
+        The name is unknown, the crop does not fit, or the array has the wrong shape or nothing positive in it.
+    """
+    if isinstance(window, str):
+        if window == "uniform":
+            return _host.ones((size, size))
+        if window != "crop":
+            raise DataError(f"window: got {window!r}; expected 'uniform', 'crop' or an (N, N) array.")
+        crop = size // 2 if crop is None else crop
+        if not 1 <= crop <= size:
+            raise DataError(f"crop: got {crop}; expected a centre crop M of 1 to {size} pixels.")
+        box = _host.zeros((size, size))
+        first = size // 2 - crop // 2
+        box[first : first + crop, first : first + crop] = 1.0
+        return box
+    weights = _host.asarray(to_numpy(window), dtype=np.float64)
+    if weights.shape != (size, size) or not _host.all(_host.isfinite(weights)) or weights.min() < 0 or weights.max() <= 0:
+        raise DataError(f"window: got shape {weights.shape}; expected ({size}, {size}) weights >= 0, some above 0.")
+    return weights / weights.max()
+
+
+def canvas_for(positions: Array, size: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Shape and origin of the smallest canvas that holds every patch of ``size`` at ``positions`` (M, 2)."""
+    host = _host.reshape(_host.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
+    if host.shape[0] == 0 or not _host.all(_host.isfinite(host)):
+        raise DataError("positions: expected at least one position, all finite.")
+    origin = _host.floor(host.min(axis=0)) - size // 2
+    extent = _host.ceil(host.max(axis=0)) - origin + (size - size // 2)
+    return (int(extent[0]), int(extent[1])), (float(origin[0]), float(origin[1]))
+
+
+def reassemble(
+    patches: Array,
+    positions: Array,
+    window: str | Array = "uniform",
+    *,
+    crop: int | None = None,
+    shape: tuple[int, int] | None = None,
+    origin: tuple[float, float] | None = None,
+) -> Reassembled:
+    """Weighted average of ``patches`` at ``positions``.
+
+    Parameters
+    ----------
+    patches : (..., N, N) complex.
+    positions : (..., 2) real, (row, col) of the patch centres in pixels.
+    window, crop : see :func:`stitching_window`.
+    shape, origin : of the canvas; default the smallest that holds every patch.
+
+    Returns
+    -------
+    Reassembled
+        On the namespace and device of ``patches``; differentiable by them. For more patches than memory holds use
+        :class:`Canvas`.
+    """
+    xp = array_namespace(patches)
+    size = patches.shape[-1]
+    if shape is None or origin is None:
+        shape, origin = canvas_for(positions, size)
+    backend = get_backend(patches)
+    real = xp.real(patches).dtype
+    weights = xp.astype(backend.asarray(stitching_window(window, size, crop), device=device(patches)), real)
+    if array_namespace(positions) is not xp:
+        positions = backend.asarray(positions, device=device(patches))
+    on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
+    total = accumulate_patches(patches * weights, on_canvas, shape)
+    spread = xp.broadcast_to(weights, tuple(patches.shape))
+    weight = accumulate_patches(spread, on_canvas, shape)
+    return Reassembled(_average(xp, total, weight), weight, origin)
+
+
+class Canvas:
+    """A streaming :func:`reassemble`: patches are added chunk by chunk, and only the canvas is held.
+
+    The canvas lives on the host in double precision, so that the result does not depend on the chunks or their order
+    beyond rounding. Adding a chunk costs O(N^2) per patch, whatever the size of the canvas.
+
+    Parameters
+    ----------
+    shape : (H, W) pixels.
+    origin : position (row, col) of pixel [0, 0].
+    size : N, the side of the patches.
+    window, crop : see :func:`stitching_window`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        origin: tuple[float, float],
+        size: int,
+        window: str | Array = "uniform",
+        crop: int | None = None,
+    ) -> None:
+        self.shape, self.origin, self.size = shape, (float(origin[0]), float(origin[1])), size
+        self.window = stitching_window(window, size, crop)
+        self._margin = size + 1
+        padded = (shape[0] + 2 * self._margin, shape[1] + 2 * self._margin)
+        self._total = _host.zeros(padded, dtype=np.complex128)
+        self._weight = _host.zeros(padded, dtype=np.float64)
+
+    @classmethod
+    def covering(cls, positions: Array, size: int, window: str | Array = "uniform", crop: int | None = None) -> Canvas:
+        """The smallest canvas that holds every patch of ``size`` at ``positions`` (M, 2)."""
+        shape, origin = canvas_for(positions, size)
+        return cls(shape, origin, size, window, crop)
+
+    def add(self, patches: Array, positions: Array) -> None:
+        """Place ``patches`` (..., N, N) at ``positions`` (..., 2); any framework's arrays.
+
+        Raises
+        ------
+        DataError
+            The shapes do not belong together, or the patches are not of the canvas's size.
+        """
+        stack = _host.reshape(to_numpy(patches), (-1, *patches.shape[-2:]))
+        where = _host.reshape(_host.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
+        if stack.shape[1:] != (self.size, self.size) or stack.shape[0] != where.shape[0]:
+            raise DataError(
+                f"patches: got shape {tuple(patches.shape)} for positions of shape {tuple(positions.shape)}; "
+                f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
+            )
+        corner = where - _host.asarray(self.origin) - self.size // 2
+        whole = _host.floor(corner)
+        inside = _host.clip(whole, -self._margin, _host.asarray(self.shape)).astype(np.int64) + self._margin
+        for patch, (row, col), (down, right) in zip(stack, inside.tolist(), (corner - whole).tolist(), strict=True):
+            self._place(patch, row, col, down, right)
+
+    def result(self, dtype: str = "complex64") -> Reassembled:
+        """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
+        inner = tuple(slice(self._margin, self._margin + n) for n in self.shape)
+        average = _average(_host, self._total[inner], self._weight[inner])
+        complex_type = np.dtype(dtype)
+        return Reassembled(
+            average.astype(complex_type), self._weight[inner].astype(complex_type.type(0).real.dtype), self.origin
+        )
+
+    def _place(self, patch: np.ndarray, row: int, col: int, down: float, right: float) -> None:
+        weighted, size = patch * self.window, self.size
+        for row_step, row_part in ((0, 1.0 - down), (1, down)):
+            for col_step, col_part in ((0, 1.0 - right), (1, right)):
+                part = row_part * col_part
+                if part == 0.0:
+                    continue
+                rows = slice(row + row_step, row + row_step + size)
+                cols = slice(col + col_step, col + col_step + size)
+                self._total[rows, cols] += part * weighted
+                self._weight[rows, cols] += part * self.window
+
+
+def group_canvas_size(relative: Array, size: int, gridsize: int, offset: int = 4, jitter: int = 10) -> int:
+    """Side of a group's own canvas: ``N + (g - 1) * offset + jitter``, or more when the group's spread needs it.
+
+    Parameters
+    ----------
+    relative : (..., C, 2) host array, positions minus their group's centre, pixels.
+    size, gridsize : N and g.
+    offset, jitter : pixels; PtychoPINN's nominal grid step and the largest expected deviation from it.
+    """
+    if gridsize == 1:
+        return size
+    spread = float(_host.max(_host.abs(relative))) if relative.size else 0.0
+    needed = size + 2 * (math.ceil(spread) + 1)
+    side = max(size + (gridsize - 1) * offset + jitter, needed)
+    return side + side % 2
+
+
+def merge_groups(patches: Array, relative: Array, side: int, window: Array | None = None) -> Array:
+    """Average the C patches of every group into the group's own object; groups never mix.
+
+    Parameters
+    ----------
+    patches : (B, C, N, N) complex.
+    relative : (B, C, 2) real, position minus the group's centre, (row, col) pixels.
+    side : S, from :func:`group_canvas_size`.
+    window : (N, N) real weights on the same device, strictly positive somewhere; default uniform.
+
+    Returns
+    -------
+    (B, S, S) complex; the group's centre lies on pixel ``S//2``; 1 where no patch lies.
+    """
+    xp = array_namespace(patches)
+    groups = patches.shape[0]
+    stacked = _stacked(xp, relative, side)
+    real = xp.real(patches).dtype
+    if window is None:
+        window = xp.ones(tuple(patches.shape[-2:]), dtype=real, device=device(patches))
+    shape = (groups * side, side)
+    total = accumulate_patches(patches * window, stacked, shape)
+    weight = accumulate_patches(xp.broadcast_to(window, tuple(patches.shape)), stacked, shape)
+    return xp.reshape(_average(xp, total, weight), (groups, side, side))
+
+
+def extract_groups(objects: Array, relative: Array, size: int) -> Array:
+    """Read the C patches of every group back from the group's object: the geometry of :func:`merge_groups`.
+
+    Parameters
+    ----------
+    objects : (B, S, S) complex.
+    relative : (B, C, 2) real, (row, col) pixels.
+    size : N.
+
+    Returns
+    -------
+    (B, C, N, N) complex.
+    """
+    xp = array_namespace(objects)
+    groups, side, _ = objects.shape
+    tall = xp.reshape(objects, (groups * side, side))
+    return extract_patches(tall, _stacked(xp, relative, side), size)
+
+
+def _stacked(xp: Array, relative: Array, side: int) -> Array:
+    """Positions of the groups' patches when the B canvases stand below each other in one tall image."""
+    groups = relative.shape[0]
+    below = xp.arange(groups, dtype=relative.dtype, device=device(relative)) * float(side)
+    rows = relative[..., 0] + (below + float(side // 2))[:, None]
+    return xp.stack([rows, relative[..., 1] + float(side // 2)], axis=-1)
+
+
+def _average(xp: Array, total: Array, weight: Array) -> Array:
+    """``total / weight`` where there is weight, 1 elsewhere; finite gradients throughout."""
+    covered = weight > _COVERED
+    safe = xp.where(covered, weight, xp.ones_like(weight))
+    return xp.where(covered, total / safe, xp.ones_like(total))
