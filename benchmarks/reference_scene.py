@@ -67,7 +67,7 @@ def reference_scene(
 
 def main() -> None:
     """Write both scans as NPZ files."""
-    from ptycho.data.readers import save_npz
+    from ptycho.data import save_npz
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="directory for train.npz and test.npz; created if absent")

@@ -12,7 +12,15 @@ _HOME = {
     "likelihood": ("mae", "poisson_nll"),
     "objects": ("dead_leaves_object", "lines_object", "object_from_maps", "picture_object", "random_field_object"),
     "patches": ("accumulate_patches", "extract_patches"),
-    "photons": ("intensity_scale", "normalise_amplitude", "photon_scale", "poisson_sample"),
+    "photons": (
+        "intensity_scale",
+        "normalise_amplitude",
+        "photon_scale",
+        "photons_per_pattern",
+        "poisson_sample",
+        "scale_to_photons",
+    ),
+    "positions": ("fermat_positions", "patch_limits", "random_positions", "raster_positions"),
     "probe": (
         "disc_mask",
         "disc_probe",
@@ -20,11 +28,11 @@ _HOME = {
         "gaussian_probe",
         "idealised_probe",
         "normalise_probe",
-        "probe_from_patterns",
         "probe_modes",
         "scale_probe_to_counts",
         "zone_plate_probe",
     ),
+    "probe_from_data": ("probe_from_patterns",),
     "propagation": (
         "diffraction_amplitude",
         "diffraction_intensity",
@@ -33,13 +41,13 @@ _HOME = {
         "intensity",
         "near_field",
     ),
-    "reassembly": ("Canvas", "Reassembled", "merge_groups", "reassemble"),
+    "reassembly": ("Canvas", "Reassembled", "canvas_for", "merge_groups", "reassemble"),
     "regularisation": ("complex_mae", "total_variation"),
-    "simulation": ("fermat_positions", "random_positions", "raster_positions", "simulate"),
+    "simulation": ("simulate",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -75,9 +75,7 @@ def zernike_polynomial(j: int, rho: ArrayLike, theta: ArrayLike) -> np.ndarray:
     return math.sqrt(2 * (n + 1)) * radial * angular
 
 
-def apply_aberrations(
-    probe: np.ndarray, zernike: Mapping[int, float], pupil_radius: float | None = None
-) -> np.ndarray:
+def apply_aberrations(probe: np.ndarray, zernike: Mapping[int, float], pupil_radius: float | None = None) -> np.ndarray:
     r"""Probe with the wavefront error :math:`\sum_j c_j Z_j` added in the pupil.
 
     .. math:: P' = F^{-1}\!\left[F[P]\; e^{i \sum_j c_j Z_j(\rho, \theta)}\right]

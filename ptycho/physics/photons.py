@@ -10,10 +10,18 @@ import math
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backend import Array, array_namespace, to_numpy
 from ptycho.errors import DataError
+from ptycho.physics.checks import require_positive, require_size
 
-__all__ = ["intensity_scale", "normalise_amplitude", "photon_scale", "poisson_sample"]
+__all__ = [
+    "intensity_scale",
+    "normalise_amplitude",
+    "photon_scale",
+    "photons_per_pattern",
+    "poisson_sample",
+    "scale_to_photons",
+]
 
 _MOST_PHOTONS = 9.0e18
 """Beyond this a Poisson variate does not fit into a 64-bit integer."""
@@ -55,7 +63,9 @@ def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Ar
 
 
 def intensity_scale(nphotons: float, N: int) -> float:
-    r"""PtychoPINN's intensity scale :math:`s = \sqrt{n_\mathrm{photons}} / (N/2)`: from normalised amplitude to sqrt(photons).
+    r"""PtychoPINN's intensity scale :math:`s = \sqrt{n_\mathrm{photons}} / (N/2)`.
+
+    It leads from normalised amplitudes to sqrt(photons).
 
     Parameters
     ----------
@@ -67,10 +77,30 @@ def intensity_scale(nphotons: float, N: int) -> float:
     DataError
         ``nphotons`` or ``n`` is not positive.
     """
-    _check_photons(nphotons)
-    if N < 1:
-        raise DataError(f"N: got {N}; expected a positive number of pixels.")
+    require_positive("nphotons", nphotons, "photons per pattern")
+    require_size(N)
     return math.sqrt(nphotons) / (N / 2)
+
+
+def photons_per_pattern(patches: Array, probe: Array) -> Array:
+    r"""Expected photons of each pattern, :math:`\sum_{p, r} |O(r)|^2 |P_p(r)|^2`.
+
+    By Parseval the sum over the exit wave is the sum over the whole detector.
+
+    Parameters
+    ----------
+    patches : (..., N, N) complex, object patches.
+    probe : (N, N) or (P, N, N) complex, incoherent modes, sqrt(photons).
+
+    Returns
+    -------
+    (...) real.
+    """
+    xp = array_namespace(patches, probe)
+    illumination = _intensity(xp, probe)
+    if illumination.ndim == 3:
+        illumination = xp.sum(illumination, axis=0)
+    return xp.sum(_intensity(xp, patches) * illumination, axis=(-2, -1))
 
 
 def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
@@ -78,7 +108,7 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
 
     .. math:: s = \sqrt{n_\mathrm{photons} / \langle \textstyle\sum_{p, r} |O|^2 |P_p|^2 \rangle}
 
-    the mean taken over patches. By Parseval the sum over the exit wave is the sum over the detector.
+    the mean taken over patches.
 
     Parameters
     ----------
@@ -91,15 +121,28 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
     DataError
         ``nphotons`` is not positive, or no light passes the object.
     """
-    _check_photons(nphotons)
-    xp = array_namespace(patches, probe)
-    illumination = _intensity(xp, probe)
-    if illumination.ndim == 3:
-        illumination = xp.sum(illumination, axis=0)
-    energy = float(xp.mean(xp.sum(_intensity(xp, patches) * illumination, axis=(-2, -1))))
+    return scale_to_photons(to_numpy(photons_per_pattern(patches, probe)), nphotons)
+
+
+def scale_to_photons(energies: np.ndarray, nphotons: float) -> float:
+    """Factor on amplitudes that makes the mean of ``energies`` become ``nphotons``; see :func:`photon_scale`.
+
+    Parameters
+    ----------
+    energies : real, photons per pattern before scaling, on the host.
+    nphotons : mean expected photons per pattern.
+
+    Raises
+    ------
+    DataError
+        ``nphotons`` is not positive, or the energies vanish or are not finite.
+    """
+    require_positive("nphotons", nphotons, "photons per pattern")
+    energy = float(np.mean(energies, dtype=np.float64)) if np.size(energies) else 0.0
     if not 0 < energy < math.inf:
         raise DataError(
-            f"probe: the exit waves hold {energy:g} photons; expected a probe and an object that are finite and not zero."
+            f"probe: the exit waves hold {energy:g} photons on average; expected a probe and an object that are finite "
+            "and not zero."
         )
     return math.sqrt(nphotons / energy)
 
@@ -129,11 +172,6 @@ def poisson_sample(intensity: np.ndarray, rng: int | np.random.Generator | None 
             "intensity: holds negative, NaN or too large expected counts; expected 0 to 9e18 photons per pixel."
         )
     return np.random.default_rng(rng).poisson(expected)
-
-
-def _check_photons(nphotons: float) -> None:
-    if not 0 < nphotons < math.inf:
-        raise DataError(f"nphotons: got {nphotons}; expected a positive number of photons per pattern.")
 
 
 def _real(xp: Array, values: Array) -> Array:

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from ptycho.backend import Array, array_namespace, device
 from ptycho.errors import DataError
 from ptycho.physics.aberrations import apply_aberrations
+from ptycho.physics.checks import require_positive, require_size
 from ptycho.physics.fourier import fftshift2, ifft2, ifftshift2
+from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.propagation import near_field
 
 __all__ = [
+    "apply_aberrations",
     "disc_mask",
     "disc_probe",
     "focused_probe",
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _WINDOWS = 4
 """A zone-plate probe is computed on a window this many times wider, so that its tails do not fold back."""
+_MILD_ABERRATIONS = {5: 0.25, 6: -0.15, 7: 0.2, 8: 0.1}
+"""Astigmatism and coma, radians RMS by Noll index."""
 
 
 def disc_probe(N: int, radius: float, edge: float = 1.0, dtype: DTypeLike = np.complex64) -> np.ndarray:
@@ -61,8 +66,8 @@ def disc_probe(N: int, radius: float, edge: float = 1.0, dtype: DTypeLike = np.c
     DataError
         A number is not usable.
     """
-    _check_size(N)
-    _check_positive("radius", radius, "pixels")
+    require_size(N)
+    require_positive("radius", radius, "pixels")
     r = _radius(N)
     if edge > 0:
         from scipy.special import erfc
@@ -94,7 +99,7 @@ def idealised_probe(N: int, scale: float = 0.7, dtype: DTypeLike = np.complex64)
     DataError
         A number is not usable.
     """
-    _check_positive("scale", scale, "no unit")
+    require_positive("scale", scale, "no unit")
     return disc_probe(N, math.sqrt(2.0 * math.log(2.0)) * N / (math.pi**2 * scale), dtype=dtype)
 
 
@@ -116,8 +121,8 @@ def gaussian_probe(N: int, sigma: float, dtype: DTypeLike = np.complex64) -> np.
     DataError
         A number is not usable.
     """
-    _check_size(N)
-    _check_positive("sigma", sigma, "pixels")
+    require_size(N)
+    require_positive("sigma", sigma, "pixels")
     return np.exp(-0.5 * (_radius(N) / sigma) ** 2).astype(dtype)
 
 
@@ -161,10 +166,10 @@ def zone_plate_probe(
     DataError
         A length is missing or not positive, the stop covers the lens, or the cone is wider than the N pixels resolve.
     """
-    _check_size(N)
+    require_size(N)
     lengths = {"wavelength": wavelength, "diameter": diameter, "outer_zone_width": outer_zone_width}
     for name, length in lengths.items():
-        _check_positive(name, length, "metres")
+        require_positive(name, length, "metres")
     if not 0 <= beam_stop < diameter:
         raise DataError(f"beam_stop: got {beam_stop} m; expected 0 or more, and less than the diameter {diameter} m.")
     if not math.isfinite(defocus):
@@ -201,10 +206,10 @@ def zone_plate_probe(
 def focused_probe(
     N: int,
     *,
-    aperture: float = 0.25,
+    aperture: float = 0.35,
     stop: float = 0.3,
     size: float = 0.3,
-    zernike: dict[int, float] | None = None,
+    zernike: Mapping[int, float] | None = None,
     dtype: DTypeLike = np.complex64,
 ) -> np.ndarray:
     r"""Structured, slightly curved probe like that of a real focusing X-ray optic, without numbers of a beamline.
@@ -230,10 +235,10 @@ def focused_probe(
     DataError
         A number is not usable.
     """
-    _check_size(N)
+    require_size(N)
     if not (0 < aperture <= 1 and 0 <= stop < 1 and 0 < size <= 1):
         raise DataError(
-            f"focused probe: got aperture {aperture}, stop {stop}, size {size}; expected parts of one, the stop below 1."
+            f"focused probe: got aperture {aperture}, stop {stop}, size {size}; expected parts of one, stop below 1."
         )
     wide = _WINDOWS * N
     q = _radius(wide)
@@ -243,10 +248,9 @@ def focused_probe(
     curvature = math.pi * size * N / aperture
     field = pupil * np.exp(-1j * curvature * (q / wide) ** 2)
     wave = fftshift2(ifft2(ifftshift2(field)))
+    wave = apply_aberrations(wave, _MILD_ABERRATIONS if zernike is None else zernike, pupil_radius=edge)
     first = wide // 2 - N // 2
     probe = wave[first : first + N, first : first + N]
-    errors = {5: 0.25, 6: -0.15, 7: 0.2, 8: 0.1} if zernike is None else zernike
-    probe = apply_aberrations(probe, errors, pupil_radius=aperture * N / 2)
     return (probe / math.sqrt(float((np.abs(probe) ** 2).sum()))).astype(dtype)
 
 
@@ -300,56 +304,6 @@ def probe_modes(
     )
 
 
-def probe_from_patterns(
-    patterns: ArrayLike,
-    *,
-    measurement: str = "counts",
-    mask: np.ndarray | None = None,
-    curvature: float = 0.0,
-    defocus: float | None = None,
-    wavelength: float | None = None,
-    pixel_size: float | None = None,
-    dtype: DTypeLike = np.complex64,
-) -> np.ndarray:
-    r"""First guess of the probe from the data: the mean pattern, given a phase, transformed back to the sample.
-
-    .. math:: P = F^{-1}\!\left[\sqrt{\langle I \rangle}\; e^{-i\varphi(q)}\right],\qquad \varphi = \pi\lambda z q^2
-
-    On the optical axis the mean pattern is close to the beam's own far field; the phase is a focus that the data do
-    not tell. The result is centred on ``[N//2, N//2]`` and its power equals the mean counts of a pattern.
-
-    Parameters
-    ----------
-    patterns : (M, N, N) real, zero frequency at ``[N//2, N//2]``; read piecewise, so a memory map is fine.
-    measurement : ``"counts"`` or ``"amplitude"``.
-    mask : (N, N) bool, True = good pixel; other pixels are filled from their good neighbours.
-    curvature : :math:`\varphi` at the middle of the detector's edge, radians; another way to say the defocus.
-    defocus, wavelength, pixel_size : z, :math:`\lambda` and the sample's pixel, metres; instead of ``curvature``.
-    dtype : complex dtype of the result.
-
-    Returns
-    -------
-    (N, N) complex, sqrt(photons).
-
-    Raises
-    ------
-    DataError
-        The patterns are not a stack of squares, dark or not finite where good, or the geometry is incomplete.
-    """
-    mean = _mean_counts(patterns, measurement, mask)
-    n = mean.shape[-1]
-    if defocus is not None:
-        if wavelength is None or pixel_size is None:
-            raise DataError("defocus: needs the wavelength and the sample's pixel_size, both in metres, beside it.")
-        _check_positive("wavelength", wavelength, "metres")
-        _check_positive("pixel_size", pixel_size, "metres")
-        curvature = math.pi * wavelength * defocus / (2.0 * pixel_size) ** 2
-    if not math.isfinite(curvature):
-        raise DataError(f"curvature: got {curvature}; expected a phase in radians.")
-    phase = curvature * (_radius(n) / (n / 2)) ** 2
-    return fftshift2(ifft2(ifftshift2(np.sqrt(mean) * np.exp(-1j * phase)))).astype(dtype)
-
-
 def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     r"""Probe in sqrt(photons): scaled so that :math:`\sum |P|^2` over modes and pixels is the given count.
 
@@ -367,7 +321,7 @@ def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     DataError
         The count is not positive, or the probe is zero or not finite.
     """
-    _check_positive("mean_total_counts", mean_total_counts, "photons")
+    require_positive("mean_total_counts", mean_total_counts, "photons")
     xp = array_namespace(probe)
     power = float(xp.sum(_power(xp, probe)))
     if not 0 < power < math.inf:
@@ -387,7 +341,7 @@ def disc_mask(N: int, radius: float | None = None) -> np.ndarray:
     -------
     (N, N) bool.
     """
-    _check_size(N)
+    require_size(N)
     offset = np.arange(N) - N // 2 + 0.5
     return np.hypot(offset[:, None], offset[None, :]) < (N // 4 if radius is None else radius)
 
@@ -412,7 +366,7 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     DataError
         ``probe_scale`` is not positive, or the probe has no light within the mask.
     """
-    _check_positive("probe_scale", probe_scale, "no unit")
+    require_positive("probe_scale", probe_scale, "no unit")
     xp = array_namespace(probe)
     power = _power(xp, probe)
     if power.ndim == 3:
@@ -425,57 +379,18 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     return probe / xp.astype(probe_scale * mean, probe.dtype)
 
 
-def _mean_counts(patterns: ArrayLike, measurement: str, mask: np.ndarray | None) -> np.ndarray:
-    """Mean pattern in counts, float64 (N, N), bad pixels filled."""
-    if measurement not in ("counts", "amplitude"):
-        raise DataError(f"measurement: got {measurement!r}; expected 'counts' or 'amplitude'.")
-    stack: Any = patterns if hasattr(patterns, "shape") else np.asarray(patterns)
-    if len(stack.shape) != 3 or stack.shape[-1] != stack.shape[-2] or 0 in stack.shape:
-        raise DataError(f"patterns: got shape {tuple(stack.shape)}; expected (M, N, N).")
-    total = np.zeros(stack.shape[-2:])
-    step = max(1, 2**22 // total.size)
-    for start in range(0, stack.shape[0], step):
-        values = np.asarray(stack[start : start + step], dtype=np.float64)
-        total += (values if measurement == "counts" else values**2).sum(axis=0)
-    mean = total / stack.shape[0]
-    if mask is not None:
-        mean = _filled(mean, mask)
-    if not (np.isfinite(mean).all() and (mean >= 0).all() and mean.any()):
-        raise DataError("patterns: are dark, negative or not finite on average; expected counts (mask bad pixels).")
-    return mean
-
-
-def _filled(mean: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Bad pixels replaced by the weighted mean of good ones around them, the nearest first."""
-    from scipy.ndimage import gaussian_filter
-
-    good = np.asarray(mask)
-    if good.shape != mean.shape or good.dtype != bool or not good.any():
-        raise DataError(f"mask: got {good.dtype} of shape {good.shape}; expected bool {mean.shape}, True = good pixel.")
-    known, values = good.astype(np.float64), np.where(good, mean, 0.0)
-    result, missing = values.copy(), ~good
-    sigma = 1.0
-    while missing.any():
-        weight = gaussian_filter(known, sigma, mode="constant")
-        reached = missing & (weight > 1e-3)
-        result[reached] = (gaussian_filter(values, sigma, mode="constant") / np.maximum(weight, 1e-12))[reached]
-        missing &= ~reached
-        sigma *= 2.0
-    return result
-
-
 def _sample_pixel(
     n: int, wavelength: float, pixel_size: float | None, distance: float | None, detector_pixel_size: float | None
 ) -> float:
     if pixel_size is None:
         if distance is None or detector_pixel_size is None:
             raise DataError(
-                "zone plate: needs the sample's pixel_size, or the detector's distance and detector_pixel_size, in metres."
+                "zone plate: needs the sample's pixel_size, or the detector's distance and pixel size, in metres."
             )
-        _check_positive("distance", distance, "metres")
-        _check_positive("detector_pixel_size", detector_pixel_size, "metres")
+        require_positive("distance", distance, "metres")
+        require_positive("detector_pixel_size", detector_pixel_size, "metres")
         return wavelength * distance / (n * detector_pixel_size)
-    _check_positive("pixel_size", pixel_size, "metres")
+    require_positive("pixel_size", pixel_size, "metres")
     return pixel_size
 
 
@@ -493,13 +408,3 @@ def _covered(r: np.ndarray, radius: float, pixel: float) -> np.ndarray:
 def _power(xp: Any, wave: Array) -> Array:
     real, imag = xp.real(wave), xp.imag(wave)
     return real * real + imag * imag
-
-
-def _check_size(n: int) -> None:
-    if n != int(n) or n < 2:
-        raise DataError(f"N: got {n}; expected the pixels along a side, at least 2.")
-
-
-def _check_positive(name: str, value: float, unit: str) -> None:
-    if not 0 < value < math.inf:
-        raise DataError(f"{name}: got {value}; expected a positive number ({unit}).")

@@ -1,4 +1,4 @@
-r"""Simulated scans: object, probe and positions in, photon counts out; and the positions to do it at.
+r"""Simulated scans: object, probe and positions in, photon counts out.
 
 The forward model is the one that reconstruction uses: :math:`I_j = \sum_p |F[s\,P_p\; O(\cdot - r_j)]|^2` with the
 unitary Fourier transform, then Poisson sampling. Memory beyond the result is bounded by the chunk.
@@ -13,18 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ptycho.backend import get_backend
-from ptycho.data.scan import Scan
+from ptycho.data.scan import Measurement, Scan
 from ptycho.errors import DataError
 from ptycho.physics.patches import extract_patches
-from ptycho.physics.photons import poisson_sample
+from ptycho.physics.photons import photons_per_pattern, poisson_sample, scale_to_photons
+from ptycho.physics.positions import fermat_positions, patch_limits, random_positions, raster_positions
 from ptycho.physics.propagation import diffraction_intensity, far_field
 
 __all__ = ["fermat_positions", "random_positions", "raster_positions", "simulate"]
 
-Region = tuple[tuple[float, float], tuple[float, float]]
-
 _CHUNK_BYTES = 32 * 2**20
-_GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 
 
 def simulate(
@@ -34,7 +32,7 @@ def simulate(
     nphotons: float | None = 1e6,
     seed: int | np.random.Generator | None = 0,
     *,
-    measurement: str = "counts",
+    measurement: Measurement = "counts",
     noise: bool = True,
     dtype: DTypeLike | None = None,
     mask: ArrayLike | None = None,
@@ -100,7 +98,9 @@ def simulate(
             yield part, extract_patches(image, lender.asarray(where[part] - origin, device=device), n)
 
     if nphotons is not None:
-        modes = _scaled_to(nphotons, modes, (lender.to_numpy(chunk) for _, chunk in patches()))
+        light = lender.asarray(modes, device=device)
+        energies = np.concatenate([lender.to_numpy(photons_per_pattern(chunk, light)) for _, chunk in patches()])
+        modes = modes * scale_to_photons(energies, nphotons)
     light = lender.asarray(modes, device=device)
     rng = np.random.default_rng(seed)
     for part, chunk in patches():
@@ -115,155 +115,10 @@ def simulate(
         positions=where,
         probe=modes,
         object=wave,
-        object_origin=origin,
+        object_origin=(float(origin[0]), float(origin[1])),
         mask=good,
         **scan_fields,
     )
-
-
-def raster_positions(
-    shape: tuple[int, int],
-    size: int,
-    step: float | tuple[float, float],
-    *,
-    jitter: float = 0.0,
-    rng: int | np.random.Generator | None = 0,
-    region: Region | None = None,
-) -> np.ndarray:
-    """Positions on a rectangular grid, row by row, centred in the region.
-
-    Parameters
-    ----------
-    shape : (H, W) of the object, pixels.
-    size : N, side of the patches, pixels.
-    step : distance between neighbours, pixels; one number or (row, col).
-    jitter : standard deviation of a Gaussian displacement that breaks the grid's periodicity, pixels; displaced
-        positions are kept inside.
-    rng : seed or generator of the jitter.
-    region : ((first row, last row), (first col, last col)) of object pixels, ends excluded like slices, in which all
-        patches must lie; by default the whole object.
-
-    Returns
-    -------
-    (M, 2) float64, (row, col) of the patch centres in pixels of the object.
-
-    Raises
-    ------
-    DataError
-        The object (or region) is too small for one patch, or a number is not usable.
-    """
-    low, high = _room(shape, size, region)
-    steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (2,))
-    if not (np.isfinite(steps).all() and (steps > 0).all()):
-        raise DataError(f"step: got {step}; expected a positive distance in pixels.")
-    axes = []
-    for lowest, highest, pace in zip(low, high, steps, strict=True):
-        count = int(np.floor((highest - lowest) / pace + 1e-9)) + 1
-        start = lowest + (highest - lowest - (count - 1) * pace) / 2
-        axes.append(np.clip(start + pace * np.arange(count), lowest, highest))
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    return _jittered(grid, jitter, rng, low, high)
-
-
-def fermat_positions(
-    shape: tuple[int, int],
-    size: int,
-    step: float,
-    *,
-    jitter: float = 0.0,
-    rng: int | np.random.Generator | None = 0,
-    region: Region | None = None,
-) -> np.ndarray:
-    r"""Positions on a Fermat spiral, from the centre outward, cut to the region's rectangle.
-
-    The k-th point has radius :math:`c\sqrt{k}` and angle :math:`k` golden angles; every point owns the same area,
-    ``step**2``. Source: Huang et al., Opt. Express 22 (2014) 12634.
-
-    Parameters
-    ----------
-    shape, size, jitter, rng, region : as in :func:`raster_positions`.
-    step : square root of the area per point, pixels.
-
-    Returns
-    -------
-    (M, 2) float64, (row, col) of the patch centres in pixels of the object.
-
-    Raises
-    ------
-    DataError
-        The object (or region) is too small for one patch, or a number is not usable.
-    """
-    low, high = _room(shape, size, region)
-    if not 0 < step < np.inf:
-        raise DataError(f"step: got {step}; expected a positive distance in pixels.")
-    centre, reach = (low + high) / 2, float(np.hypot(*(high - low))) / 2
-    scale = step / np.sqrt(np.pi)
-    k = np.arange(int((reach / scale) ** 2) + 1)
-    radius, angle = scale * np.sqrt(k), _GOLDEN_ANGLE * k
-    spiral = centre + np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=-1)
-    inside = ((spiral >= low) & (spiral <= high)).all(axis=-1)
-    return _jittered(spiral[inside], jitter, rng, low, high)
-
-
-def random_positions(
-    shape: tuple[int, int],
-    size: int,
-    n: int,
-    rng: int | np.random.Generator | None = 0,
-    *,
-    region: Region | None = None,
-) -> np.ndarray:
-    """``n`` independent positions, uniformly random where the whole patch fits.
-
-    Parameters
-    ----------
-    shape, size, region : as in :func:`raster_positions`.
-    n : number of positions.
-    rng : seed or generator.
-
-    Returns
-    -------
-    (n, 2) float64, (row, col) of the patch centres in pixels of the object.
-
-    Raises
-    ------
-    DataError
-        The object (or region) is too small for one patch, or ``n`` < 1.
-    """
-    low, high = _room(shape, size, region)
-    if n < 1:
-        raise DataError(f"n: got {n}; expected at least one position.")
-    return np.random.default_rng(rng).uniform(low, high, (int(n), 2))
-
-
-def _room(shape: tuple[int, int], size: int, region: Region | None) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest (row, col) at which a patch lies inside the region."""
-    if size < 1:
-        raise DataError(f"size: got {size}; expected the side of a patch, at least 1 pixel.")
-    whole = np.array([[0, shape[0]], [0, shape[1]]], dtype=np.float64)
-    bounds = whole if region is None else np.asarray(region, dtype=np.float64).reshape(2, 2)
-    if (bounds[:, 0] < whole[:, 0]).any() or (bounds[:, 1] > whole[:, 1]).any():
-        raise DataError(f"region: got {region} for an object of {tuple(shape)} pixels; expected a part of the object.")
-    low = bounds[:, 0] + size // 2
-    high = bounds[:, 1] - size + size // 2
-    if (high < low).any():
-        rows, cols = (bounds[:, 1] - bounds[:, 0]).astype(int)
-        raise DataError(
-            f"object: its {rows} x {cols} pixels are too small for a patch of {size} x {size}; "
-            "enlarge the object or choose a smaller N."
-        )
-    return low, high
-
-
-def _jittered(
-    positions: np.ndarray, jitter: float, rng: int | np.random.Generator | None, low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
-    if not 0 <= jitter < np.inf:
-        raise DataError(f"jitter: got {jitter}; expected a standard deviation in pixels, 0 or more.")
-    if jitter == 0:
-        return positions
-    moved = positions + jitter * np.random.default_rng(rng).standard_normal(positions.shape)
-    return np.clip(moved, low, high)
 
 
 def _check_inputs(
@@ -287,8 +142,8 @@ def _check_inputs(
         raise DataError(f"positions: got shape {where.shape}; expected finite (M, 2), (row, col) in pixels, M >= 1.")
     origin = np.asarray(object_origin, dtype=np.float64).reshape(-1)
     if origin.shape != (2,):
-        raise DataError(f"object_origin: got {object_origin}; expected the (row, col) position of the first pixel.")
-    low, high = _room(wave.shape, modes.shape[-1], None)
+        raise DataError(f"object_origin: got {object_origin!r}; expected the (row, col) position of the first pixel.")
+    low, high = patch_limits(wave.shape, modes.shape[-1])
     inside = where - origin
     outside = np.count_nonzero(((inside < low) | (inside > high)).any(axis=-1))
     if outside:
@@ -327,18 +182,6 @@ def _check_target(
     if out.dtype.kind not in ("uif" if whole else "f"):
         raise DataError(f"dtype: got {out.dtype}; expected a real floating type, since the values are not whole.")
     return out
-
-
-def _scaled_to(nphotons: float, modes: np.ndarray, chunks: Iterator[np.ndarray]) -> np.ndarray:
-    if not 0 < nphotons < np.inf:
-        raise DataError(f"nphotons: got {nphotons}; expected a positive number of photons per pattern.")
-    power = (modes.real.astype(np.float64) ** 2 + modes.imag.astype(np.float64) ** 2).sum(axis=0)
-    energies = np.concatenate(
-        [((chunk.real**2 + chunk.imag**2) * power).reshape(len(chunk), -1).sum(axis=-1) for chunk in chunks]
-    )
-    if not energies.mean() > 0:
-        raise DataError("probe: no light reaches the detector; expected a probe and an object that are not zero.")
-    return (modes * np.sqrt(nphotons / energies.mean())).astype(modes.dtype)
 
 
 def _recorded(counts: np.ndarray, good: np.ndarray | None, measurement: str, dtype: np.dtype) -> np.ndarray:

@@ -1,0 +1,83 @@
+r"""How well a predicted pattern explains a measured one: the losses in diffraction space.
+
+Both are means over the good pixels of all patterns. Bad pixels are taken out before any arithmetic, so that whatever
+they hold, NaN included, changes neither the value nor the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ptycho.backend import Array, array_namespace, device
+from ptycho.errors import DataError
+
+__all__ = ["mae", "poisson_nll"]
+
+
+def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: float = 1e-3) -> Array:
+    r"""Negative log-likelihood of photon counts.
+
+    .. math:: \langle I_\mathrm{pred} - I_\mathrm{meas} \log I_\mathrm{pred} \rangle
+
+    The constant :math:`\log I_\mathrm{meas}!` is left out. Below ``floor`` the logarithm goes on as its tangent: the
+    loss is the formula wherever the prediction exceeds ``floor``, has a continuous slope everywhere, and where nothing
+    is predicted but photons were counted it is finite and pulls the prediction up.
+
+    Parameters
+    ----------
+    I_pred : (..., N, N) real floating, expected photons per pixel, >= 0.
+    I_meas : broadcastable to ``I_pred``, real or integer (uint16 too), photons per pixel; widened to I_pred's dtype.
+    mask : bool, broadcastable to ``I_pred``, True = good pixel.
+    floor : photons per pixel.
+
+    Returns
+    -------
+    0-d array of I_pred's dtype; 0 if no pixel is good.
+
+    Raises
+    ------
+    DataError
+        ``floor`` is not positive.
+    """
+    if not floor > 0:
+        raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
+    xp = array_namespace(I_pred)
+    predicted, measured = _good_values(xp, I_pred, I_meas, mask)
+    bounded = xp.maximum(predicted, xp.full_like(predicted, floor))
+    logarithm = xp.log(bounded) + (predicted - bounded) / floor
+    return _mean(xp, predicted - measured * logarithm, mask)
+
+
+def mae(A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
+    r"""Mean absolute error of amplitudes, :math:`\langle |A_\mathrm{pred} - A_\mathrm{meas}| \rangle`.
+
+    Parameters
+    ----------
+    A_pred : (..., N, N) real floating, sqrt(photons).
+    A_meas : broadcastable to ``A_pred``, real or integer, sqrt(photons); widened to A_pred's dtype.
+    mask : bool, broadcastable to ``A_pred``, True = good pixel.
+
+    Returns
+    -------
+    0-d array of A_pred's dtype; 0 if no pixel is good.
+    """
+    xp = array_namespace(A_pred)
+    predicted, measured = _good_values(xp, A_pred, A_meas, mask)
+    return _mean(xp, xp.abs(predicted - measured), mask)
+
+
+def _good_values(xp: Any, predicted: Array, measured: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Prediction and widened measurement with 1 in the place of bad pixels."""
+    measured = xp.astype(measured, predicted.dtype)
+    if mask is None:
+        return predicted, measured
+    return xp.where(mask, predicted, xp.ones_like(predicted)), xp.where(mask, measured, xp.ones_like(measured))
+
+
+def _mean(xp: Any, values: Array, mask: Array | None) -> Array:
+    if mask is None:
+        return xp.mean(values)
+    good = xp.sum(xp.astype(mask, values.dtype)) * (math.prod(values.shape) / math.prod(mask.shape))
+    total = xp.sum(xp.where(mask, values, xp.zeros_like(values)))
+    return total / xp.maximum(good, xp.ones((), dtype=values.dtype, device=device(values)))

@@ -1,0 +1,68 @@
+"""Losses in the sample plane: what an object should look like, and how far it is from a known one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ptycho.backend import Array, array_namespace
+
+__all__ = ["complex_mae", "total_variation"]
+
+
+def total_variation(object: Array) -> Array:
+    r"""Sum of squared first differences of the real and the imaginary part.
+
+    .. math:: \sum_{r,c} |O_{r+1,c} - O_{r,c}|^2 + |O_{r,c+1} - O_{r,c}|^2
+
+    Parameters
+    ----------
+    object : (..., H, W) complex or real, one object or a stack of patches; the sum runs over the stack too.
+
+    Returns
+    -------
+    0-d real array, of the object's precision.
+    """
+    xp = array_namespace(object)
+    down = object[..., 1:, :] - object[..., :-1, :]
+    right = object[..., :, 1:] - object[..., :, :-1]
+    return xp.sum(_squared(xp, down)) + xp.sum(_squared(xp, right))
+
+
+def complex_mae(a: Array, b: Array) -> Array:
+    r"""Mean absolute error of the amplitudes plus that of the phases (radians).
+
+    .. math:: \langle\, ||a| - |b||\, \rangle + \langle\, |\arg(a\, b^*)|\, \rangle
+
+    The phase difference is the shorter way round, so values beside +pi and -pi are close. Where either is zero there
+    is no phase, and the pixel counts with difference 0; gradients are finite everywhere.
+
+    Parameters
+    ----------
+    a, b : complex, the same shape, for example estimated and true patches (..., N, N).
+
+    Returns
+    -------
+    0-d real array.
+    """
+    xp = array_namespace(a, b)
+    amplitude = xp.abs(_modulus(xp, a) - _modulus(xp, b))
+    cross = a * xp.conj(b)
+    real, imag = xp.real(cross), xp.imag(cross)
+    has_phase = real * real + imag * imag > xp.finfo(real.dtype).smallest_normal
+    one, zero = xp.ones_like(real), xp.zeros_like(real)
+    difference = xp.atan2(xp.where(has_phase, imag, zero), xp.where(has_phase, real, one))
+    return xp.mean(amplitude) + xp.mean(xp.abs(difference))
+
+
+def _squared(xp: Any, values: Array) -> Array:
+    if not xp.isdtype(values.dtype, "complex floating"):
+        return values * values
+    real, imag = xp.real(values), xp.imag(values)
+    return real * real + imag * imag
+
+
+def _modulus(xp: Any, values: Array) -> Array:
+    """``|values|`` with gradient 0 at 0."""
+    squared = _squared(xp, values)
+    lit = squared > 0
+    return xp.where(lit, xp.sqrt(xp.where(lit, squared, xp.ones_like(squared))), xp.zeros_like(squared))
