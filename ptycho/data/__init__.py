@@ -1,0 +1,23 @@
+"""Scans: the typed measurement, its files, fewer detector pixels, groups, and the network's container."""
+
+from ptycho.data.container import Container, amplitude_factor, make_container
+from ptycho.data.detector import bin_detector, crop_detector
+from ptycho.data.grouping import group_positions
+from ptycho.data.readers import Reader, ScanFile, available_readers, load_scan
+from ptycho.data.scan import Scan
+from ptycho.data.writers import save_npz
+
+__all__ = [
+    "Container",
+    "Reader",
+    "Scan",
+    "ScanFile",
+    "amplitude_factor",
+    "available_readers",
+    "bin_detector",
+    "crop_detector",
+    "group_positions",
+    "load_scan",
+    "make_container",
+    "save_npz",
+]

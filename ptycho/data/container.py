@@ -1,0 +1,164 @@
+"""The container: what a network is trained on and fed with, as numpy arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ptycho.data.grouping import group_positions
+from ptycho.data.scan import Scan
+from ptycho.errors import DataError
+
+
+@dataclass
+class Container:
+    """G groups of C neighbouring patterns in the network's units and layout.
+
+    Args:
+        X: (G, N, N, C) float32, amplitude times `factor`, bad pixels 0.
+        positions: (G, C, 2) float64 pixels, (row, col) of every patch's centre.
+        indices: (G, C) int64, which pattern of the scan each is.
+        factor: X per square root of a count; see `amplitude_factor`.
+        mask: (N, N) bool, True where the detector pixel is good; None where all are.
+        probe: (P, N, N) complex modes as in the scan, not rescaled; None where the scan has none.
+        patches: (G, N, N, C) complex true patches for supervised training; None without.
+    """
+
+    X: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    factor: float
+    mask: NDArray[np.bool_] | None = None
+    probe: NDArray[np.complexfloating] | None = None
+    patches: NDArray[np.complexfloating] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the shapes belong together."""
+        shape = tuple(self.X.shape)
+        if len(shape) != 4 or shape[1] != shape[2]:
+            raise DataError(f"X: shape {shape} given, (groups, N, N, channels) expected.")
+        groups, n, _, channels = shape
+        expected = {
+            "positions": (groups, channels, 2),
+            "indices": (groups, channels),
+            "mask": (n, n),
+            "patches": shape,
+        }
+        for name, wanted in expected.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != wanted:
+                raise DataError(f"{name}: shape {tuple(value.shape)} given, {wanted} expected beside X of shape {shape}.")
+
+    def __len__(self) -> int:
+        """The number G of groups."""
+        return int(self.X.shape[0])
+
+    @property
+    def N(self) -> int:
+        """The side of a pattern in pixels."""
+        return int(self.X.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """The number C of patterns in a group."""
+        return int(self.X.shape[3])
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """(G, 2) pixels, (row, col): the mean position of every group."""
+        return self.positions.mean(axis=1)
+
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """(G, C, 2) pixels, (row, col): positions relative to their group's centre."""
+        return self.positions - self.centres[:, None, :]
+
+    @property
+    def local_offsets(self) -> NDArray[np.float64]:
+        """(G, 1, 2, C) pixels in PtychoPINN's order [x, y] and sign: -(position - centre), its `coords_relative`."""
+        return _as_xy(-self.relative)
+
+    @property
+    def global_offsets(self) -> NDArray[np.float64]:
+        """(G, 1, 2, 1) pixels in PtychoPINN's order [x, y]: the groups' centres, its `coords_offsets`."""
+        return _as_xy(self.centres[:, None, :])
+
+    @property
+    def coords_nominal(self) -> NDArray[np.float64]:
+        """(G, 1, 2, C) pixels in PtychoPINN's order [x, y]: the positions themselves."""
+        return _as_xy(self.positions)
+
+    def subset(self, groups: ArrayLike | slice) -> Container:
+        """The container of some of the groups, in the order given; slices share memory."""
+        chosen = groups if isinstance(groups, slice) else np.asarray(groups)
+        return dataclasses.replace(
+            self,
+            X=self.X[chosen],
+            positions=self.positions[chosen],
+            indices=self.indices[chosen],
+            patches=None if self.patches is None else self.patches[chosen],
+        )
+
+
+def amplitude_factor(scan: Scan) -> float:
+    """What brings the scan's mean pattern to PtychoPINN's energy.
+
+    factor = sqrt((N/2)^2 / mean over patterns of the sum over good pixels of amplitude^2), over the whole scan.
+
+    Raises:
+        DataError: if no pattern has a photon.
+    """
+    photons = scan.mean_total_counts()
+    if photons <= 0:
+        raise DataError("patterns: all are dark, so there is nothing to normalise; give patterns with counts.")
+    return float(scan.N / 2 / np.sqrt(photons))
+
+
+def make_container(
+    scan: Scan,
+    gridsize: int = 1,
+    n_groups: int | None = None,
+    neighbor_count: int = 4,
+    seed: int = 0,
+    oversample: bool = False,
+    *,
+    sequential: bool = False,
+    factor: float | None = None,
+    patches: NDArray[np.complexfloating] | None = None,
+) -> Container:
+    """Group a scan and bring its patterns into the network's units.
+
+    Args:
+        scan: the measurement.
+        gridsize, n_groups, neighbor_count, seed, oversample, sequential: as in `group_positions`.
+        factor: X per square root of a count; None for this scan's own `amplitude_factor`.
+        patches: (M, N, N) complex true patches of every scan point, for supervised training.
+
+    Returns:
+        The container; C = gridsize^2.
+
+    Raises:
+        DataError: if the groups cannot be made, or every pattern is dark, or `patches` does not fit the scan.
+    """
+    indices = group_positions(scan.positions, gridsize, neighbor_count, n_groups, seed, oversample, sequential)
+    factor = amplitude_factor(scan) if factor is None else float(factor)
+    groups, channels = indices.shape
+    X = np.empty((groups, scan.N, scan.N, channels), np.float32)
+    step = max(1, 2**24 // (channels * scan.N**2))
+    for start in range(0, groups, step):
+        chosen = indices[start : start + step]
+        scaled = scan.amplitude(chosen.reshape(-1)) * factor
+        X[start : start + step] = np.moveaxis(scaled.reshape(*chosen.shape, scan.N, scan.N), 1, -1)
+    if patches is not None:
+        if tuple(patches.shape) != (len(scan), scan.N, scan.N):
+            raise DataError(f"patches: shape {tuple(patches.shape)} given, {(len(scan), scan.N, scan.N)} expected.")
+        patches = np.ascontiguousarray(np.moveaxis(patches[indices], 1, -1))
+    return Container(X, scan.positions[indices], indices, factor, scan.mask, scan.probe, patches)
+
+
+def _as_xy(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(G, C, 2) of (row, col) as (G, 1, 2, C) of [x, y]."""
+    return np.ascontiguousarray(values[..., ::-1].swapaxes(-1, -2)[:, None])

@@ -1,0 +1,135 @@
+"""NPZ archives read without pickle, member by member, and memory-mapped where they are large."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.errors import DataError
+
+_MAP_FROM_BYTES = 2**30
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an archive: its shape and dtype, and where it is stored."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    header_bytes: int
+
+
+class NpzArchive:
+    """The arrays of a `.npz` or `.npz.bz2` file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DataError: if the file is not a complete NPZ archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._members: dict[str, Member] = {}
+        try:
+            self._unpacked = _unpack_bz2(path)
+            with self._open() as archive:
+                for info in archive.infolist():
+                    if info.filename.endswith(".npy"):
+                        self._members[info.filename[:-4]] = _read_header(archive, info)
+        except _BROKEN as error:
+            raise DataError(f"{path} cannot be read as an NPZ file, it is truncated or not one: {error}.") from error
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an array of that name."""
+        return key in self._members
+
+    def keys(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._members)
+
+    def members(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of every array, read from the headers alone."""
+        return {key: (member.shape, member.dtype) for key, member in self._members.items()}
+
+    def array(self, key: str) -> NDArray[Any]:
+        """One array; a read-only memory map if it is stored uncompressed and larger than 1 GiB.
+
+        Raises:
+            DataError: if it is missing, broken, or an array of Python objects (which would have to be unpickled).
+        """
+        if key not in self._members:
+            raise DataError(f"{self.path} lacks the array {key!r}; it holds {', '.join(sorted(self._members)) or 'none'}.")
+        member = self._members[key]
+        if member.dtype.hasobject:
+            raise DataError(
+                f"{self.path}: {key!r} is an array of Python objects, which is refused because reading it can run code; "
+                "save it as an array of numbers."
+            )
+        try:
+            if self._mappable(member):
+                return self._map(member)
+            with self._open() as archive, archive.open(member.info) as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        except _BROKEN as error:
+            raise DataError(f"{self.path}: {key!r} cannot be read, the file is truncated or damaged: {error}.") from error
+
+    def optional(self, key: str) -> NDArray[Any] | None:
+        """One array, or None if it is missing or a pickled scalar (as numpy writes None), which stays unread."""
+        if key not in self._members or (self._members[key].dtype.hasobject and self._members[key].shape == ()):
+            return None
+        return self.array(key)
+
+    def is_pickled_scalar(self, key: str) -> bool:
+        """Whether `optional` leaves the array unread because it is a single pickled object."""
+        return key in self._members and self._members[key].dtype.hasobject and self._members[key].shape == ()
+
+    def _open(self) -> zipfile.ZipFile:
+        source: str | IO[bytes] = str(self.path) if self._unpacked is None else io.BytesIO(self._unpacked)
+        return zipfile.ZipFile(source)
+
+    def _mappable(self, member: Member) -> bool:
+        stored = member.info.compress_type == zipfile.ZIP_STORED and self._unpacked is None
+        return stored and member.info.file_size >= _MAP_FROM_BYTES
+
+    def _map(self, member: Member) -> NDArray[Any]:
+        with self.path.open("rb") as stream:
+            stream.seek(member.info.header_offset)
+            local = stream.read(30)
+        name_bytes, extra_bytes = struct.unpack("<HH", local[26:30])
+        offset = member.info.header_offset + 30 + name_bytes + extra_bytes + member.header_bytes
+        order: Any = "F" if member.fortran_order else "C"
+        return np.memmap(self.path, member.dtype, "r", offset, member.shape, order)
+
+
+def _unpack_bz2(path: Path) -> bytes | None:
+    with path.open("rb") as stream:
+        if stream.read(3) != b"BZh":
+            return None
+        stream.seek(0)
+        return bz2.decompress(stream.read())
+
+
+def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"{info.filename} is of NPY version {version}")
+        return Member(info, tuple(shape), fortran_order, dtype, stream.tell())

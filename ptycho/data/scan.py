@@ -1,0 +1,270 @@
+"""The typed scan: what was measured, where, with which probe, and in which units.
+
+A `Scan` is validated when it is made, so that whatever stands behind it (grouping, training, reconstruction) may rely on
+shapes, order and units. Patterns may be a numpy array, a memory map or an open HDF5 dataset; the latter two are read and
+checked chunk by chunk, when they are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ptycho.data import validation
+from ptycho.errors import DataError
+
+Measurement = Literal["counts", "amplitude"]
+SplitRule = Literal["rows", "columns", "alternate", "random"]
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A ptychographic scan of M diffraction patterns.
+
+    Args:
+        patterns: (M, N, N) real or integer, far-field patterns with the zero frequency at [N//2, N//2].
+        measurement: "counts" (photons per pixel) or "amplitude" (square root of counts).
+        positions: (M, 2) pixels of the object, (row, col) of the patch's centre.
+        probe: (P, N, N) or (N, N) complex, incoherent modes; None where the file gives none.
+        object: (H, W) complex transmission; None where it is unknown.
+        object_origin: (row, col) position of `object[0, 0]`; (0, 0) unless stated.
+        wavelength: metres.
+        distance: from sample to detector, metres.
+        detector_pixel_size: metres.
+        pixel_size: of the object, metres; see `object_pixel_size` for the one that follows from the far field.
+        mask: (N, N) bool, True where the detector pixel is good. Bad pixels read as 0 and may hold anything in `patterns`.
+        scan_index: (M,) integer, the scan each pattern belongs to.
+        name: a name for plots and reports.
+        metadata: anything else that the file says.
+
+    Raises:
+        DataError: naming the field that is not as above.
+    """
+
+    patterns: Any
+    measurement: Measurement
+    positions: NDArray[np.float64]
+    probe: NDArray[np.complexfloating] | None = None
+    object: NDArray[np.complexfloating] | None = None
+    object_origin: tuple[float, float] | None = None
+    wavelength: float | None = None
+    distance: float | None = None
+    detector_pixel_size: float | None = None
+    pixel_size: float | None = None
+    mask: NDArray[np.bool_] | None = None
+    scan_index: NDArray[np.integer] | None = None
+    name: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate every field and bring it to its type."""
+        patterns = validation.patterns(self.patterns)
+        count, n = patterns.shape[0], patterns.shape[1]
+        mask = validation.mask(self.mask, n)
+        if isinstance(patterns, np.ndarray) and not isinstance(patterns, np.memmap):
+            for part in _slices(count, patterns.dtype.itemsize * n * n):
+                validation.values(patterns[part], mask, part.start)
+        checked = {
+            "patterns": patterns,
+            "measurement": validation.measurement(self.measurement),
+            "positions": validation.positions(self.positions, count),
+            "probe": validation.probe(self.probe, n),
+            "object": validation.complex_image("object", self.object),
+            "object_origin": validation.origin(self.object_origin, self.object is not None),
+            "wavelength": validation.length("wavelength", self.wavelength),
+            "distance": validation.length("distance", self.distance),
+            "detector_pixel_size": validation.length("detector_pixel_size", self.detector_pixel_size),
+            "pixel_size": validation.length("pixel_size", self.pixel_size),
+            "mask": mask,
+            "scan_index": validation.scan_index(self.scan_index, count),
+            "name": str(self.name),
+            "metadata": dict(self.metadata),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """The number M of patterns."""
+        return int(self.patterns.shape[0])
+
+    def __repr__(self) -> str:
+        """One line: what the scan is, without its data."""
+        modes = "no probe" if self.probe is None else f"{self.probe.shape[0]} probe mode(s)"
+        return f"Scan({self.name!r}, {len(self)} patterns of {self.N}x{self.N}, {self.measurement}, {modes})"
+
+    @property
+    def N(self) -> int:
+        """The side of a pattern in pixels."""
+        return int(self.patterns.shape[1])
+
+    @property
+    def object_pixel_size(self) -> float | None:
+        """The object's pixel in metres: `pixel_size` if given, else wavelength * distance / (N * detector pixel)."""
+        if self.pixel_size is not None:
+            return self.pixel_size
+        if self.wavelength is None or self.distance is None or self.detector_pixel_size is None:
+            return None
+        return self.wavelength * self.distance / (self.N * self.detector_pixel_size)
+
+    def counts(self, indices: ArrayLike | slice | None = None, dtype: DTypeLike | None = None) -> NDArray[np.floating]:
+        """Photon counts of the patterns, bad pixels 0.
+
+        Amplitudes are squared and integers are widened before any arithmetic, so that `uint16` data are safe.
+
+        Args:
+            indices: which patterns, in which order (repeats allowed); None for all.
+            dtype: of the result; float64 where the patterns are float64, else float32.
+
+        Returns:
+            (K, N, N) photons per pixel.
+        """
+        values = self._read(indices, dtype)
+        return values if self.measurement == "counts" else np.square(values, out=values)
+
+    def amplitude(
+        self, indices: ArrayLike | slice | None = None, dtype: DTypeLike | None = None
+    ) -> NDArray[np.floating]:
+        """Square root of the photon counts, bad pixels 0; arguments and result as in `counts`."""
+        values = self._read(indices, dtype)
+        return values if self.measurement == "amplitude" else np.sqrt(values, out=values)
+
+    def mean_total_counts(self) -> float:
+        """The photons per pattern: mean over patterns of the sum over good pixels."""
+        total = sum(float(self.counts(part).sum(dtype=np.float64)) for part in self.chunks())
+        return total / len(self)
+
+    def chunks(self, size: int | None = None) -> Iterator[slice]:
+        """Slices that cover all patterns in order.
+
+        Args:
+            size: patterns per slice; None for about 64 MiB each.
+        """
+        itemsize = 8 if self.patterns.dtype.itemsize == 8 else 4
+        return _slices(len(self), itemsize * self.N**2, size)
+
+    def subset(self, indices: ArrayLike | slice) -> Scan:
+        """The scan of some of the patterns, in the order of `indices`."""
+        index = _as_index(indices, len(self))
+        return self.replace(
+            patterns=_take(self.patterns, index),
+            positions=self.positions[index],
+            scan_index=None if self.scan_index is None else self.scan_index[index],
+        )
+
+    def split(self, by: SplitRule = "rows", fraction: float = 0.5, seed: int = 0) -> tuple[Scan, Scan]:
+        """Two scans of disjoint patterns, each in the original order.
+
+        Args:
+            by: "rows" or "columns": the first scan has the smallest positions along that axis, so that the two see
+                different parts of the object; "alternate": every other pattern (spread evenly for other fractions), and
+                "random": both see the whole field.
+            fraction: of the patterns that go to the first scan.
+            seed: of the draw for "random".
+
+        Raises:
+            DataError: if either half would be empty or `by` is unknown.
+        """
+        count = len(self)
+        first = round(count * fraction)
+        if not 0 < first < count:
+            raise DataError(f"split: fraction {fraction} of {count} patterns leaves one half empty.")
+        if by in ("rows", "columns"):
+            order = np.argsort(self.positions[:, 0 if by == "rows" else 1], kind="stable")
+        elif by == "alternate":
+            steps = np.floor(np.arange(count + 1) * (first / count) + 0.5)
+            order = np.argsort(np.diff(steps) == 0, kind="stable")
+        elif by == "random":
+            order = np.random.default_rng(seed).permutation(count)
+        else:
+            raise DataError(f"split: by={by!r} is not one of 'rows', 'columns', 'alternate', 'random'.")
+        return self.subset(np.sort(order[:first])), self.subset(np.sort(order[first:]))
+
+    def replace(self, **changes: Any) -> Scan:
+        """The same scan with some fields changed, validated anew.
+
+        Raises:
+            DataError: if a name is not a field of the scan, or the result is not a valid scan.
+        """
+        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        if unknown:
+            raise DataError(f"A scan has no field {', '.join(unknown)}; it has {', '.join(scan_fields())}.")
+        return dataclasses.replace(self, **changes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex of the data: every array and length, not the name and the metadata."""
+        digest = hashlib.sha256()
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("name", "metadata"):
+                continue
+            if f.name == "patterns":
+                digest.update(f"patterns {self.patterns.dtype.newbyteorder('<').str} {self.patterns.shape}".encode())
+                for part in self.chunks():
+                    _hash_array(digest, np.asarray(self.patterns[part]))
+            elif isinstance(value, np.ndarray):
+                digest.update(f"{f.name} {value.dtype.newbyteorder('<').str} {value.shape}".encode())
+                _hash_array(digest, value)
+            else:
+                digest.update(f"{f.name} {value!r}".encode())
+        return digest.hexdigest()
+
+    def _read(self, indices: ArrayLike | slice | None, dtype: DTypeLike | None) -> NDArray[np.floating]:
+        """A floating copy of some patterns with bad pixels 0; what was not checked at construction is checked here."""
+        if dtype is None:
+            dtype = np.float64 if self.patterns.dtype == np.float64 else np.float32
+        if indices is None:
+            indices = slice(None)
+        raw = np.asarray(_take(self.patterns, indices if isinstance(indices, slice) else _as_index(indices, len(self))))
+        if not isinstance(self.patterns, np.ndarray) or isinstance(self.patterns, np.memmap):
+            validation.values(raw, self.mask)
+        if self.mask is not None and raw.dtype.kind == "f":
+            raw = np.where(self.mask, raw, raw.dtype.type(0))
+        values = raw.astype(dtype)
+        if self.mask is not None:
+            values[..., ~self.mask] = 0
+        return values
+
+
+def scan_fields() -> tuple[str, ...]:
+    """The names of the fields of a `Scan`, in order."""
+    return tuple(f.name for f in dataclasses.fields(Scan))
+
+
+def _slices(count: int, bytes_each: int, size: int | None = None) -> Iterator[slice]:
+    step = size or max(1, _CHUNK_BYTES // bytes_each)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _as_index(indices: ArrayLike | slice, count: int) -> NDArray[np.int64]:
+    if isinstance(indices, slice):
+        return np.arange(count)[indices]
+    index = np.asarray(indices)
+    if index.dtype == np.bool_ and index.shape == (count,):
+        return np.flatnonzero(index)
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+        raise DataError(f"indices: {index.dtype} of shape {index.shape} given, a list of pattern numbers expected.")
+    index = index.astype(np.int64)
+    if index.size and (index.min() < -count or index.max() >= count):
+        raise DataError(f"indices: {index.min()} to {index.max()} given, but the scan has {count} patterns.")
+    return index % count
+
+
+def _take(patterns: Any, index: NDArray[np.int64] | slice) -> Any:
+    """Some patterns; an HDF5 dataset wants its indices rising and without repeats."""
+    if isinstance(index, slice) or isinstance(patterns, np.ndarray):
+        return patterns[index]
+    distinct, inverse = np.unique(index, return_inverse=True)
+    return np.asarray(patterns[distinct])[inverse]
+
+
+def _hash_array(digest: Any, values: NDArray[Any]) -> None:
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    digest.update(little.view(np.uint8).reshape(-1).data if little.size else b"")

@@ -1,0 +1,119 @@
+"""Writing a scan as PtychoPINN's NPZ, exactly, in bounded memory, and never half."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.data.atomic import written_whole
+from ptycho.data.readers.ptychopinn_npz import FORMAT_ID
+from ptycho.data.scan import Measurement, Scan
+from ptycho.errors import DataError, OutputError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same scan gives the same bytes
+
+
+def save_npz(
+    scan: Scan,
+    path: str | PathLike[str],
+    *,
+    measurement: Measurement | None = None,
+    compress: bool = True,
+    overwrite: bool = True,
+) -> None:
+    """Write a scan as PtychoPINN's NPZ; `load_scan` reads it back exactly.
+
+    The keys are PtychoPINN's (`diff3d`, `xcoords`, `ycoords`, `probeGuess`, `objectGuess`, ...) and ptychodus's
+    `bad_pixels`; `_metadata` states what was measured, the lengths and the object's origin.
+
+    Args:
+        scan: to be written.
+        path: of the file.
+        measurement: "amplitude" converts the patterns to float amplitudes, which is what PtychoPINN itself takes `diff3d`
+            for; "counts" to float counts; None keeps them as they are.
+        compress: deflate the arrays; large uncompressed files can be memory-mapped when they are loaded.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: if the file exists and may not be replaced, or cannot be written; nothing half-written is left.
+        DataError: if the scan's metadata cannot be expressed as JSON.
+    """
+    metadata = _metadata(scan, measurement)
+    try:
+        with written_whole(path, overwrite=overwrite) as stream, zipfile.ZipFile(stream, "w") as archive:
+            dtype, chunks = _patterns(scan, measurement)
+            _write(archive, "diff3d", (len(scan), scan.N, scan.N), dtype, chunks, compress)
+            for key, values in {**_arrays(scan), "_metadata": np.array(metadata)}.items():
+                _write(archive, key, values.shape, values.dtype, [values], compress)
+    except zipfile.LargeZipFile as error:
+        raise OutputError(f"{path} cannot be written: {error}.") from error
+
+
+def _patterns(scan: Scan, measurement: Measurement | None) -> tuple[np.dtype[Any], Iterator[NDArray[Any]]]:
+    if measurement is None or (measurement == scan.measurement and scan.patterns.dtype.kind == "f"):
+        return scan.patterns.dtype, (np.asarray(scan.patterns[part]) for part in scan.chunks())
+    convert = scan.amplitude if measurement == "amplitude" else scan.counts
+    dtype = np.dtype(np.float64 if scan.patterns.dtype == np.float64 else np.float32)
+    return dtype, (convert(part, dtype) for part in scan.chunks())
+
+
+def _arrays(scan: Scan) -> dict[str, NDArray[Any]]:
+    rows, columns = scan.positions[:, 0], scan.positions[:, 1]
+    arrays = {"xcoords": columns, "ycoords": rows, "xcoords_start": columns, "ycoords_start": rows}
+    if scan.probe is not None:
+        arrays["probeGuess"] = scan.probe[0] if scan.probe.shape[0] == 1 else scan.probe
+    if scan.object is not None:
+        arrays["objectGuess"] = scan.object
+    if scan.scan_index is not None:
+        arrays["scan_index"] = scan.scan_index
+    if scan.mask is not None:
+        arrays["bad_pixels"] = ~scan.mask
+    return arrays
+
+
+def _metadata(scan: Scan, measurement: Measurement | None) -> str:
+    content = {
+        "format": FORMAT_ID,
+        "version": 1,
+        "measurement": measurement or scan.measurement,
+        "object_origin": scan.object_origin,
+        "wavelength": scan.wavelength,
+        "distance": scan.distance,
+        "detector_pixel_size": scan.detector_pixel_size,
+        "pixel_size": scan.pixel_size,
+        "name": scan.name,
+        "metadata": dict(scan.metadata),
+    }
+    try:
+        return json.dumps(content, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"metadata: not everything in it can be written as JSON ({error}).") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _write(
+    archive: zipfile.ZipFile,
+    key: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: Iterable[NDArray[Any]],
+    compress: bool,
+) -> None:
+    info = zipfile.ZipInfo(f"{key}.npy", date_time=_EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(info, "w", force_zip64=True) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for chunk in chunks:
+            stream.write(np.ascontiguousarray(chunk, dtype=dtype).tobytes())
