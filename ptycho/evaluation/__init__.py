@@ -1,0 +1,32 @@
+"""How good a reconstruction is: registration, Fourier ring correlation, SSIM, PSNR, MAE and the R-factor; and figures.
+
+Host numpy throughout. What needs matplotlib is in :mod:`ptycho.evaluation.figures`, which this package does not load.
+"""
+
+from ptycho.evaluation.comparison import Comparison, PlacedObject, compare, evaluate, split_scan_frc
+from ptycho.evaluation.frc import FRC, fourier_ring_correlation, half_bit_threshold, soft_window
+from ptycho.evaluation.metrics import fourier_r_factor, mae, mse, optimal_scale, psnr, ssim
+from ptycho.evaluation.ramps import remove_ramp
+from ptycho.evaluation.registration import Transform, coverage, register
+
+__all__ = [
+    "FRC",
+    "Comparison",
+    "PlacedObject",
+    "Transform",
+    "compare",
+    "coverage",
+    "evaluate",
+    "fourier_r_factor",
+    "fourier_ring_correlation",
+    "half_bit_threshold",
+    "mae",
+    "mse",
+    "optimal_scale",
+    "psnr",
+    "register",
+    "remove_ramp",
+    "soft_window",
+    "split_scan_frc",
+    "ssim",
+]
