@@ -16,16 +16,22 @@ from ptycho.errors import OutputError
 def written_whole(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[IO[bytes]]:
     """Open a file beside `path` for writing, and rename it to `path` when the block ends without an error.
 
-    Args:
-        path: of the file in the end; its directory must exist.
-        overwrite: replace a file that is there already.
+    Parameters
+    ----------
+    path
+        Path of the file in the end; its directory must exist.
+    overwrite
+        Replace a file that is there already.
 
-    Yields:
-        The stream to write to.
+    Yields
+    ------
+    The stream to write to.
 
-    Raises:
-        OutputError: if the file exists and may not be replaced, or cannot be written (no such directory, no permission,
-            disk full); what `path` held before is untouched and nothing is left beside it.
+    Raises
+    ------
+    OutputError
+        If the file exists and may not be replaced, or cannot be written (no such directory, no permission,
+        disk full); what `path` held before is untouched and nothing is left beside it.
     """
     target = Path(path)
     if not overwrite and target.exists():

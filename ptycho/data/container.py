@@ -17,14 +17,22 @@ from ptycho.errors import DataError
 class Container:
     """G groups of C neighbouring patterns in the network's units and layout.
 
-    Args:
-        X: (G, N, N, C) float32, amplitude times `factor`, bad pixels 0.
-        positions: (G, C, 2) float64 pixels, (row, col) of every patch's centre.
-        indices: (G, C) int64, which pattern of the scan each is.
-        factor: X per square root of a count; see `amplitude_factor`.
-        mask: (N, N) bool, True where the detector pixel is good; None where all are.
-        probe: (P, N, N) complex modes as in the scan, not rescaled; None where the scan has none.
-        patches: (G, N, N, C) complex true patches for supervised training; None without.
+    Parameters
+    ----------
+    X
+        (G, N, N, C) float32, amplitude times `factor`, bad pixels 0.
+    positions
+        (G, C, 2) float64 pixels, (row, col) of every patch's centre.
+    indices
+        (G, C) int64, which pattern of the scan each is.
+    factor
+        X per square root of a count; see `amplitude_factor`.
+    mask
+        (N, N) bool, True where the detector pixel is good; None where all are.
+    probe
+        (P, N, N) complex modes as in the scan, not rescaled; None where the scan has none.
+    patches
+        (G, N, N, C) complex true patches for supervised training; None without.
     """
 
     X: NDArray[np.float32]
@@ -50,7 +58,9 @@ class Container:
         for name, wanted in expected.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != wanted:
-                raise DataError(f"{name}: shape {tuple(value.shape)} given, {wanted} expected beside X of shape {shape}.")
+                raise DataError(
+                    f"{name}: shape {tuple(value.shape)} given, {wanted} expected beside X of shape {shape}."
+                )
 
     def __len__(self) -> int:
         """The number G of groups."""
@@ -108,8 +118,10 @@ def amplitude_factor(scan: Scan) -> float:
 
     factor = sqrt((N/2)^2 / mean over patterns of the sum over good pixels of amplitude^2), over the whole scan.
 
-    Raises:
-        DataError: if no pattern has a photon.
+    Raises
+    ------
+    DataError
+        If no pattern has a photon.
     """
     photons = scan.mean_total_counts()
     if photons <= 0:
@@ -131,17 +143,25 @@ def make_container(
 ) -> Container:
     """Group a scan and bring its patterns into the network's units.
 
-    Args:
-        scan: the measurement.
-        gridsize, n_groups, neighbor_count, seed, oversample, sequential: as in `group_positions`.
-        factor: X per square root of a count; None for this scan's own `amplitude_factor`.
-        patches: (M, N, N) complex true patches of every scan point, for supervised training.
+    Parameters
+    ----------
+    scan
+        The measurement.
+    gridsize, n_groups, neighbor_count, seed, oversample, sequential
+        As in `group_positions`.
+    factor
+        X per square root of a count; None for this scan's own `amplitude_factor`.
+    patches
+        (M, N, N) complex true patches of every scan point, for supervised training.
 
-    Returns:
-        The container; C = gridsize^2.
+    Returns
+    -------
+    The container; C = gridsize^2.
 
-    Raises:
-        DataError: if the groups cannot be made, or every pattern is dark, or `patches` does not fit the scan.
+    Raises
+    ------
+    DataError
+        If the groups cannot be made, or every pattern is dark, or `patches` does not fit the scan.
     """
     indices = group_positions(scan.positions, gridsize, neighbor_count, n_groups, seed, oversample, sequential)
     factor = amplitude_factor(scan) if factor is None else float(factor)

@@ -1,7 +1,7 @@
 """Fewer detector pixels: cropping and binning, with the object's pixel and the probe following.
 
-Far field, wavelength w, distance z, detector pixel d, N x N pixels: the object's pixel is w*z/(N*d), and the window in the
-sample plane that a pattern can describe is w*z/d wide. So
+Far field, wavelength w, distance z, detector pixel d, N x N pixels: the object's pixel is w*z/(N*d), and the window in
+the sample plane that a pattern can describe is w*z/d wide. So
 
 * cropping to n < N pixels drops high spatial frequencies: the object's pixel grows by N/n, the window stays;
 * binning b x b pixels samples the pattern more coarsely: the object's pixel stays, the window shrinks by b.
@@ -24,19 +24,25 @@ _LANCZOS_LOBES = 4
 def crop_detector(scan: Scan, N: int) -> Scan:
     """Keep the central N x N pixels of every pattern.
 
-    With r = N_old / N: positions and origin divide by r, since the object's pixel is r times larger; the probe is low-passed
-    and sampled at the new pixels, times r, so that with the unitary FFT its far field is exactly the centre of the old one;
-    a known object is low-passed (Lanczos) and sampled at the new pixels.
+    With r = N_old / N: positions and origin divide by r, since the object's pixel is r times larger; the probe is
+    low-passed and sampled at the new pixels, times r, so that with the unitary FFT its far field is exactly the centre
+    of the old one; a known object is low-passed (Lanczos) and sampled at the new pixels.
 
-    Args:
-        scan: with patterns of even size.
-        N: even, at most the present size.
+    Parameters
+    ----------
+    scan
+        A scan with patterns of even size.
+    N
+        Even, at most the present size.
 
-    Returns:
-        A scan with patterns (M, N, N) in the same dtype.
+    Returns
+    -------
+    A scan with patterns (M, N, N) in the same dtype.
 
-    Raises:
-        DataError: if N or the present size is odd, or N is not between 2 and the present size.
+    Raises
+    ------
+    DataError
+        If N or the present size is odd, or N is not between 2 and the present size.
     """
     _check_even(scan.N, "crop_detector")
     if N % 2 or not 2 <= N <= scan.N:
@@ -62,20 +68,26 @@ def crop_detector(scan: Scan, N: int) -> Scan:
 def bin_detector(scan: Scan, factor: int) -> Scan:
     """Sum the counts of factor x factor pixels (amplitudes: the square root of the summed squares).
 
-    The object's pixel, positions and object stay; the probe keeps its central N/factor window, so it should be dark outside
-    it. The pixels k*factor ... k*factor + factor - 1 from the zero frequency form a bin, whose centre lies (factor - 1)/2 old
-    pixels beside the new frequency; the probe takes the phase ramp exp(-2 pi i x (factor - 1)/(2 N)) along both axes that
-    this shift of the far field means. A bin is good if all its pixels are.
+    The object's pixel, positions and object stay; the probe keeps its central N/factor window, so it should be dark
+    outside it. The pixels k*factor ... k*factor + factor - 1 from the zero frequency form a bin, whose centre lies
+    (factor - 1)/2 old pixels beside the new frequency; the probe takes the phase ramp exp(-2 pi i x (factor - 1)/(2 N))
+    along both axes that this shift of the far field means. A bin is good if all its pixels are.
 
-    Args:
-        scan: with patterns of even size.
-        factor: divides the size into an even number.
+    Parameters
+    ----------
+    scan
+        A scan with patterns of even size.
+    factor
+        Divides the size into an even number.
 
-    Returns:
-        A scan with patterns (M, N/factor, N/factor); integer counts in a type wide enough for the sum.
+    Returns
+    -------
+    A scan with patterns (M, N/factor, N/factor); integer counts in a type wide enough for the sum.
 
-    Raises:
-        DataError: if the factor does not divide the size into an even number of bins.
+    Raises
+    ------
+    DataError
+        If the factor does not divide the size into an even number of bins.
     """
     _check_even(scan.N, "bin_detector")
     if factor < 1 or scan.N % factor or (scan.N // factor) % 2:

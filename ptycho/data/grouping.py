@@ -31,21 +31,32 @@ def group_positions(
     Every point seeds at most one group, unless `oversample` asks for more groups than there are points: then each seeds
     several, with different choices among its neighbours as long as there are any. The same seed gives the same groups.
 
-    Args:
-        positions: (M, 2) pixels.
-        gridsize: g; a group has g*g points.
-        neighbor_count: K, how many nearest neighbours of a point its companions are drawn from; at least C - 1.
-        n_groups: how many groups; None for one from every point, in the order of the points.
-        seed: of the draws.
-        oversample: allow more groups than points.
-        sequential: take the first `n_groups` points as seeds instead of a random choice.
+    Parameters
+    ----------
+    positions
+        (M, 2) pixels.
+    gridsize
+        The side g of a group, which has C = g*g points.
+    neighbor_count
+        K, how many nearest neighbours of a point its companions are drawn from; at least C - 1.
+    n_groups
+        How many groups; None for one from every point, in the order of the points.
+    seed
+        Seed of the draws.
+    oversample
+        Allow more groups than points.
+    sequential
+        Take the first `n_groups` points as seeds instead of a random choice.
 
-    Returns:
-        (G, C) int64 numbers of points, the seed point first, its companions by rising distance. G is `n_groups`, or less
-        where the points allow no more (a warning is logged).
+    Returns
+    -------
+    (G, C) int64 numbers of points, the seed point first, its companions by rising distance. G is `n_groups`, or
+    less where the points allow no more (a warning is logged).
 
-    Raises:
-        DataError: if there are fewer points than a group needs, or an argument is out of range.
+    Raises
+    ------
+    DataError
+        If there are fewer points than a group needs, or an argument is out of range.
     """
     points, size = _checked(positions, gridsize, neighbor_count, n_groups)
     count = points.shape[0]
@@ -85,8 +96,8 @@ def _checked(
         )
     if neighbor_count < size - 1:
         raise DataError(
-            f"neighbor_count: {neighbor_count} given, but gridsize {gridsize} draws {size - 1} neighbours of each point; "
-            f"use at least {size - 1}."
+            f"neighbor_count: {neighbor_count} given, but gridsize {gridsize} draws {size - 1} neighbours of each "
+            f"point; use at least {size - 1}."
         )
     return points, size
 

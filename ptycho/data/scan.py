@@ -1,8 +1,8 @@
 """The typed scan: what was measured, where, with which probe, and in which units.
 
-A `Scan` is validated when it is made, so that whatever stands behind it (grouping, training, reconstruction) may rely on
-shapes, order and units. Patterns may be a numpy array, a memory map or an open HDF5 dataset; the latter two are read and
-checked chunk by chunk, when they are used.
+A `Scan` is validated when it is made, so that whatever stands behind it (grouping, training, reconstruction) may rely
+on shapes, order and units. Patterns may be a numpy array, a memory map or an open HDF5 dataset; the latter two are read
+and checked chunk by chunk, when they are used.
 """
 
 from __future__ import annotations
@@ -29,24 +29,41 @@ _CHUNK_BYTES = 64 * 2**20
 class Scan:
     """A ptychographic scan of M diffraction patterns.
 
-    Args:
-        patterns: (M, N, N) real or integer, far-field patterns with the zero frequency at [N//2, N//2].
-        measurement: "counts" (photons per pixel) or "amplitude" (square root of counts).
-        positions: (M, 2) pixels of the object, (row, col) of the patch's centre.
-        probe: (P, N, N) or (N, N) complex, incoherent modes; None where the file gives none.
-        object: (H, W) complex transmission; None where it is unknown.
-        object_origin: (row, col) position of `object[0, 0]`; (0, 0) unless stated.
-        wavelength: metres.
-        distance: from sample to detector, metres.
-        detector_pixel_size: metres.
-        pixel_size: of the object, metres; see `object_pixel_size` for the one that follows from the far field.
-        mask: (N, N) bool, True where the detector pixel is good. Bad pixels read as 0 and may hold anything in `patterns`.
-        scan_index: (M,) integer, the scan each pattern belongs to.
-        name: a name for plots and reports.
-        metadata: anything else that the file says.
+    Parameters
+    ----------
+    patterns
+        (M, N, N) real or integer, far-field patterns with the zero frequency at [N//2, N//2].
+    measurement
+        "counts" (photons per pixel) or "amplitude" (square root of counts).
+    positions
+        (M, 2) pixels of the object, (row, col) of the patch's centre.
+    probe
+        (P, N, N) or (N, N) complex, incoherent modes; None where the file gives none.
+    object
+        (H, W) complex transmission; None where it is unknown.
+    object_origin
+        (row, col) position of `object[0, 0]`; (0, 0) unless stated.
+    wavelength
+        Metres.
+    distance
+        Distance from sample to detector, metres.
+    detector_pixel_size
+        Metres.
+    pixel_size
+        The object's pixel, metres; see `object_pixel_size` for the one that follows from the far field.
+    mask
+        (N, N) bool, True where the detector pixel is good. Bad pixels read as 0, whatever `patterns` holds there.
+    scan_index
+        (M,) integer, the scan each pattern belongs to.
+    name
+        A name for plots and reports.
+    metadata
+        Anything else that the file says.
 
-    Raises:
-        DataError: naming the field that is not as above.
+    Raises
+    ------
+    DataError
+        Naming the field that is not as above.
     """
 
     patterns: Any
@@ -119,12 +136,16 @@ class Scan:
 
         Amplitudes are squared and integers are widened before any arithmetic, so that `uint16` data are safe.
 
-        Args:
-            indices: which patterns, in which order (repeats allowed); None for all.
-            dtype: of the result; float64 where the patterns are float64, else float32.
+        Parameters
+        ----------
+        indices
+            Which patterns, in which order (repeats allowed); None for all.
+        dtype
+            Type of the result; float64 where the patterns are float64, else float32.
 
-        Returns:
-            (K, N, N) photons per pixel.
+        Returns
+        -------
+        (K, N, N) photons per pixel.
         """
         values = self._read(indices, dtype)
         return values if self.measurement == "counts" else np.square(values, out=values)
@@ -144,8 +165,10 @@ class Scan:
     def chunks(self, size: int | None = None) -> Iterator[slice]:
         """Slices that cover all patterns in order.
 
-        Args:
-            size: patterns per slice; None for about 64 MiB each.
+        Parameters
+        ----------
+        size
+            Patterns per slice; None for about 64 MiB each.
         """
         itemsize = 8 if self.patterns.dtype.itemsize == 8 else 4
         return _slices(len(self), itemsize * self.N**2, size)
@@ -162,15 +185,21 @@ class Scan:
     def split(self, by: SplitRule = "rows", fraction: float = 0.5, seed: int = 0) -> tuple[Scan, Scan]:
         """Two scans of disjoint patterns, each in the original order.
 
-        Args:
-            by: "rows" or "columns": the first scan has the smallest positions along that axis, so that the two see
-                different parts of the object; "alternate": every other pattern (spread evenly for other fractions), and
-                "random": both see the whole field.
-            fraction: of the patterns that go to the first scan.
-            seed: of the draw for "random".
+        Parameters
+        ----------
+        by
+            "rows" or "columns": the first scan has the smallest positions along that axis, so that the two see
+            different parts of the object; "alternate": every other pattern (spread evenly for other fractions), and
+            "random": both see the whole field.
+        fraction
+            Share of the patterns that go to the first scan.
+        seed
+            Seed of the draw for "random".
 
-        Raises:
-            DataError: if either half would be empty or `by` is unknown.
+        Raises
+        ------
+        DataError
+            If either half would be empty or `by` is unknown.
         """
         count = len(self)
         first = round(count * fraction)
@@ -190,8 +219,10 @@ class Scan:
     def replace(self, **changes: Any) -> Scan:
         """The same scan with some fields changed, validated anew.
 
-        Raises:
-            DataError: if a name is not a field of the scan, or the result is not a valid scan.
+        Raises
+        ------
+        DataError
+            If a name is not a field of the scan, or the result is not a valid scan.
         """
         unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
         if unknown:

@@ -15,12 +15,12 @@ from ptycho.errors import DataError
 
 
 def patterns(value: Any) -> Any:
-    """Check rank, squareness and dtype of the patterns without reading them; anything but a lazy array becomes numpy."""
+    """Check rank, squareness and dtype of the patterns without reading them; lists become numpy arrays."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")):
         value = _as_array("patterns", value)
     shape = tuple(value.shape)
     if len(shape) != 3:
-        raise DataError(f"patterns: rank {len(shape)} (shape {shape}) given, rank 3 (patterns, rows, columns) expected.")
+        raise DataError(f"patterns: rank {len(shape)} (shape {shape}) given, rank 3 (number, row, column) expected.")
     if shape[1] != shape[2]:
         raise DataError(f"patterns: {shape[1]}x{shape[2]} given, square patterns expected; crop them to a square.")
     if shape[0] == 0 or shape[1] < 2:
@@ -34,10 +34,14 @@ def patterns(value: Any) -> Any:
 def values(chunk: NDArray[Any], mask: NDArray[np.bool_] | None, first: int = 0) -> None:
     """Refuse negative and non-finite values at good pixels.
 
-    Args:
-        chunk: (K, N, N) patterns.
-        mask: (N, N) good pixels, or None for all.
-        first: number of the first pattern, for the message.
+    Parameters
+    ----------
+    chunk
+        (K, N, N) patterns.
+    mask
+        (N, N) good pixels, or None for all.
+    first
+        Number of the first pattern, for the message.
     """
     if chunk.dtype.kind == "u" or chunk.size == 0:
         return
@@ -48,10 +52,9 @@ def values(chunk: NDArray[Any], mask: NDArray[np.bool_] | None, first: int = 0) 
         return
     wrong = (~np.isfinite(chunk) | (chunk < 0)) & good
     number, row, col = (int(i) for i in np.argwhere(wrong)[0])
-    kind = "negative" if np.isfinite(chunk[number, row, col]) else "non-finite"
     raise DataError(
-        f"patterns: {int(wrong.sum())} {kind if wrong.sum() == 1 else 'negative or non-finite'} value(s) among the good "
-        f"pixels, the first {chunk[number, row, col]} in pattern {first + number} at pixel ({row}, {col}); "
+        f"patterns: {int(wrong.sum())} negative or non-finite value(s) at good pixels, the first is "
+        f"{chunk[number, row, col]} in pattern {first + number} at pixel ({row}, {col}); "
         "mark such pixels as bad in the mask or repair the data."
     )
 
@@ -147,7 +150,7 @@ def scan_index(value: Any, count: int) -> NDArray[np.integer] | None:
     array = _as_array("scan_index", value)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise DataError(
-            f"scan_index: {array.dtype} of shape {array.shape} given, one integer for each of {count} patterns expected."
+            f"scan_index: {array.dtype} of shape {array.shape} given, one integer per pattern ({count}) expected."
         )
     return array
 

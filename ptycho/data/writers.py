@@ -32,17 +32,26 @@ def save_npz(
     The keys are PtychoPINN's (`diff3d`, `xcoords`, `ycoords`, `probeGuess`, `objectGuess`, ...) and ptychodus's
     `bad_pixels`; `_metadata` states what was measured, the lengths and the object's origin.
 
-    Args:
-        scan: to be written.
-        path: of the file.
-        measurement: "amplitude" converts the patterns to float amplitudes, which is what PtychoPINN itself takes `diff3d`
-            for; "counts" to float counts; None keeps them as they are.
-        compress: deflate the arrays; large uncompressed files can be memory-mapped when they are loaded.
-        overwrite: replace an existing file.
+    Parameters
+    ----------
+    scan
+        The scan to be written.
+    path
+        Path of the file.
+    measurement
+        "amplitude" converts the patterns to float amplitudes, which is what PtychoPINN itself takes
+        `diff3d` for; "counts" to float counts; None keeps them as they are.
+    compress
+        Deflate the arrays; large uncompressed files can be memory-mapped when they are loaded.
+    overwrite
+        Replace an existing file.
 
-    Raises:
-        OutputError: if the file exists and may not be replaced, or cannot be written; nothing half-written is left.
-        DataError: if the scan's metadata cannot be expressed as JSON.
+    Raises
+    ------
+    OutputError
+        If the file exists and may not be replaced, or cannot be written; nothing half-written is left.
+    DataError
+        If the scan's metadata cannot be expressed as JSON.
     """
     metadata = _metadata(scan, measurement)
     try:
@@ -65,7 +74,12 @@ def _patterns(scan: Scan, measurement: Measurement | None) -> tuple[np.dtype[Any
 
 def _arrays(scan: Scan) -> dict[str, NDArray[Any]]:
     rows, columns = scan.positions[:, 0], scan.positions[:, 1]
-    arrays = {"xcoords": columns, "ycoords": rows, "xcoords_start": columns, "ycoords_start": rows}
+    arrays: dict[str, NDArray[Any]] = {
+        "xcoords": columns,
+        "ycoords": rows,
+        "xcoords_start": columns,
+        "ycoords_start": rows,
+    }
     if scan.probe is not None:
         arrays["probeGuess"] = scan.probe[0] if scan.probe.shape[0] == 1 else scan.probe
     if scan.object is not None:

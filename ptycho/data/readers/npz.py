@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from ptycho.errors import DataError
 
 _MAP_FROM_BYTES = 2**30
-_BROKEN = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error)
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,15 @@ class Member:
 class NpzArchive:
     """The arrays of a `.npz` or `.npz.bz2` file.
 
-    Args:
-        path: of the file.
+    Parameters
+    ----------
+    path
+        Path of the file.
 
-    Raises:
-        DataError: if the file is not a complete NPZ archive.
+    Raises
+    ------
+    DataError
+        If the file is not a complete NPZ archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,16 +81,18 @@ class NpzArchive:
     def array(self, key: str) -> NDArray[Any]:
         """One array; a read-only memory map if it is stored uncompressed and larger than 1 GiB.
 
-        Raises:
-            DataError: if it is missing, broken, or an array of Python objects (which would have to be unpickled).
+        Raises
+        ------
+        DataError
+            If it is missing, broken, or an array of Python objects (which would have to be unpickled).
         """
         if key not in self._members:
-            raise DataError(f"{self.path} lacks the array {key!r}; it holds {', '.join(sorted(self._members)) or 'none'}.")
+            raise DataError(f"{self.path} lacks the array {key!r}; it holds {', '.join(sorted(self._members))}.")
         member = self._members[key]
         if member.dtype.hasobject:
             raise DataError(
-                f"{self.path}: {key!r} is an array of Python objects, which is refused because reading it can run code; "
-                "save it as an array of numbers."
+                f"{self.path}: {key!r} is an array of Python objects, which is refused because reading it can run "
+                "code; save it as an array of numbers."
             )
         try:
             if self._mappable(member):
@@ -85,7 +100,7 @@ class NpzArchive:
             with self._open() as archive, archive.open(member.info) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
         except _BROKEN as error:
-            raise DataError(f"{self.path}: {key!r} cannot be read, the file is truncated or damaged: {error}.") from error
+            raise DataError(f"{self.path}: {key!r} cannot be read, the file is damaged: {error}.") from error
 
     def optional(self, key: str) -> NDArray[Any] | None:
         """One array, or None if it is missing or a pickled scalar (as numpy writes None), which stays unread."""

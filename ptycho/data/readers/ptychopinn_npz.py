@@ -46,7 +46,9 @@ class PtychoPINNReader:
             raise DataError(f"{file.path} is not an NPZ file, which the format {self.name} is.")
         columns, rows = (_coordinates(archive, key) for key in ("xcoords", "ycoords"))
         if columns.shape != rows.shape:
-            raise DataError(f"{file.path}: xcoords has {columns.size} values and ycoords {rows.size}; as many are expected.")
+            raise DataError(
+                f"{file.path}: xcoords has {columns.size} values, ycoords {rows.size}; as many are expected."
+            )
         patterns = _patterns(archive, columns.size, given.get("scan_axis"))
         stated = _stated(archive)
         fields: dict[str, Any] = {
@@ -68,7 +70,7 @@ def _coordinates(archive: NpzArchive, key: str) -> NDArray[np.float64]:
     values = archive.array(key)
     if values.ndim != 1 or values.dtype.kind not in "uif":
         raise DataError(
-            f"{archive.path}: {key} is {values.dtype} of shape {values.shape}, one real number for every pattern expected."
+            f"{archive.path}: {key} is {values.dtype} of shape {values.shape}, one real number per pattern expected."
         )
     return values.astype(np.float64)
 
@@ -99,8 +101,8 @@ def _scan_axis(archive: NpzArchive, cube: NDArray[Any], count: int) -> int:
         )
     if len(fitting) > 1:
         raise DataError(
-            f"{archive.path}: diffraction has shape {cube.shape} and {count} coordinates, so its first and its last axis "
-            "may be the scan; say which with scan_axis=0 or scan_axis=2."
+            f"{archive.path}: diffraction has shape {cube.shape} and {count} coordinates, so its first and its last "
+            "axis may be the scan; say which with scan_axis=0 or scan_axis=2."
         )
     return fitting[0]
 

@@ -17,11 +17,15 @@ from ptycho.errors import DataError
 class ScanFile:
     """A file that may hold a scan; what is found out about it is found out once, for all readers.
 
-    Args:
-        path: of the file.
+    Parameters
+    ----------
+    path
+        Path of the file.
 
-    Raises:
-        DataError: if there is no such file, or it may not be read.
+    Raises
+    ------
+    DataError
+        If there is no such file, or it may not be read.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -40,8 +44,10 @@ class ScanFile:
     def npz(self) -> NpzArchive | None:
         """The file as an NPZ archive (possibly bz2-compressed); None if it is not one.
 
-        Raises:
-            DataError: if it is named or begins like one, but is broken.
+        Raises
+        ------
+        DataError
+            If it is named or begins like one, but is broken.
         """
         if self.path.name.endswith((".npz", ".npz.bz2")) or self.head.startswith(b"PK\x03\x04"):
             return NpzArchive(self.path)
@@ -66,10 +72,13 @@ class Reader(Protocol):
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a `Scan` that the file holds.
 
-        Args:
-            file: to be read.
-            given: fields and options that the caller states; fields win over the file's afterwards, and are passed so that
-                a question which they answer is not asked.
+        Parameters
+        ----------
+        file
+            The file to be read.
+        given
+            Fields and options that the caller states; fields win over the file's afterwards, and are passed so
+            that a question which they answer is not asked.
         """
 
 
@@ -82,17 +91,24 @@ def available_readers() -> dict[str, Reader]:
 def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: Any) -> Scan:
     """Load a scan from a file of any format for which a reader is installed.
 
-    Args:
-        path: of the file.
-        format: name of the format, where the file alone does not decide; see `available_readers`.
-        **given: fields of the `Scan` that replace what the file says or fill in what it leaves out (`measurement`,
-            `wavelength`, `mask`, ...), and options of the reader.
+    Parameters
+    ----------
+    path
+        Path of the file.
+    format
+        Name of the format, where the file alone does not decide; see `available_readers`.
+    **given
+        Fields of the `Scan` that replace what the file says or fill in what it leaves out (`measurement`,
+        `wavelength`, `mask`, ...), and options of the reader.
 
-    Returns:
-        The validated scan, named after the file unless the file names it.
+    Returns
+    -------
+    The validated scan, named after the file unless the file names it.
 
-    Raises:
-        DataError: if the file cannot be read, no reader knows it, or what it holds is not a valid scan.
+    Raises
+    ------
+    DataError
+        If the file cannot be read, no reader knows it, or what it holds is not a valid scan.
     """
     file = ScanFile(path)
     reader = _choose(file, format)
@@ -119,5 +135,7 @@ def _choose(file: ScanFile, format: str | None) -> Reader:
         if reader.accepts(file):
             return reader
     keys = f" with the arrays {', '.join(sorted(file.npz.keys())) or '(none)'}" if file.npz else ""
-    known = "; ".join(f"{reader.name}: {reader.description}" for reader in readers.values())
-    raise DataError(f"{file.path}{keys} is of no format that can be read. Known are {known or 'none: install ptychopinn'}.")
+    known = (
+        "; ".join(f"{reader.name}: {reader.description}" for reader in readers.values()) or "none: reinstall ptychopinn"
+    )
+    raise DataError(f"{file.path}{keys} is of no format that can be read; known are {known}.")

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class TikeReader:
     """Reads `data` (M, N, N), `scan` (M, 2) and `probe` (..., P, N, N), each possibly with leading axes of length 1.
 
-    `data` are photon counts with the zero frequency at [0, 0]; they are shifted to the centre. `scan` is the (row, col) of
-    the patch's top-left corner in object pixels; half a patch is added. The probe is taken as it is: its power is the
-    file's, which need not be that of the counts.
+    `data` are photon counts with the zero frequency at [0, 0]; they are shifted to the centre. `scan` is the (row, col)
+    of the patch's top-left corner in object pixels; half a patch is added. The probe is taken as it is: its power is
+    the file's, which need not be that of the counts.
     """
 
     name = "tike-npz"
@@ -39,7 +39,7 @@ class TikeReader:
         data = _drop_angles(archive.array("data"), 3, f"{file.path}: data")
         scan = _drop_angles(archive.array("scan"), 2, f"{file.path}: scan")
         if data.shape[1] != data.shape[2]:
-            raise DataError(f"{file.path}: data has patterns of {data.shape[1]}x{data.shape[2]}, square ones are expected.")
+            raise DataError(f"{file.path}: data has patterns of shape {data.shape[1:]}, square ones are expected.")
         probe = archive.optional("probe")
         return {
             "patterns": np.fft.fftshift(data, axes=(-2, -1)),
