@@ -243,16 +243,12 @@ class _GenericBackend(NumpyBackend):
         return xp.reshape(xp.take(xp.reshape(image, (-1,)), flat, axis=0), (corners.shape[0], size, size))
 
     def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
-        # Sorting by destination and differencing the running sum needs nothing but the standard.
-        xp, size = self.xp, windows.shape[-1]
-        where = device(windows)
-        flat = xp.reshape(self._flat_index(corners, size, shape[1]), (-1,))
-        order = xp.argsort(flat, stable=True)
-        total = xp.cumulative_sum(xp.take(xp.reshape(windows, (-1,)), order, axis=0), include_initial=True)
-        pixels = xp.arange(shape[0] * shape[1] + 1, dtype=flat.dtype, device=where)
-        edges = xp.searchsorted(flat, pixels, sorter=order)
-        running = xp.take(total, edges, axis=0)
-        return xp.reshape(running[1:] - running[:-1], shape)
+        size = windows.shape[-1]
+        image = self.xp.zeros(shape, dtype=windows.dtype, device=device(windows))
+        for k in range(windows.shape[0]):
+            row, col = int(corners[k, 0]), int(corners[k, 1])
+            image[row : row + size, col : col + size] += windows[k, ...]
+        return image
 
     def _flat_index(self, corners: Array, size: int, width: int) -> Array:
         xp = self.xp

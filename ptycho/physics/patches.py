@@ -12,7 +12,7 @@ from __future__ import annotations
 from ptycho.backend import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 
-__all__ = ["accumulate_patches", "extract_patches"]
+__all__ = ["accumulate_patches", "extract_patches", "spread_patches"]
 
 
 def extract_patches(image: Array, positions: Array, size: int) -> Array:
@@ -63,6 +63,24 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
     DataError
         The leading axes of ``patches`` and ``positions`` differ, or a shape is not of the form above.
     """
+    windows, corners = spread_patches(patches, positions, shape)
+    margin = patches.shape[-1] + 1
+    padded = get_backend(patches).scatter_windows(windows, corners, (shape[0] + 2 * margin, shape[1] + 2 * margin))
+    return padded[margin : margin + shape[0], margin : margin + shape[1]]
+
+
+def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """What :func:`accumulate_patches` adds, and where, for callers that sum in place.
+
+    Parameters
+    ----------
+    patches, positions, shape : as for :func:`accumulate_patches`.
+
+    Returns
+    -------
+    windows : (K, N + 1, N + 1), the patches spread over their four neighbouring pixels.
+    corners : (K, 2) integer, first pixel of each window on the image with a margin of N + 1 on every side.
+    """
     size = patches.shape[-1]
     if patches.ndim < 2 or patches.shape[-2] != size or tuple(patches.shape[:-2]) != tuple(positions.shape[:-1]):
         raise DataError(
@@ -75,9 +93,7 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
     first, last = flat * (1.0 - cols), flat * cols
     mixed = _edge(xp, first, axis=2, front=False) + _edge(xp, last, axis=2, front=True)
     windows = _edge(xp, mixed * (1.0 - rows), axis=1, front=False) + _edge(xp, mixed * rows, axis=1, front=True)
-    margin = size + 1
-    padded = get_backend(patches).scatter_windows(windows, corners, (shape[0] + 2 * margin, shape[1] + 2 * margin))
-    return padded[margin : margin + shape[0], margin : margin + shape[1]]
+    return windows, corners
 
 
 def _plan(like: Array, positions: Array, size: int, shape: tuple[int, int]) -> tuple[Array, Array, Array, tuple]:

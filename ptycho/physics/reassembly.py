@@ -15,7 +15,7 @@ import numpy as np
 
 from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
 from ptycho.errors import DataError
-from ptycho.physics.patches import accumulate_patches, extract_patches
+from ptycho.physics.patches import accumulate_patches, extract_patches, spread_patches
 
 __all__ = [
     "Canvas",
@@ -78,7 +78,12 @@ def stitching_window(window: str | Array, size: int, crop: int | None = None) ->
         box[first : first + crop, first : first + crop] = 1.0
         return box
     weights = _host.asarray(to_numpy(window), dtype=np.float64)
-    if weights.shape != (size, size) or not _host.all(_host.isfinite(weights)) or weights.min() < 0 or weights.max() <= 0:
+    if (
+        weights.shape != (size, size)
+        or not _host.all(_host.isfinite(weights))
+        or weights.min() < 0
+        or weights.max() <= 0
+    ):
         raise DataError(f"window: got shape {weights.shape}; expected ({size}, {size}) weights >= 0, some above 0.")
     return weights / weights.max()
 
@@ -183,11 +188,13 @@ class Canvas:
                 f"patches: got shape {tuple(patches.shape)} for positions of shape {tuple(positions.shape)}; "
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
-        corner = where - _host.asarray(self.origin) - self.size // 2
-        whole = _host.floor(corner)
-        inside = _host.clip(whole, -self._margin, _host.asarray(self.shape)).astype(np.int64) + self._margin
-        for patch, (row, col), (down, right) in zip(stack, inside.tolist(), (corner - whole).tolist(), strict=True):
-            self._place(patch, row, col, down, right)
+        on_canvas = where - _host.asarray(self.origin)
+        windows, corners = spread_patches(stack * self.window, on_canvas, self.shape)
+        weights, _ = spread_patches(_host.broadcast_to(self.window, stack.shape), on_canvas, self.shape)
+        side = self.size + 1
+        for window, weight, (row, col) in zip(windows, weights, corners.tolist(), strict=True):
+            self._total[row : row + side, col : col + side] += window
+            self._weight[row : row + side, col : col + side] += weight
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
@@ -197,18 +204,6 @@ class Canvas:
         return Reassembled(
             average.astype(complex_type), self._weight[inner].astype(complex_type.type(0).real.dtype), self.origin
         )
-
-    def _place(self, patch: np.ndarray, row: int, col: int, down: float, right: float) -> None:
-        weighted, size = patch * self.window, self.size
-        for row_step, row_part in ((0, 1.0 - down), (1, down)):
-            for col_step, col_part in ((0, 1.0 - right), (1, right)):
-                part = row_part * col_part
-                if part == 0.0:
-                    continue
-                rows = slice(row + row_step, row + row_step + size)
-                cols = slice(col + col_step, col + col_step + size)
-                self._total[rows, cols] += part * weighted
-                self._weight[rows, cols] += part * self.window
 
 
 def group_canvas_size(relative: Array, size: int, gridsize: int, offset: int = 4, jitter: int = 10) -> int:

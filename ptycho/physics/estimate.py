@@ -1,0 +1,137 @@
+r"""An object from a scan by plain physics: where the network starts from.
+
+One pattern cannot tell an object from its twin image, and a network that sees only detector pixels has to learn the
+Fourier transform before it learns anything else. So the network is given what the physics already knows: the object
+estimate at each position, and the change that the pattern asks for,
+
+.. math:: \Delta O = \frac{\sum_p P_p^* (\psi'_p - \psi_p)}{\sum_p |P_p|^2 + \alpha \max_r \sum_p |P_p|^2},
+          \qquad \psi'_p = D^{-1}\left[\frac{\sqrt{I}}{\sqrt{\sum_q |D\psi_q|^2}}\, D\psi_p\right],
+
+the object update of the extended ptychographical iterative engine with all positions in parallel. Sources: Maiden,
+Rodenburg, Ultramicroscopy 109, 1256 (2009); Thibault, Menzel, Nature 494, 68 (2013) for the modes; Nesterov momentum as
+in Maiden, Johnson, Li, Optica 4, 736 (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ptycho.backend import Array, NumpyBackend, array_namespace
+from ptycho.physics.fourier import fft2, ifft2, ifftshift2
+from ptycho.physics.patches import extract_patches, spread_patches
+from ptycho.physics.propagation import illuminate, intensity
+from ptycho.physics.reassembly import Reassembled, canvas_for
+
+__all__ = ["estimate_object", "modulus_update"]
+
+_host = NumpyBackend.xp
+
+
+def modulus_update(
+    patches: Array, probe: Array, amplitude: Array, mask: Array | None = None, damping: float = 0.05
+) -> Array:
+    r"""Change of the object patches that would bring the predicted amplitude to the measured one.
+
+    Parameters
+    ----------
+    patches : (..., N, N) complex, the current object patches.
+    probe : (P, N, N) complex, sqrt(photons).
+    amplitude : (..., N, N) real, measured, sqrt(counts), zero frequency at the centre.
+    mask : (N, N) real or bool, 1 on good detector pixels; elsewhere the prediction is kept.
+    damping : :math:`\alpha`; where the probe is weaker than this part of its peak the change fades out.
+
+    Returns
+    -------
+    (..., N, N) complex, dimensionless. No gradient is meant to pass through it, though one would.
+    """
+    xp = array_namespace(patches, probe, amplitude)
+    power = xp.sum(intensity(probe), axis=0)
+    field = fft2(illuminate(patches, probe))
+    predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
+    measured = ifftshift2(amplitude)
+    tiny = 1e-6 * float(xp.max(measured)) + 1e-30
+    # times (ratio - 1): the difference of the waves in one inverse transform
+    change = measured / (predicted + tiny) - 1.0
+    if mask is not None:
+        change = change * xp.astype(ifftshift2(mask), change.dtype)
+    difference = ifft2(field * xp.astype(change[..., None, :, :], field.dtype))
+    numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
+    return numerator / xp.astype(power + damping * xp.max(power), numerator.dtype)
+
+
+def estimate_object(
+    amplitude: Callable[[np.ndarray], np.ndarray],
+    positions: np.ndarray,
+    probe: np.ndarray,
+    passes: int,
+    *,
+    mask: np.ndarray | None = None,
+    momentum: float = 0.0,
+    start: float = 1.0,
+    chunk: int = 256,
+) -> Reassembled:
+    """Object of a scan after some passes of parallel updates from a flat one, on the host.
+
+    Parameters
+    ----------
+    amplitude : from pattern indices (k,) to their measured amplitudes (k, N, N), sqrt(counts).
+    positions : (M, 2) float, (row, col) of the patch centres in pixels.
+    probe : (P, N, N) complex, sqrt(photons).
+    passes : each visits every pattern once; 0 leaves the object flat.
+    mask : (N, N), 1 on good detector pixels.
+    momentum : part of the last change of the object that is kept in the next, 0 to below 1.
+    start : transmission of the flat object.
+    chunk : patterns held in memory at once; the result does not depend on it.
+
+    Returns
+    -------
+    Reassembled
+        Object (complex64), weight (the summed probe intensity) and origin of the canvas that holds every patch.
+    """
+    size = probe.shape[-1]
+    shape, origin = canvas_for(positions, size)
+    on_canvas = positions - _host.asarray(origin)
+    power = _host.sum(intensity(probe), axis=0)
+    everyone = _host.arange(positions.shape[0])
+    chunks = [everyone[first : first + chunk] for first in range(0, positions.shape[0], chunk)]
+    weight = _Accumulator(shape, size, np.float64)
+    for index in chunks:
+        weight.add(_host.broadcast_to(power, (index.size, size, size)), on_canvas[index])
+    dose = weight.image
+    damped = dose + 1e-3 * float(dose.max())
+    estimate = _host.full(shape, start, dtype=np.complex64)
+    velocity = _host.zeros(shape, dtype=np.complex64)
+    for _ in range(passes):
+        change = _Accumulator(shape, size, np.complex128)
+        for index in chunks:
+            patches = extract_patches(estimate, on_canvas[index], size)
+            # the damped weight takes the place of the pattern's own: undo modulus_update's denominator
+            step = modulus_update(patches, probe, amplitude(index), mask, damping=1.0)
+            change.add(step * (power + float(power.max())), on_canvas[index])
+        velocity = momentum * velocity + (change.image / damped).astype(np.complex64)
+        estimate = estimate + velocity
+    return Reassembled(estimate, dose.astype(np.float32), origin)
+
+
+class _Accumulator:
+    """An image in double precision to which patches are added in place, chunk by chunk."""
+
+    def __init__(self, shape: tuple[int, int], size: int, dtype: type) -> None:
+        margin = size + 1
+        self._padded = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=dtype)
+        self._margin, self._shape = margin, shape
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W) sum so far."""
+        margin = self._margin
+        return self._padded[margin : margin + self._shape[0], margin : margin + self._shape[1]]
+
+    def add(self, patches: np.ndarray, positions: np.ndarray) -> None:
+        """Add (k, N, N) patches at (k, 2) positions inside the image, bilinearly."""
+        windows, corners = spread_patches(patches, positions, self._shape)
+        side = windows.shape[-1]
+        for window, (row, col) in zip(windows, corners.tolist(), strict=True):
+            self._padded[row : row + side, col : col + side] += window
