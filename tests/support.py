@@ -44,7 +44,7 @@ def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: 
 
 
 def simulated_scan(M: int = 30, N: int = 16, *, photons: float = 1e4, modes: int = 1, seed: int = 0) -> Scan:
-    """A small scan with Poisson counts, made without the library's physics: whole-pixel positions, unitary far field."""
+    """A small scan with Poisson counts, made without the library's physics at whole-pixel positions."""
     rng = np.random.default_rng(seed)
     side = 3 * N
     phase = np.cumsum(np.cumsum(rng.normal(size=(side, side)), 0), 1) / side

@@ -1,0 +1,97 @@
+"""The network's container: units, layout, PtychoPINN's orders and signs."""
+
+import numpy as np
+import pytest
+
+from ptycho.data import Container, amplitude_factor, make_container
+from ptycho.errors import DataError
+from tests.support import simulated_scan
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_amplitudes_are_scaled_by_the_whole_scan(gridsize):
+    scan = simulated_scan(30, 16)
+    box = make_container(scan, gridsize, 7, seed=2)
+    assert box.X.shape == (7, 16, 16, gridsize**2)
+    assert box.X.dtype == np.float32
+    assert (len(box), box.N, box.channels) == (7, 16, gridsize**2)
+    for group in range(7):
+        for channel, index in enumerate(box.indices[group]):
+            expected = np.sqrt(scan.patterns[index].astype(np.float64)) * box.factor
+            np.testing.assert_allclose(box.X[group, :, :, channel], expected, rtol=1e-6)
+            np.testing.assert_array_equal(box.positions[group, channel], scan.positions[index])
+
+
+def test_mean_energy_is_that_of_ptychopinn():
+    scan = simulated_scan(30, 16)
+    box = make_container(scan)
+    assert (box.X.astype(np.float64) ** 2).sum(axis=(1, 2, 3)).mean() == pytest.approx((16 / 2) ** 2, rel=1e-6)
+    assert make_container(scan, n_groups=3).factor == box.factor == amplitude_factor(scan)
+    assert make_container(scan, factor=2.0).factor == 2.0
+
+
+def test_factor_does_not_depend_on_how_the_measurement_is_stored():
+    scan = simulated_scan(30, 16)
+    as_amplitude = scan.replace(patterns=scan.amplitude(dtype=np.float64), measurement="amplitude")
+    assert amplitude_factor(as_amplitude) == pytest.approx(amplitude_factor(scan), rel=1e-12)
+
+
+def test_bad_pixels_do_not_count():
+    scan = simulated_scan(10, 16)
+    mask = np.ones((16, 16), bool)
+    mask[8, 8] = False
+    hot = scan.patterns.copy()
+    hot[:, 8, 8] = 65535
+    box = make_container(scan.replace(patterns=hot, mask=mask))
+    assert (box.X[:, 8, 8] == 0).all()
+    assert (box.X**2).sum(axis=(1, 2, 3)).mean() == pytest.approx(64, rel=1e-5)
+    np.testing.assert_array_equal(box.mask, mask)
+
+
+def test_offsets_have_ptychopinns_order_and_sign():
+    positions = np.array([[[10.0, 20.0], [12.0, 20.0], [10.0, 26.0], [12.0, 26.0]]])
+    box = Container(np.zeros((1, 8, 8, 4), np.float32), positions, np.arange(4)[None], 1.0)
+    np.testing.assert_array_equal(box.centres, [[11, 23]])
+    np.testing.assert_array_equal(box.relative[0], [[-1, -3], [1, -3], [-1, 3], [1, 3]])
+    assert box.local_offsets.shape == (1, 1, 2, 4)
+    np.testing.assert_array_equal(box.local_offsets[0, 0], [[3, 3, -3, -3], [1, -1, 1, -1]])
+    assert box.global_offsets.shape == (1, 1, 2, 1)
+    np.testing.assert_array_equal(box.global_offsets[0, 0, :, 0], [23, 11])
+    np.testing.assert_array_equal(box.coords_nominal[0, 0], [[20, 20, 26, 26], [10, 12, 10, 12]])
+
+
+def test_relative_positions_sum_to_nothing():
+    box = make_container(simulated_scan(40, 8), 2)
+    np.testing.assert_allclose(box.relative.sum(axis=1), 0, atol=1e-9)
+    np.testing.assert_allclose(box.global_offsets - box.local_offsets, box.coords_nominal)
+
+
+def test_patches_follow_their_patterns():
+    scan = simulated_scan(12, 8)
+    patches = (np.arange(12)[:, None, None] * np.ones((8, 8))).astype(np.complex64)
+    box = make_container(scan, 2, 5, patches=patches)
+    np.testing.assert_array_equal(box.patches[:, 0, 0, :], box.indices)
+    with pytest.raises(DataError, match="patches"):
+        make_container(scan, patches=patches[:3])
+
+
+def test_subset_keeps_groups_together():
+    scan = simulated_scan(12, 8)
+    box = make_container(scan, 2, patches=np.ones((12, 8, 8), np.complex64))
+    some = box.subset([4, 1])
+    np.testing.assert_array_equal(some.X, box.X[[4, 1]])
+    np.testing.assert_array_equal(some.indices, box.indices[[4, 1]])
+    assert some.patches.shape == (2, 8, 8, 4)
+    assert np.shares_memory(box.subset(slice(0, 3)).X, box.X)
+
+
+def test_dark_scan_and_wrong_shapes_are_refused():
+    scan = simulated_scan(12, 8)
+    with pytest.raises(DataError, match="all are dark"):
+        make_container(scan.replace(patterns=np.zeros_like(scan.patterns)))
+    with pytest.raises(DataError, match="only 3"):
+        make_container(scan.subset([0, 1, 2]), 2)
+    with pytest.raises(DataError, match="X: shape"):
+        Container(np.zeros((3, 8, 8)), np.zeros((3, 1, 2)), np.zeros((3, 1)), 1.0)
+    with pytest.raises(DataError, match="positions: shape"):
+        Container(np.zeros((3, 8, 8, 1)), np.zeros((3, 2)), np.zeros((3, 1)), 1.0)
