@@ -163,9 +163,7 @@ def test_chunks_cover_all_patterns_once():
 @pytest.mark.parametrize("fraction", [0.5, 0.3])
 def test_split_shares_the_patterns_out(by, fraction, small_scan):
     parts = small_scan.split(by, fraction, seed=1)
-    first, second = (
-        {tuple(p) + (int(c.sum()),) for p, c in zip(x.positions, x.patterns, strict=True)} for x in parts
-    )
+    first, second = ({(*tuple(p), int(c.sum())) for p, c in zip(x.positions, x.patterns, strict=True)} for x in parts)
     assert len(parts[0]) == round(fraction * len(small_scan))
     assert len(parts[0]) + len(parts[1]) == len(small_scan)
     assert not first & second
