@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine with Python 3.11 or later: `make demo` and `make test`.
+# The environment is made on first use in $(VENV); a second call finds it ready.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+VENV ?= .venv
+PYTEST_ARGS ?=
+DEMO_ARGS ?= --out demo --force
+THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.torch ## Simulate a scan, train, reconstruct it and print how close the result is
+	$(BIN)/ptycho demo $(DEMO_ARGS)
+
+test: $(VENV)/.test ## Run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(THREADS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Bring the code to the common layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is older than Python 3.11; name a newer one with make PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) '.[torch]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) '.[torch,test]'
+	@touch $@ $(VENV)/.torch
+
+$(VENV)/.dev: $(VENV)/.test
+	$(INSTALL) '.[dev]'
+	@touch $@
