@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ def config_from_dict(cls: type[Config], values: Mapping[str, Any], source: str =
     arguments: dict[str, Any] = {}
     for key, value in flat.items():
         if key not in own:
-            raise _unknown(key, set(own) - {"model"} | model_names, source)
+            raise unknown_key(key, set(own) - {"model"} | model_names, source)
         arguments[key] = read_value(own[key], hints[key], value)
     if model_cls:
         arguments["model"] = config_from_dict(model_cls, nested, source)
@@ -118,8 +118,19 @@ def _separate(values: Mapping[str, Any], model_names: set[str], source: str) -> 
     return flat, nested
 
 
-def _unknown(key: Any, known: set[str], source: str) -> ConfigError:
+def unknown_key(key: Any, known: Collection[str], source: str) -> ConfigError:
+    """Return the refusal of a key, with the known key that was probably meant.
+
+    Parameters
+    ----------
+    key
+        The key as written.
+    known
+        Every key that would have been accepted.
+    source
+        Where it stands, e.g. ``"settings.yaml"``.
+    """
     near = RENAMED.get(str(key)) or next(iter(difflib.get_close_matches(str(key), sorted(known), n=1)), None)
     if near in known:
         return ConfigError(f"{source} has the unknown key {key}: did you mean {near}?")
-    return ConfigError(f"{source} has the unknown key {key}: 'ptycho train --help' lists the keys there are.")
+    return ConfigError(f"{source} has the unknown key {key}: '--help' of the command lists the keys there are.")

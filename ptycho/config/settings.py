@@ -76,7 +76,7 @@ def split_optional(hint: Any) -> tuple[type, bool]:
 
 
 def describe(field: dataclasses.Field[Any], hint: Any) -> str:
-    """Return the values that a field admits as words, e.g. ``"an integer of at least 1"``."""
+    """Return the values that a field admits as words, e.g. ``"an integer, at least 1"``."""
     plain, optional = split_optional(hint)
     ending = " or none" if optional else ""
     choices = field.metadata.get("choices", ())
@@ -84,12 +84,16 @@ def describe(field: dataclasses.Field[Any], hint: Any) -> str:
         listed = [str(choice) for choice in choices]
         return "one of " + ", ".join(listed) + ending
     words = {bool: "true or false", int: "an integer", float: "a number", str: "a word", Path: "a path"}[plain]
-    for key, phrase in (("at_least", "of at least"), ("above", "above"), ("at_most", "of at most")):
-        limit = field.metadata.get(key)
-        if limit is not None:
-            words += f" {phrase} {limit:g}"
+    limits = describe_limits(field)
     unit = field.metadata.get("unit", "")
-    return words + (f" ({unit})" if unit else "") + ending
+    return words + (f", {limits}" if limits else "") + (f" ({unit})" if unit else "") + ending
+
+
+def describe_limits(field: dataclasses.Field[Any]) -> str:
+    """Return the limits of a number as words, e.g. ``"at least 0, at most 0.9"``; empty where there are none."""
+    phrases = (("at_least", "at least"), ("above", "above"), ("at_most", "at most"))
+    given = [(phrase, field.metadata.get(key)) for key, phrase in phrases]
+    return ", ".join(f"{phrase} {limit:g}" for phrase, limit in given if limit is not None)
 
 
 def read_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:

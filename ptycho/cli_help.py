@@ -1,0 +1,112 @@
+"""What the `ptycho` command says about itself: one summary, description and set of examples per command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OVERVIEW = """\
+usage: ptycho COMMAND [flags]
+
+Ptychographic imaging by physics-informed networks: from diffraction patterns
+and scan positions to the complex transmission of the object.
+
+commands:
+{commands}
+
+a first session:
+  ptycho demo --out demo                         see everything work
+  ptycho inspect scan.npz                        look at your own scan
+  ptycho run scan.npz --out first --nepochs 20   train on it and reconstruct it
+  ptycho run scan.npz --out first --force        again, replacing the result
+
+Open first/report.html to see the object, the probe, the fit and the loss.
+Lengths are pixels, positions are (row, column) in pixels of the object, doses
+are photons per pattern. Settings come from flags, then from the file given by
+--config FILE.yaml, then from the defaults.
+
+'ptycho COMMAND --help' explains a command, 'ptycho --version' prints the version.
+"""
+
+
+@dataclass(frozen=True)
+class CommandText:
+    """The words of one command."""
+
+    summary: str
+    positionals: tuple[tuple[str, str], ...]
+    description: str
+    examples: str
+
+
+COMMANDS = {
+    "simulate": CommandText(
+        "make a scan of a known object, with photon noise",
+        (),
+        "Simulate a scan and write it as DIR/scan.npz (PtychoPINN's keys) with a picture DIR/scan.png.\n"
+        "The file holds the true object and the probe in sqrt(photons).",
+        "  ptycho simulate --out sim                                   2000 random positions, 1e6 photons per pattern\n"
+        "  ptycho simulate --out sim --object dead_leaves --size 512   a larger, rougher object\n"
+        "  ptycho simulate --out sim --positions fermat --step 5 --nphotons 1e4 --seed 3",
+    ),
+    "inspect": CommandText(
+        "say and draw what a scan file holds, and what looks wrong about it",
+        (("scan", "scan file: .npz in PtychoPINN's, ptychodus's or Tike's keys, or .npz.bz2"),),
+        "Print shape, dtype, counts, positions, overlap, probe and mask of a scan, guess problems,\n"
+        "and draw a picture DIR/NAME.png. An earlier picture of the same scan is replaced.",
+        "  ptycho inspect scan.npz\n"
+        "  ptycho inspect scan.npz --measurement counts --crop 64      as 'run' would see it with these flags",
+    ),
+    "train": CommandText(
+        "train a network on a scan; writes the bundle wts.h5.zip",
+        (("scan", "scan to learn from; may stand in the YAML file as train_data_file"),),
+        "Train a network and write DIR/wts.h5.zip (weights, scale, probe, configuration) and DIR/config.yaml.\n"
+        "N follows the scan unless it is given.",
+        "  ptycho train scan.npz --out model --nepochs 50\n"
+        "  ptycho train scan.npz --out model --gridsize 2 --n_groups 1024 --probe_trainable\n"
+        "  ptycho train --config settings.yaml --seed 7                flags win over the file",
+    ),
+    "reconstruct": CommandText(
+        "reconstruct a scan with a trained bundle",
+        (
+            ("scan", "scan to reconstruct; may stand in the YAML file as test_data_file"),
+            ("model_path", "bundle wts.h5.zip, or the folder that holds it; may stand in the YAML file"),
+        ),
+        "Apply a trained network to every pattern of a scan and stitch the patches to one object.\n"
+        "Writes reconstruction.h5 and .npz, float TIFFs, PNGs and report.html to DIR.",
+        "  ptycho reconstruct scan.npz model --out result\n"
+        "  ptycho reconstruct scan.npz model/wts.h5.zip --backend numpy --out result   no framework needed",
+    ),
+    "run": CommandText(
+        "train on a scan and reconstruct it: the whole job",
+        (("scan", "scan to learn from and to reconstruct; may stand in the YAML file as train_data_file"),),
+        "Train a network on a scan, reconstruct the full field, say how well the result explains the patterns\n"
+        "(R-factor) and how far its two halves agree (FRC), and write everything to DIR: bundle, object, report.",
+        "  ptycho run scan.npz --out result\n"
+        "  ptycho run scan.npz --out result --crop 64 --nepochs 30 --mae_weight 1 --nll_weight 0\n"
+        "  ptycho run scan.npz --out result --gridsize 2 --device cuda --config settings.yaml",
+    ),
+    "evaluate": CommandText(
+        "compare a reconstruction with the truth or with another one",
+        (
+            ("result", "folder of a reconstruction, or its reconstruction.h5 or .npz"),
+            ("truth", "scan file that holds its object, or another reconstruction"),
+        ),
+        "Register the two (sub-pixel shift, global phase, phase ramp, amplitude scale) and print SSIM, PSNR, MAE\n"
+        "and Fourier ring correlation. Writes evaluation.json and evaluation.png to DIR, if one is given.",
+        "  ptycho evaluate result sim/scan.npz\n  ptycho evaluate first second --out comparison",
+    ),
+    "demo": CommandText(
+        "simulate, run and evaluate, in a few minutes",
+        (),
+        "Simulate a scan of a known object, train on it, reconstruct it, and compare with the truth.\n"
+        "Everything that is written is what the other commands would write: DIR/scan.npz and the result beside it.",
+        "  ptycho demo --out demo\n"
+        "  ptycho demo --out demo --nepochs 5 --seed 1                 quicker, with other random numbers",
+    ),
+}
+
+
+def overview() -> str:
+    """Return the help of `ptycho` itself."""
+    listed = "\n".join(f"  {name:<12} {text.summary}" for name, text in COMMANDS.items())
+    return OVERVIEW.format(commands=listed)

@@ -1,0 +1,61 @@
+"""The folder that a command writes to: made, found writable, and free of earlier results before any work is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ptycho.data.atomic import written_whole
+from ptycho.errors import OutputError
+
+
+def prepare_output(folder: str | Path, results: Iterable[str], force: bool = False) -> Path:
+    """Make a folder for results and refuse it if it cannot take them.
+
+    Parameters
+    ----------
+    folder
+        Made with its parents if it does not exist.
+    results
+        Names of the files that the command will write there.
+    force
+        Let earlier results be replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    OutputError
+        One of the results is there already, or nothing can be written there.
+    """
+    path = Path(folder)
+    present = [name for name in results if os.path.lexists(path / name)]
+    if present and not force:
+        raise OutputError(f"{path / present[0]} exists already: choose another --out, or replace it with --force.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(f"The folder {path} cannot be written to: {error.strerror}.") from error
+    return path
+
+
+def write_json(values: dict[str, Any], path: str | Path) -> None:
+    """Write plain values as an indented JSON file, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    with written_whole(path) as stream:
+        stream.write(text.encode())

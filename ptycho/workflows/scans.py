@@ -1,0 +1,95 @@
+"""Open a scan for a workflow: read it, and keep the detector pixels that are wanted."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptycho.config import ModelConfig
+from ptycho.config.settings import setting
+from ptycho.data import Scan, bin_detector, crop_detector, load_scan
+from ptycho.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ScanOptions:
+    """How a scan file is read."""
+
+    measurement: str | None = setting(
+        None,
+        "what the patterns hold, photon counts or their square root; none takes the file's word",
+        choices=("counts", "amplitude"),
+    )
+    bin: int = setting(1, "add up blocks of bin x bin detector pixels; the object's pixel stays", at_least=1)
+    crop: int | None = setting(
+        None,
+        "then keep the central crop x crop detector pixels; the object's pixel grows in proportion",
+        unit="pixels",
+        at_least=2,
+    )
+
+
+def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Scan:
+    """Read a scan and bin, then crop, its detector.
+
+    Parameters
+    ----------
+    path
+        A file of any readable format, or a scan that is already open.
+    options
+        How to read it; none reads it as it is.
+
+    Returns
+    -------
+    Scan
+        With patterns of the wanted size.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, is no scan, or cannot be binned or cropped like this.
+    """
+    options = options or ScanOptions()
+    given = {} if options.measurement is None else {"measurement": options.measurement}
+    scan = path if isinstance(path, Scan) else load_scan(path, **given)
+    if options.bin > 1:
+        scan = bin_detector(scan, options.bin)
+    if options.crop is not None and options.crop != scan.N:
+        scan = crop_detector(scan, options.crop)
+    logger.info("%r", scan)
+    return scan
+
+
+def fit_model_to(scan: Scan, model: ModelConfig, *, adopt: bool) -> None:
+    """Make sure that a model and a scan have the same pattern size.
+
+    Parameters
+    ----------
+    scan
+        The scan to be used.
+    model
+        Its ``N`` is set to the scan's if ``adopt``.
+    adopt
+        Whether the model's size may follow the scan (nobody asked for another).
+
+    Raises
+    ------
+    DataError
+        The sizes differ, or no network takes patterns of this size; the message says what to crop or bin.
+    """
+    sizes = ModelConfig.__dataclass_fields__["N"].metadata["choices"]
+    if scan.N not in sizes:
+        smaller = [size for size in sizes if size < scan.N]
+        advice = f"use --crop {smaller[-1]}" if smaller else "the smallest is 64"
+        raise DataError(
+            f"The patterns are {scan.N} x {scan.N} pixels, and a network takes N = "
+            f"{', '.join(str(size) for size in sizes)}: {advice}."
+        )
+    if adopt:
+        model.N = scan.N
+    if model.N != scan.N:
+        advice = f"use --crop {model.N} or --N {scan.N}" if model.N < scan.N else f"use --N {scan.N}"
+        raise DataError(f"The patterns are {scan.N} x {scan.N} pixels and the model has N = {model.N}: {advice}.")
