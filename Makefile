@@ -39,7 +39,7 @@ clean: ## Remove the environment and all caches
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than Python 3.11; name a newer one with make PYTHON=..." >&2; exit 2; }
+		echo "$(PYTHON) is not Python 3.11 or later; name one that is with make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
