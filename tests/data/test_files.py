@@ -97,6 +97,8 @@ def test_same_scan_gives_same_bytes(tmp_path):
     save_npz(simulated_scan(), tmp_path / "a.npz")
     save_npz(simulated_scan(), tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_written_file_has_ptychopinns_keys(tmp_path):
