@@ -75,6 +75,9 @@ class Backend(Protocol):
     def upsample2d(self, x: Array) -> Array:
         """Nearest-neighbour upsampling by 2."""
 
+    def stop_gradient(self, a: Array) -> Array:
+        """``a`` as a constant of the differentiation: what the measurement alone decides has no gradient."""
+
     def value_and_grad(self, f: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
         """Function that returns ``f``'s real value and its gradient by the first argument (a dict of arrays or an array).
 
@@ -129,6 +132,10 @@ class NumpyBackend:
     def upsample2d(self, x: Array) -> Array:
         """See :class:`Backend`."""
         return x.repeat(2, axis=1).repeat(2, axis=2)
+
+    def stop_gradient(self, a: Array) -> Array:
+        """See :class:`Backend`."""
+        return a
 
     def value_and_grad(self, f: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
         """Numpy has no gradients: raises :class:`~ptycho.errors.BackendError`."""

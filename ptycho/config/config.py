@@ -5,7 +5,7 @@ while it is being put together (``ModelConfig(N=0)`` before the pattern size is 
 by :func:`ptycho.config.validate`, and an error names the field.
 """
 
-# ruff: noqa: RUF009 -- `setting` makes a dataclass field, as `dataclasses.field` does
+
 
 from __future__ import annotations
 
@@ -48,6 +48,12 @@ class ModelConfig:
         choices=("pinn", "supervised"),
     )
     architecture: str = setting("cnn", "name of the network from diffraction to patches in the generator registry")
+    estimate_passes: int | None = setting(
+        10,
+        "passes of plain physics over the scan whose object the network then corrects; 0 gives it only what each "
+        "pattern alone says, none shows it the bare patterns as PtychoPINN does",
+        at_least=0,
+    )
     amp_activation: str = setting(
         "sigmoid", "last activation of the amplitude", choices=("sigmoid", "swish", "softplus", "relu")
     )

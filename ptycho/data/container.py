@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,8 @@ class Container:
         (P, N, N) complex modes as in the scan, not rescaled; None where the scan has none.
     patches
         (G, N, N, C) complex true patches for supervised training; None without.
+    estimate
+        The object that plain physics makes of the scan (``object`` (H, W) and ``origin``); None without.
     """
 
     X: NDArray[np.float32]
@@ -42,6 +45,7 @@ class Container:
     mask: NDArray[np.bool_] | None = None
     probe: NDArray[np.complexfloating] | None = None
     patches: NDArray[np.complexfloating] | None = None
+    estimate: Any = None
 
     def __post_init__(self) -> None:
         """Check that the shapes belong together."""

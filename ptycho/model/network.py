@@ -15,7 +15,7 @@ import numpy as np
 from ptycho.backend import Array, Backend, device
 from ptycho.errors import ConfigError
 
-__all__ = ["SIZES", "cnn_shapes", "decode", "encode", "init_cnn", "apply_cnn"]
+__all__ = ["SIZES", "apply_cnn", "cnn_shapes", "decode", "encode", "init_cnn"]
 
 SIZES = {
     64: ((32, 64, 128), (64, 32)),
@@ -88,7 +88,14 @@ def init_cnn(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> di
     return params
 
 
-def apply_cnn(params: dict[str, Array], x: Array, backend: Backend, amplitude_activation: str) -> tuple[Array, Array]:
+def apply_cnn(
+    params: dict[str, Array],
+    x: Array,
+    backend: Backend,
+    amplitude_activation: str,
+    phase_activation: str = "phase",
+    border_activation: str = "swish",
+) -> tuple[Array, Array]:
     """Amplitude and phase of the object patches, each (B, N, N, C) real.
 
     Parameters
@@ -96,11 +103,12 @@ def apply_cnn(params: dict[str, Array], x: Array, backend: Backend, amplitude_ac
     params : as :func:`init_cnn` makes them, in the backend's arrays.
     x : (B, N, N, channels_in) real.
     backend : lends convolution, pooling and upsampling.
-    amplitude_activation : ``"sigmoid"``, ``"swish"``, ``"softplus"`` or ``"relu"``; the phase is ``pi * tanh``.
+    amplitude_activation : ``"sigmoid"``, ``"swish"``, ``"softplus"`` or ``"relu"``.
+    phase_activation, border_activation : ``pi * tanh`` and swish; ``"correction"`` (tanh) around a given object.
     """
     hidden = encode(params, x, backend)
-    amplitude = decode(params, hidden, "amplitude", backend, amplitude_activation)
-    phase = decode(params, hidden, "phase", backend, "phase")
+    amplitude = decode(params, hidden, "amplitude", backend, amplitude_activation, border_activation)
+    phase = decode(params, hidden, "phase", backend, phase_activation, border_activation)
     return amplitude, phase
 
 
@@ -111,7 +119,9 @@ def encode(params: dict[str, Array], x: Array, backend: Backend) -> Array:
     return x
 
 
-def decode(params: dict[str, Array], x: Array, head: str, backend: Backend, activation: str) -> Array:
+def decode(
+    params: dict[str, Array], x: Array, head: str, backend: Backend, activation: str, border_activation: str = "swish"
+) -> Array:
     """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads."""
     for i in range(_count(params, f"{head}/block")):
         x = backend.upsample2d(_block(params, f"{head}/block{i}", x, backend))
@@ -124,7 +134,7 @@ def decode(params: dict[str, Array], x: Array, head: str, backend: Backend, acti
     if f"{head}/border/kernel" not in params:
         return padded
     x = backend.upsample2d(_block(params, f"{head}/last", x[..., -_BORDER_CHANNELS:], backend))
-    border = _activation(backend.xp, "swish")(_conv(params, f"{head}/border", x, backend))
+    border = _activation(backend.xp, border_activation)(_conv(params, f"{head}/border", x, backend))
     return padded + border * _outside(backend, border)
 
 
@@ -156,6 +166,7 @@ def _activation(xp: Array, name: str):  # noqa: ANN202 - a function of one array
         "swish": lambda x: x * sigmoid(x),
         "softplus": lambda x: relu(x) + xp.log1p(xp.exp(-xp.abs(x))),
         "phase": lambda x: math.pi * xp.tanh(x),
+        "correction": xp.tanh,
     }
     if name not in activations:
         raise ConfigError(f"amp_activation: got {name!r}; choose one of sigmoid, swish, softplus, relu.")

@@ -15,6 +15,7 @@ in Maiden, Johnson, Li, Optica 4, 736 (2017).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,9 @@ from ptycho.backend import Array, NumpyBackend, array_namespace
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import extract_patches, spread_patches
 from ptycho.physics.propagation import illuminate, intensity
-from ptycho.physics.reassembly import Reassembled, canvas_for
+from ptycho.physics.reassembly import canvas_for
 
-__all__ = ["estimate_object", "modulus_update"]
+__all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
 
 _host = NumpyBackend.xp
 
@@ -48,6 +49,19 @@ def modulus_update(
     """
     xp = array_namespace(patches, probe, amplitude)
     power = xp.sum(intensity(probe), axis=0)
+    difference = wave_change(patches, probe, amplitude, mask)
+    numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
+    return numerator / xp.astype(power + damping * xp.max(power), numerator.dtype)
+
+
+def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | None = None) -> Array:
+    """Change of the exit waves, (..., P, N, N), that brings the predicted amplitude to the measured one.
+
+    Parameters
+    ----------
+    patches, probe, amplitude, mask : as for :func:`modulus_update`.
+    """
+    xp = array_namespace(patches, probe, amplitude)
     field = fft2(illuminate(patches, probe))
     predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
     measured = ifftshift2(amplitude)
@@ -56,9 +70,20 @@ def modulus_update(
     change = measured / (predicted + tiny) - 1.0
     if mask is not None:
         change = change * xp.astype(ifftshift2(mask), change.dtype)
-    difference = ifft2(field * xp.astype(change[..., None, :, :], field.dtype))
-    numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
-    return numerator / xp.astype(power + damping * xp.max(power), numerator.dtype)
+    return ifft2(field * xp.astype(change[..., None, :, :], field.dtype))
+
+
+class Estimate(NamedTuple):
+    """What plain physics makes of a scan."""
+
+    object: np.ndarray
+    """(H, W) complex64, dimensionless."""
+    weight: np.ndarray
+    """(H, W) float32, the summed probe intensity."""
+    origin: tuple[float, float]
+    """Position (row, col) of pixel [0, 0]."""
+    probe: np.ndarray
+    """(P, N, N) complex64, sqrt(photons); refined where that was asked for."""
 
 
 def estimate_object(
@@ -68,10 +93,12 @@ def estimate_object(
     passes: int,
     *,
     mask: np.ndarray | None = None,
-    momentum: float = 0.0,
     start: float = 1.0,
-    chunk: int = 256,
-) -> Reassembled:
+    momentum: float = 0.5,
+    refine_probe: bool = False,
+    chunk: int = 128,
+    on_pass: Callable[[int, int], None] | None = None,
+) -> Estimate:
     """Object of a scan after some passes of parallel updates from a flat one, on the host.
 
     Parameters
@@ -81,38 +108,48 @@ def estimate_object(
     probe : (P, N, N) complex, sqrt(photons).
     passes : each visits every pattern once; 0 leaves the object flat.
     mask : (N, N), 1 on good detector pixels.
-    momentum : part of the last change of the object that is kept in the next, 0 to below 1.
     start : transmission of the flat object.
-    chunk : patterns held in memory at once; the result does not depend on it.
+    momentum : part of the last change that is kept in the next, 0 to below 1; 0.5 saves half of the passes.
+    refine_probe : update the probe modes by the same rule, from the second pass on.
+    chunk : patterns held in memory at once; the result does not depend on it beyond rounding.
+    on_pass : called with the number of passes done and their total.
 
     Returns
     -------
-    Reassembled
-        Object (complex64), weight (the summed probe intensity) and origin of the canvas that holds every patch.
+    Estimate
+        On the canvas that holds every patch.
     """
     size = probe.shape[-1]
     shape, origin = canvas_for(positions, size)
     on_canvas = positions - _host.asarray(origin)
-    power = _host.sum(intensity(probe), axis=0)
     everyone = _host.arange(positions.shape[0])
     chunks = [everyone[first : first + chunk] for first in range(0, positions.shape[0], chunk)]
-    weight = _Accumulator(shape, size, np.float64)
-    for index in chunks:
-        weight.add(_host.broadcast_to(power, (index.size, size, size)), on_canvas[index])
-    dose = weight.image
-    damped = dose + 1e-3 * float(dose.max())
+    modes = _host.astype(probe, np.complex64)
     estimate = _host.full(shape, start, dtype=np.complex64)
     velocity = _host.zeros(shape, dtype=np.complex64)
-    for _ in range(passes):
-        change = _Accumulator(shape, size, np.complex128)
+    for done in range(passes + 1):
+        power = _host.sum(intensity(modes), axis=0)
+        change, dose = _Accumulator(shape, size, np.complex128), _Accumulator(shape, size, np.float64)
+        probe_change, light = _host.zeros_like(modes), _host.zeros((size, size), dtype=np.float32)
         for index in chunks:
+            dose.add(_host.broadcast_to(power, (index.size, size, size)), on_canvas[index])
+            if done == passes:
+                continue
             patches = extract_patches(estimate, on_canvas[index], size)
-            # the damped weight takes the place of the pattern's own: undo modulus_update's denominator
-            step = modulus_update(patches, probe, amplitude(index), mask, damping=1.0)
-            change.add(step * (power + float(power.max())), on_canvas[index])
-        velocity = momentum * velocity + (change.image / damped).astype(np.complex64)
+            difference = wave_change(patches, modes, amplitude(index), mask)
+            change.add(_host.sum(_host.conj(modes) * difference, axis=-3), on_canvas[index])
+            if refine_probe and done > 0:
+                probe_change = probe_change + _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)
+                light = light + _host.sum(intensity(patches), axis=0)
+        if done == passes:
+            break
+        velocity = momentum * velocity + (change.image / (dose.image + 1e-3 * float(dose.image.max()))).astype(np.complex64)
         estimate = estimate + velocity
-    return Reassembled(estimate, dose.astype(np.float32), origin)
+        if refine_probe and done > 0:
+            modes = modes + probe_change / (light + 1e-3 * float(light.max()))
+        if on_pass is not None:
+            on_pass(done + 1, passes)
+    return Estimate(estimate, dose.image.astype(np.float32), origin, modes)
 
 
 class _Accumulator:

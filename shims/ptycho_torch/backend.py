@@ -61,6 +61,10 @@ class TorchBackend:
         """See :class:`~ptycho.backend.Backend`."""
         return functional.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="nearest").permute(0, 2, 3, 1)
 
+    def stop_gradient(self, a: torch.Tensor) -> torch.Tensor:
+        """See :class:`~ptycho.backend.Backend`."""
+        return a.detach()
+
     def value_and_grad(self, f: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
         """See :class:`~ptycho.backend.Backend`."""
 

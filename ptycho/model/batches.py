@@ -1,0 +1,62 @@
+"""Which groups make a batch, in which order, and the arrays of one: the same in every framework."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from ptycho.backend import NumpyBackend
+from ptycho.physics.patches import extract_patches
+
+__all__ = ["Groups", "epoch_batches", "make_batch"]
+
+_host = NumpyBackend.xp
+
+
+class Groups(Protocol):
+    """What a batch is cut from: :class:`ptycho.data.container.Container`."""
+
+    X: np.ndarray
+    positions: np.ndarray
+    patches: np.ndarray | None
+    estimate: Any
+
+    def __len__(self) -> int:
+        """The number of groups."""
+
+
+def epoch_batches(groups: int, batch_size: int, seed: int, epoch: int | None) -> list[np.ndarray]:
+    """Indices of the groups of each batch of an epoch.
+
+    Parameters
+    ----------
+    groups : number of groups.
+    batch_size : groups per batch; the last may be smaller.
+    seed, epoch : together they fix the order; ``epoch=None`` keeps the groups' own order.
+    """
+    order = _host.arange(groups)
+    if epoch is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(groups)
+    return [order[first : first + batch_size] for first in range(0, groups, batch_size)]
+
+
+def make_batch(groups: Groups, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Host arrays of a batch, as :class:`ptycho.model.pinn.PtychoPINN` expects them, float32 and complex64.
+
+    Parameters
+    ----------
+    groups : the container.
+    index : (B,) which groups.
+    """
+    X = groups.X[index]
+    positions = groups.positions[index]
+    relative = positions - positions.mean(axis=1, keepdims=True)
+    batch = {"X": _host.astype(X, np.float32), "relative": _host.astype(relative, np.float32)}
+    if groups.estimate is not None:
+        on_canvas = positions - _host.asarray(groups.estimate.origin)
+        batch["start"] = extract_patches(groups.estimate.object, on_canvas, X.shape[1])
+    if groups.patches is not None:
+        truth = _host.permute_dims(groups.patches[index], (0, 3, 1, 2))
+        batch["patches"] = _host.astype(truth, np.complex64)
+    return batch

@@ -1,0 +1,224 @@
+r"""PtychoPINN: the network, the physics behind it and the loss, as pure functions of a flat parameter dictionary.
+
+A batch of groups goes through: scaled diffraction (and, beside it, what the physics knows already) -> network -> complex
+patches -> merge within each group -> the C patches read back -> probe -> far field -> expected counts -> likelihood.
+
+Units. The probe of the model is ``exp(log_scale) * P / (probe_scale * mean(|mask * P|))`` in sqrt(photons). ``log_scale``
+starts where the brightest patterns mean full transmission: amplitudes then lie in 0 ... 1, where the sigmoid can reach
+them, whatever the power of the probe in the file. It is a parameter like any other: trained when asked, and saved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptycho.backend import Array, Backend, NumpyBackend, device
+from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.errors import ConfigError
+from ptycho.model.network import apply_cnn, cnn_shapes, init_cnn
+from ptycho.physics.estimate import modulus_update
+from ptycho.physics.likelihood import mae, poisson_nll
+from ptycho.physics.probe import disc_mask, normalise_probe
+from ptycho.physics.propagation import diffraction_intensity, far_field, intensity
+from ptycho.physics.reassembly import extract_groups, merge_groups
+from ptycho.physics.regularisation import complex_mae, total_variation
+
+__all__ = ["PtychoPINN", "initial_parameters"]
+
+_host = NumpyBackend.xp
+
+_WINDOW_FLOOR = 1e-3
+"""Weight, beside the probe's peak, with which a dark pixel of a patch still counts when patches are merged."""
+
+
+def initial_parameters(
+    config: ModelConfig, probe: np.ndarray, nphotons: float, seed: int, brightness: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Every parameter of the model on the host, float32.
+
+    Parameters
+    ----------
+    config : the model; validated.
+    probe : (P, N, N) complex, in any unit.
+    nphotons : mean photons per pattern.
+    seed : of the network's weights.
+    brightness : power of the beam over the mean power of a pattern, >= 1; the brightest patterns tell.
+
+    Returns
+    -------
+    ``encoder/...``, ``amplitude/...``, ``phase/...`` of the network, ``probe/real`` and ``probe/imag`` (P, N, N)
+    normalised as CONVENTIONS say, and ``log_scale`` ().
+    """
+    channels = config.gridsize**2
+    corrects = config.estimate_passes is not None
+    shapes = cnn_shapes(
+        config.N,
+        config.n_filters_scale,
+        4 * channels if corrects else channels,
+        channels if config.object_big else 1,
+        config.pad_object,
+        config.probe_big,
+    )
+    params = init_cnn(shapes, np.random.default_rng(seed))
+    if corrects:  # the untrained network leaves the estimate as it is
+        for name in params:
+            if name.endswith(("/centre/kernel", "/border/kernel", "/full/kernel")):
+                params[name] = params[name] * np.float32(0.0)
+    normed = normalise_probe(_host.astype(probe, np.complex64), config.probe_scale)
+    params["probe/real"] = _host.astype(_host.real(normed), np.float32)
+    params["probe/imag"] = _host.astype(_host.imag(normed), np.float32)
+    power = float(_host.sum(intensity(normed)))
+    params["log_scale"] = np.float32(0.5 * math.log(brightness * nphotons / power)).reshape(())
+    return params
+
+
+@dataclass(frozen=True)
+class PtychoPINN:
+    """What stays fixed while the parameters are trained.
+
+    Parameters
+    ----------
+    config : the model's settings; validated.
+    backend : whose arrays the parameters and batches are.
+    intensity_scale : s; ``s * X`` is the measured amplitude in sqrt(photons).
+    side : pixels of a group's own canvas, from :func:`ptycho.physics.reassembly.group_canvas_size`.
+    mask : (N, N) bool on the host, True on good detector pixels; None where all are.
+    merge_window : (N, N) weights on the host, with which the patches of a group are averaged.
+
+    A batch is a dictionary: ``X`` (B, N, N, C) normalised amplitude; ``relative`` (B, C, 2) position minus the group's
+    centre, (row, col) pixels; ``start`` (B, C, N, N) complex, object estimate at the patches, where the model has one;
+    ``patches`` (B, C, N, N) complex, the truth, for supervised training.
+    """
+
+    config: ModelConfig
+    backend: Backend
+    intensity_scale: float
+    side: int
+    mask: np.ndarray | None = None
+    merge_window: np.ndarray | None = None
+
+    def probe(self, params: dict[str, Array]) -> Array:
+        """(P, N, N) complex probe in sqrt(photons), masked where the configuration says so."""
+        xp = self.backend.xp
+        modes = _complex(xp, params["probe/real"], params["probe/imag"])
+        modes = modes * xp.astype(xp.exp(params["log_scale"]), modes.dtype)
+        if self.config.probe_mask:
+            modes = modes * xp.astype(self._constant(disc_mask(self.config.N), modes), modes.dtype)
+        return modes
+
+    def patches(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
+        """Object patches (B, C, N, N) complex that the network answers to a batch; one per group unless object_big."""
+        if self.config.architecture != "cnn":
+            raise ConfigError(f"architecture: got {self.config.architecture!r}; expected 'cnn'.")
+        if self.config.estimate_passes is not None:
+            return self._corrected(params, batch)
+        xp = self.backend.xp
+        x = batch["X"] * self.intensity_scale * xp.exp(-params["log_scale"])
+        amplitude, phase = apply_cnn(params, x, self.backend, self.config.amp_activation)
+        return xp.permute_dims(_polar(xp, amplitude, phase), (0, 3, 1, 2))
+
+    def consistent(self, patches: Array, relative: Array) -> Array:
+        """The C patches of each group after merging them into one object: they agree where they overlap."""
+        if self.config.gridsize == 1:
+            return patches
+        window = None if self.merge_window is None else self._constant(self.merge_window, patches)
+        xp = self.backend.xp
+        at = relative if patches.shape[1] > 1 else xp.zeros_like(relative[:, :1, :])
+        return extract_groups(merge_groups(patches, at, self.side, window), relative, self.config.N)
+
+    def expected_counts(self, params: dict[str, Array], patches: Array, relative: Array) -> Array:
+        """Photons per pixel (B, C, N, N) that the merged patches predict."""
+        return diffraction_intensity(self.consistent(patches, relative), self.probe(params), self._propagate)
+
+    def loss(
+        self, params: dict[str, Array], batch: dict[str, Array], weights: TrainingConfig
+    ) -> tuple[Array, dict[str, Array]]:
+        """Weighted loss and its terms, each a mean over the batch; see CONVENTIONS, losses."""
+        xp = self.backend.xp
+        patches = self.patches(params, batch)
+        terms: dict[str, Array] = {}
+        if self.config.model_type == "supervised":
+            if "patches" not in batch:
+                raise ConfigError("model_type: 'supervised' needs a scan with its object (objectGuess) to learn from.")
+            terms["realspace"] = complex_mae(self.consistent(patches, batch["relative"]), batch["patches"])
+            total = terms["realspace"]
+        else:
+            predicted = self.expected_counts(params, patches, batch["relative"])
+            measured = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
+            mask = None if self.mask is None else self._constant(self.mask, predicted, "bool")
+            terms["nll"] = poisson_nll(predicted, measured * measured, mask)
+            total = terms["nll"] * weights.nll_weight
+            if weights.mae_weight:
+                tiny = xp.finfo(predicted.dtype).smallest_normal
+                terms["mae"] = mae(xp.sqrt(predicted + tiny), measured, mask)
+                total = total + terms["mae"] * weights.mae_weight
+            if weights.realspace_weight and weights.realspace_mae_weight and "patches" in batch:
+                terms["realspace"] = complex_mae(patches, batch["patches"])
+                total = total + terms["realspace"] * (weights.realspace_weight * weights.realspace_mae_weight)
+        if weights.tv_weight:
+            terms["tv"] = total_variation(patches)
+            total = total + terms["tv"] * weights.tv_weight
+        return total, terms
+
+    def flat_level(self, params: dict[str, Array]) -> Array:
+        """Transmission of the flat object that explains the mean pattern: 0-d real."""
+        xp = self.backend.xp
+        power = xp.sum(intensity(self.probe(params)))
+        return self.intensity_scale * (self.config.N / 2) / xp.sqrt(power)
+
+    def _corrected(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
+        """Object estimate times the network's correction, which sees the estimate and the pattern's own update."""
+        xp = self.backend.xp
+        # the starting point is data: no gradient leads into it
+        fixed = {k: self.backend.stop_gradient(params[k]) for k in ("probe/real", "probe/imag", "log_scale")}
+        amplitude = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
+        level = self.flat_level(fixed)
+        probe = self.probe(fixed)
+        if "start" in batch:
+            start = batch["start"]
+        else:
+            start = xp.astype(xp.ones_like(amplitude) * level, probe.dtype)
+        mask = None if self.mask is None else self._constant(self.mask, amplitude)
+        update = modulus_update(start, probe, amplitude, mask)
+        seen = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
+        x = xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in seen], axis=-1)
+        gain, turn = apply_cnn(params, x, self.backend, "correction", "correction", "correction")
+        base = start + update if self.config.estimate_passes == 0 else start
+        return base * xp.permute_dims(_polar(xp, 1.0 + gain, turn), (0, 3, 1, 2))
+
+    def _propagate(self, wave: Array) -> Array:
+        sigma = self.config.gaussian_smoothing_sigma
+        return far_field(wave if sigma == 0 else _smoothed(self.backend.xp, wave, sigma))
+
+    def _constant(self, values: np.ndarray, like: Array, dtype: str = "float32") -> Array:
+        if dtype == "float32" and str(like.dtype).endswith(("float64", "complex128")):
+            dtype = "float64"
+        return self.backend.asarray(values, dtype=dtype, device=device(like))
+
+
+def merge_window(probe: np.ndarray) -> np.ndarray:
+    """(N, N) weights of a patch's pixels: the probe's intensity over its peak, with a floor that keeps all defined."""
+    power = _host.sum(intensity(probe), axis=0)
+    return power / power.max() + _WINDOW_FLOOR
+
+
+def _complex(xp: Array, real: Array, imag: Array) -> Array:
+    kind = xp.complex128 if real.dtype == xp.float64 else xp.complex64
+    return xp.astype(real, kind) + xp.astype(imag, kind) * 1j
+
+
+def _polar(xp: Array, amplitude: Array, phase: Array) -> Array:
+    return _complex(xp, amplitude * xp.cos(phase), amplitude * xp.sin(phase))
+
+
+def _smoothed(xp: Array, wave: Array, sigma: float) -> Array:
+    """Exit wave after a 3 x 3 Gaussian of width sigma pixels."""
+    side = math.exp(-0.5 / sigma**2)
+    total = 1.0 + 2.0 * side
+    for axis in (-2, -1):
+        wave = (wave + (xp.roll(wave, 1, axis=axis) + xp.roll(wave, -1, axis=axis)) * side) * (1.0 / total)
+    return wave
+

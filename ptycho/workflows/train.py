@@ -1,0 +1,181 @@
+"""Train a model on a scan: estimate, groups, the backend's loop, bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.backend import backend_for_training, get_trainer
+from ptycho.config import ModelConfig, TrainingConfig, validate
+from ptycho.data import Container, Scan, make_container
+from ptycho.errors import ConfigError, DataError
+from ptycho.model.bundle import Bundle
+from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
+from ptycho.model.training import Progress
+from ptycho.physics.estimate import Estimate, estimate_object
+from ptycho.physics.patches import extract_patches
+from ptycho.physics.photons import intensity_scale
+from ptycho.physics.probe import scale_probe_to_counts
+from ptycho.physics.probe_from_data import probe_from_patterns
+from ptycho.physics.reassembly import group_canvas_size
+
+__all__ = ["scan_estimate", "train"]
+
+logger = logging.getLogger(__name__)
+
+_BRIGHT_QUANTILE = 0.99
+
+
+def train(
+    scan: Scan,
+    config: TrainingConfig,
+    progress: Sequence[Progress] = (),
+    log_dir: str | Path | None = None,
+    on_pass: Callable[[int, int], None] | None = None,
+) -> Bundle:
+    """Train a network on a scan, without labels unless ``model_type`` is supervised.
+
+    Parameters
+    ----------
+    scan : the measurement; where it has no probe one is estimated from its patterns.
+    config : everything that may be chosen; validated here.
+    progress : told of every finished epoch.
+    log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
+    on_pass : told of every pass of the physics estimate.
+
+    Returns
+    -------
+    Bundle
+        The trained parameters with everything a reconstruction needs, and the losses per epoch.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field.
+    """
+    validate(config)
+    backend = backend_for_training(config.backend)
+    _check(scan, config.model)
+    trainer = get_trainer(config.backend)(config, progress, log_dir)
+    scan = _subsampled(scan, config)
+    nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
+    if scan.measurement == "counts":
+        logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
+    scale = intensity_scale(nphotons, scan.N)
+    brightness = _brightness(scan)
+    probe = _starting_probe(scan)
+    estimate = None
+    if config.model.estimate_passes:
+        estimate = scan_estimate(
+            scan, probe, nphotons, config.model.estimate_passes, brightness, config.probe_trainable, on_pass
+        )
+        probe = estimate.probe
+    container = make_container(
+        scan,
+        config.model.gridsize,
+        config.n_groups if config.model.gridsize > 1 else min(config.n_groups, len(scan)),
+        config.neighbor_count,
+        config.seed,
+        config.enable_oversampling,
+        sequential=config.sequential_sampling,
+        patches=_true_patches(scan, config),
+    )
+    container.estimate = estimate
+    params = initial_parameters(config.model, probe, nphotons, config.seed, brightness)
+    if estimate is not None:  # the object was made with this probe, so the scale between them is known
+        power = float(np.sum(params["probe/real"] ** 2 + params["probe/imag"] ** 2))
+        params["log_scale"] = np.asarray(0.5 * np.log(np.sum(np.abs(probe) ** 2) / power), dtype=np.float32)
+    side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
+    model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe))
+    training, validation = _split(container, config)
+    result = trainer.fit(model, params, training, validation)
+    return Bundle(result.params, config, scale, nphotons, side, result.history, result.native)
+
+
+def scan_estimate(
+    scan: Scan,
+    probe: np.ndarray,
+    nphotons: float,
+    passes: int,
+    brightness: float | None = None,
+    refine_probe: bool = False,
+    on_pass: Callable[[int, int], None] | None = None,
+) -> Estimate:
+    """The object that plain physics makes of a scan, in the model's units.
+
+    Parameters
+    ----------
+    scan : the measurement.
+    probe : (P, N, N) complex; in sqrt(photons) where ``brightness`` is None, else its power is set from that.
+    nphotons : mean photons per pattern in the model's units.
+    passes, refine_probe, on_pass : see :func:`ptycho.physics.estimate.estimate_object`.
+    brightness : power of the beam over the mean power of a pattern.
+    """
+    if brightness is not None:
+        probe = scale_probe_to_counts(probe, brightness * nphotons)
+    units = float(np.sqrt(nphotons / scan.mean_total_counts()))
+    start = float(np.sqrt(nphotons / np.sum(np.abs(probe) ** 2)))
+    return estimate_object(
+        lambda index: (scan.amplitude(index) * units).astype(np.float32),
+        scan.positions,
+        probe.astype(np.complex64),
+        passes,
+        mask=scan.mask,
+        start=start,
+        refine_probe=refine_probe,
+        on_pass=on_pass,
+    )
+
+
+def _check(scan: Scan, model: ModelConfig) -> None:
+    if scan.N != model.N:
+        raise ConfigError(
+            f"N: the scan's patterns are {scan.N} x {scan.N} and N is {model.N}; set --N {scan.N}, or crop or bin the "
+            f"detector to {model.N} (--crop {model.N})."
+        )
+    if model.estimate_passes is not None and model.gridsize > 1 and not model.object_big:
+        raise ConfigError("object_big: false needs estimate_passes none: one patch for a group has no estimate.")
+
+
+def _subsampled(scan: Scan, config: TrainingConfig) -> Scan:
+    if config.n_subsample is None or config.n_subsample >= len(scan):
+        return scan
+    seed = config.seed if config.subsample_seed is None else config.subsample_seed
+    chosen = np.random.default_rng(seed).choice(len(scan), config.n_subsample, replace=False)
+    return scan.subset(np.sort(chosen))
+
+
+def _brightness(scan: Scan, at_most: int = 2000) -> float:
+    """Power of the brightest patterns over the mean: what an object that absorbs nothing would show."""
+    index = np.unique(np.linspace(0, len(scan) - 1, min(len(scan), at_most)).astype(int))
+    totals = np.concatenate(
+        [scan.counts(index[i : i + 256]).sum(axis=(1, 2), dtype=np.float64) for i in range(0, index.size, 256)]
+    )
+    return float(max(1.0, np.quantile(totals, _BRIGHT_QUANTILE) / totals.mean()))
+
+
+def _starting_probe(scan: Scan) -> np.ndarray:
+    if scan.probe is not None:
+        return scan.probe
+    logger.warning("the scan has no probe: one is estimated from its mean pattern")
+    return probe_from_patterns(scan.patterns, measurement=scan.measurement, mask=scan.mask)[None]
+
+
+def _true_patches(scan: Scan, config: TrainingConfig) -> np.ndarray | None:
+    wanted = config.model.model_type == "supervised" or (config.realspace_weight and config.realspace_mae_weight)
+    if not wanted:
+        return None
+    if scan.object is None:
+        raise DataError("objectGuess: the scan has no object to learn from; give one, or set model_type pinn.")
+    return extract_patches(scan.object, scan.positions - np.asarray(scan.object_origin), scan.N)
+
+
+def _split(container: Container, config: TrainingConfig) -> tuple[Container, Container | None]:
+    count = int(round(config.validation_fraction * len(container)))
+    if count == 0 or count >= len(container):
+        return container, None
+    order = np.random.default_rng([config.seed, 1]).permutation(len(container))
+    return container.subset(np.sort(order[count:])), container.subset(np.sort(order[:count]))

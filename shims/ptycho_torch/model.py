@@ -1,0 +1,89 @@
+"""The model as a LightningModule: parameters in PyTorch's memory layout, the loss from the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from ptycho.config import TrainingConfig
+from ptycho.model.pinn import PtychoPINN
+
+__all__ = ["PtychoModule"]
+
+_TRAINED_IF = {"probe/real": "probe_trainable", "probe/imag": "probe_trainable", "log_scale": "intensity_scale_trainable"}
+
+
+class PtychoModule(lightning.LightningModule):
+    """PtychoPINN's parameters as ``nn.Parameter`` and its loss as Lightning's steps.
+
+    Parameters
+    ----------
+    model : what stays fixed.
+    params : host arrays by name.
+    config : losses, optimiser, schedule.
+    steps : optimiser steps of the whole training, for schedules that need their end.
+    """
+
+    def __init__(self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig, steps: int) -> None:
+        super().__init__()
+        self.model, self.config, self.steps = model, config, max(1, steps)
+        self.weights = torch.nn.ParameterDict()
+        for name, values in params.items():
+            trained = bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True
+            self.weights[name] = torch.nn.Parameter(_native(values), requires_grad=trained)
+
+    def named_arrays(self) -> dict[str, torch.Tensor]:
+        """The parameters as the core names and shapes them: views, kernels HWIO."""
+        return {k: v.permute(2, 3, 1, 0) if _is_kernel(k) else v for k, v in self.weights.items()}
+
+    def to_params(self) -> dict[str, np.ndarray]:
+        """Host copies of the parameters, kernels HWIO."""
+        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in self.named_arrays().items()}
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """See Lightning."""
+        return self._step(batch, "")
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """See Lightning."""
+        return self._step(batch, "val_")
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with the learning-rate schedule of the configuration."""
+        trained = [p for p in self.weights.values() if p.requires_grad]
+        rate, schedule = self.config.learning_rate, self.config.lr_schedule
+        adam = torch.optim.Adam(trained, lr=rate)
+        if schedule == "constant":
+            return adam
+        if schedule == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=2, min_lr=rate * 0.1)
+            monitor = "val_loss" if self.config.validation_fraction > 0 else "loss"
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
+        if schedule == "cosine":
+            curve: Any = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
+        else:
+            curve = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=self.steps)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": curve, "interval": "step"}}
+
+    def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
+        total, terms = self.model.loss(self.named_arrays(), batch, self.config)
+        size = batch["X"].shape[0]
+        self.log(f"{prefix}loss", total, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        for name, value in terms.items():
+            self.log(f"{prefix}{name}", value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return total
+
+
+def _is_kernel(name: str) -> bool:
+    return name.endswith("/kernel")
+
+
+def _native(values: np.ndarray) -> torch.Tensor:
+    """Kernels HWIO become OIHW in channels-last memory, which the CPU's convolutions want; the rest is copied."""
+    tensor = torch.tensor(values)
+    if tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    return tensor
