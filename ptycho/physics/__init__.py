@@ -10,6 +10,7 @@ _HOME = {
     "aberrations": ("apply_aberrations", "noll_to_zernike", "zernike_polynomial"),
     "fourier": ("fft2", "fftshift2", "ifft2", "ifftshift2"),
     "likelihood": ("mae", "poisson_nll"),
+    "modes": ("probe_modes",),
     "objects": ("dead_leaves_object", "lines_object", "object_from_maps", "picture_object", "random_field_object"),
     "patches": ("accumulate_patches", "extract_patches"),
     "photons": (
@@ -28,7 +29,6 @@ _HOME = {
         "gaussian_probe",
         "idealised_probe",
         "normalise_probe",
-        "probe_modes",
         "scale_probe_to_counts",
         "zone_plate_probe",
     ),
@@ -41,7 +41,16 @@ _HOME = {
         "intensity",
         "near_field",
     ),
-    "reassembly": ("Canvas", "Reassembled", "canvas_for", "merge_groups", "reassemble"),
+    "reassembly": (
+        "Canvas",
+        "Reassembled",
+        "canvas_for",
+        "extract_groups",
+        "group_canvas_size",
+        "merge_groups",
+        "reassemble",
+        "stitching_window",
+    ),
     "regularisation": ("complex_mae", "total_variation"),
     "simulation": ("simulate",),
 }

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace, to_numpy
+from ptycho.backend import Array, array_namespace
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_positive, require_size
 
@@ -121,24 +121,19 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
     DataError
         ``nphotons`` is not positive, or no light passes the object.
     """
-    return scale_to_photons(to_numpy(photons_per_pattern(patches, probe)), nphotons)
+    xp = array_namespace(patches, probe)
+    return scale_to_photons(float(xp.mean(photons_per_pattern(patches, probe))), nphotons)
 
 
-def scale_to_photons(energies: np.ndarray, nphotons: float) -> float:
-    """Factor on amplitudes that makes the mean of ``energies`` become ``nphotons``; see :func:`photon_scale`.
-
-    Parameters
-    ----------
-    energies : real, photons per pattern before scaling, on the host.
-    nphotons : mean expected photons per pattern.
+def scale_to_photons(energy: float, nphotons: float) -> float:
+    """Factor on amplitudes that turns a mean of ``energy`` photons per pattern into ``nphotons``.
 
     Raises
     ------
     DataError
-        ``nphotons`` is not positive, or the energies vanish or are not finite.
+        ``nphotons`` is not positive, or ``energy`` vanishes or is not finite.
     """
     require_positive("nphotons", nphotons, "photons per pattern")
-    energy = float(np.mean(energies, dtype=np.float64)) if np.size(energies) else 0.0
     if not 0 < energy < math.inf:
         raise DataError(
             f"probe: the exit waves hold {energy:g} photons on average; expected a probe and an object that are finite "

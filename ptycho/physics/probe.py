@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -20,6 +21,7 @@ from ptycho.errors import DataError
 from ptycho.physics.aberrations import apply_aberrations
 from ptycho.physics.checks import require_positive, require_size
 from ptycho.physics.fourier import fftshift2, ifft2, ifftshift2
+from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.propagation import near_field
 
@@ -254,56 +256,6 @@ def focused_probe(
     return (probe / math.sqrt(float((np.abs(probe) ** 2).sum()))).astype(dtype)
 
 
-def probe_modes(
-    probe: np.ndarray, n: int, fractions: Sequence[float] | None = None, dtype: DTypeLike | None = None
-) -> np.ndarray:
-    r"""Orthogonal modes of a partly coherent beam around one coherent probe.
-
-    Mode k is the probe times the k-th monomial in (row, col), made orthogonal to the modes before it (as
-    Hermite-Gauss modes are made); so the first mode is the probe itself.
-
-    Parameters
-    ----------
-    probe : (N, N) complex.
-    n : number of modes.
-    fractions : part of the total power in each mode; made to sum to 1. By default each holds a quarter of the
-        previous one's power.
-    dtype : complex dtype of the result; by default the probe's.
-
-    Returns
-    -------
-    (n, N, N) complex, mutually orthogonal, with the total power of ``probe``.
-
-    Raises
-    ------
-    DataError
-        The probe is not one finite, non-zero mode, ``n`` < 1, or the fractions are negative, zero or of wrong number.
-    """
-    wave = np.asarray(probe)
-    if wave.ndim == 3 and wave.shape[0] == 1:
-        wave = wave[0]
-    if wave.ndim != 2 or wave.shape[0] != wave.shape[1]:
-        raise DataError(f"probe: got shape {np.shape(probe)}; expected one mode, (N, N).")
-    power = float((np.abs(wave.astype(np.complex128)) ** 2).sum())
-    if not 0 < power < math.inf:
-        raise DataError("probe: is zero or not finite; expected a wave that holds light.")
-    if not 1 <= n <= wave.size:
-        raise DataError(f"n: got {n}; expected the number of modes, from 1.")
-    parts = 0.25 ** np.arange(n) if fractions is None else np.asarray(fractions, dtype=np.float64)
-    if parts.shape != (n,) or not (np.isfinite(parts).all() and (parts >= 0).all() and parts.sum() > 0):
-        raise DataError(f"fractions: got {fractions}; expected {n} numbers from 0 that do not all vanish.")
-    size = wave.shape[0]
-    axis = (np.arange(size) - size // 2) / (size / 2)
-    degrees = [(total - k, k) for total in range(n) for k in range(total + 1)][:n]
-    trials = np.stack([(axis[:, None] ** row * axis[None, :] ** col * wave).ravel() for row, col in degrees], axis=-1)
-    basis, triangle = np.linalg.qr(trials.astype(np.complex128))
-    diagonal = np.diagonal(triangle)
-    basis = basis * (diagonal / np.abs(diagonal))  # QR leaves the sign open: the first mode is +probe
-    return (basis.T.reshape(n, size, size) * np.sqrt(power * parts / parts.sum())[:, None, None]).astype(
-        wave.dtype if dtype is None else dtype
-    )
-
-
 def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     r"""Probe in sqrt(photons): scaled so that :math:`\sum |P|^2` over modes and pixels is the given count.
 
@@ -319,14 +271,13 @@ def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     Raises
     ------
     DataError
-        The count is not positive, or the probe is zero or not finite.
+        The count is not positive, or (on the host) the probe is zero or not finite.
     """
     require_positive("mean_total_counts", mean_total_counts, "photons")
     xp = array_namespace(probe)
-    power = float(xp.sum(_power(xp, probe)))
-    if not 0 < power < math.inf:
-        raise DataError(f"probe: its power is {power:g}; expected a wave that holds light and is finite.")
-    return probe * math.sqrt(mean_total_counts / power)
+    power = xp.sum(_power(xp, probe))
+    _require_light(power, "power")
+    return probe * xp.astype(xp.sqrt(mean_total_counts / power), probe.dtype)
 
 
 def disc_mask(N: int, radius: float | None = None) -> np.ndarray:
@@ -364,7 +315,7 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     Raises
     ------
     DataError
-        ``probe_scale`` is not positive, or the probe has no light within the mask.
+        ``probe_scale`` is not positive, or (on the host) the probe has no light within the mask.
     """
     require_positive("probe_scale", probe_scale, "no unit")
     xp = array_namespace(probe)
@@ -374,8 +325,7 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     inside = xp.asarray(disc_mask(power.shape[-1]), device=device(probe))
     amplitude = xp.sqrt(xp.where(inside & (power > 0), power, xp.ones_like(power)))
     mean = xp.mean(xp.where(inside & (power > 0), amplitude, xp.zeros_like(amplitude)))
-    if not 0 < float(mean) < math.inf:
-        raise DataError(f"probe: its mean amplitude within N/4 of the middle is {float(mean):g}; expected light there.")
+    _require_light(mean, "mean amplitude within N/4 of the middle")
     return probe / xp.astype(probe_scale * mean, probe.dtype)
 
 
@@ -408,3 +358,9 @@ def _covered(r: np.ndarray, radius: float, pixel: float) -> np.ndarray:
 def _power(xp: Any, wave: Array) -> Array:
     real, imag = xp.real(wave), xp.imag(wave)
     return real * real + imag * imag
+
+
+def _require_light(value: Array, what: str) -> None:
+    """Refuse a dark or broken probe, on the host only: compiled code cannot branch on a value."""
+    if array_api_compat.is_numpy_array(value) and not 0 < float(value) < math.inf:
+        raise DataError(f"probe: its {what} is {float(value):g}; expected a wave that is finite and holds light there.")

@@ -100,7 +100,7 @@ def simulate(
     if nphotons is not None:
         light = lender.asarray(modes, device=device)
         energies = np.concatenate([lender.to_numpy(photons_per_pattern(chunk, light)) for _, chunk in patches()])
-        modes = modes * scale_to_photons(energies, nphotons)
+        modes = modes * scale_to_photons(float(energies.mean(dtype=np.float64)), nphotons)
     light = lender.asarray(modes, device=device)
     rng = np.random.default_rng(seed)
     for part, chunk in patches():
