@@ -22,7 +22,7 @@ import numpy as np
 
 from ptycho.errors import DataError
 from ptycho.evaluation.ramps import normal_equations, parabolic_peak, plane, spectral_peak
-from ptycho.evaluation.resampling import fill_uncovered, shift_image, shift_weight, shifted_with_gradient
+from ptycho.evaluation.resampling import Shifter, fill_uncovered, shift_image, shift_weight
 
 __all__ = ["Transform", "coverage", "register"]
 
@@ -202,8 +202,8 @@ def _judged(moved: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[c
     return complex(overlap / own), float(max(0.0, 1.0 - abs(overlap) ** 2 / (own * other)))
 
 
-def _fit_at(pair: _Pair, shift: np.ndarray, ramp: np.ndarray) -> _Fit:
-    moved = shift_image(pair.estimate, shift) * np.exp(1j * plane(pair.estimate.shape, ramp))
+def _fit_at(pair: _Pair, shift: np.ndarray, ramp: np.ndarray, shifter: Shifter | None = None) -> _Fit:
+    moved = (shifter or Shifter(pair.estimate, shift)).moved(shift) * np.exp(1j * plane(pair.estimate.shape, ramp))
     factor, misfit = _judged(moved, pair.truth, _common_weight(pair, shift))
     return _Fit(shift, ramp, factor, misfit)
 
@@ -278,21 +278,21 @@ def _refine(pair: _Pair, start: _Fit, shift: bool, ramp: bool, limit: float) -> 
     if not (shift or ramp) or start.misfit < _CONVERGED:
         return start
     rows, cols = plane(pair.truth.shape, (1, 0)), plane(pair.truth.shape, (0, 1))
-    best, damping = start, 1e-3
+    # one shifter, so that the misfit stays smooth where a shift passes half a pixel
+    best, damping, shifter = start, 1e-3, Shifter(pair.estimate, start.shift)
     for _ in range(_STEPS):
         weight = _common_weight(pair, best.shift)
-        moved, down, right = shifted_with_gradient(pair.estimate, best.shift)
-        turn = best.factor * np.exp(1j * plane(moved.shape, best.ramp))
-        model = moved * turn
+        turn = best.factor * np.exp(1j * plane(weight.shape, best.ramp))
+        model = shifter.moved(best.shift) * turn
         columns = [model, 1j * model]
-        columns += [-down * turn, -right * turn] if shift else []
+        columns += [-slope * turn for slope in shifter.gradient(best.shift)] if shift else []
         columns += [1j * rows * model, 1j * cols * model] if ramp else []
         normal, gradient = normal_equations(columns, pair.truth - model, weight)
         accepted = False
         while damping < 1e4 and not accepted:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)[2:]
             by = step[:2] if shift else np.zeros(2)
-            trial = _fit_at(pair, best.shift + by, best.ramp + (step[-2:] if ramp else np.zeros(2)))
+            trial = _fit_at(pair, best.shift + by, best.ramp + (step[-2:] if ramp else np.zeros(2)), shifter)
             accepted = trial.misfit < best.misfit and bool(np.all(np.abs(trial.shift) <= limit + 1))
             damping = damping / 10 if accepted else damping * 10
         if not accepted:

@@ -6,9 +6,52 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fill_uncovered", "shift_image", "shift_weight", "shifted_with_gradient"]
+__all__ = ["Shifter", "fill_uncovered", "shift_image", "shift_weight"]
 
 _MARGIN = 24
+
+
+class Shifter:
+    """An image ready to be moved by many shifts near one: its spectrum is computed once.
+
+    Parameters
+    ----------
+    image : (H, W) complex or real. It is continued by mirroring and levelled off outside, so that opposite borders do
+        not leak into each other.
+    around : (rows, cols) pixels. Rounded, this part of every shift is made exactly, and the rest by the Fourier shift
+        theorem. What moves in from outside is the border's value: see :func:`shift_weight`.
+    """
+
+    def __init__(self, image: np.ndarray, around: Any = (0.0, 0.0)) -> None:
+        self._whole = np.round(np.asarray(around, dtype=np.float64)).astype(np.int64)
+        self._still = _shift_whole(image, self._whole)
+        self._spectrum: np.ndarray | None = None
+        self._margins = (0, 0)
+
+    def moved(self, shift: Any) -> np.ndarray:
+        """The image (H, W) moved by ``shift`` (rows, cols) pixels; complex unless nothing but whole pixels moved."""
+        fraction = self._fraction(shift)
+        return self._back(self._turned(fraction)) if np.any(fraction) else self._still
+
+    def gradient(self, shift: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives of the moved image along rows and columns, per pixel, (H, W) complex each."""
+        spectrum = self._turned(self._fraction(shift))
+        rows, cols = (2j * np.pi * _odd_frequencies(n) for n in spectrum.shape)
+        return self._back(spectrum * rows[:, None]), self._back(spectrum * cols[None, :])
+
+    def _fraction(self, shift: Any) -> np.ndarray:
+        return np.asarray(shift, dtype=np.float64) - self._whole
+
+    def _turned(self, fraction: np.ndarray) -> np.ndarray:
+        if self._spectrum is None:
+            self._spectrum, self._margins = _spectrum(self._still)
+        return self._spectrum * _kernel(self._spectrum.shape, fraction)
+
+    def _back(self, spectrum: np.ndarray) -> np.ndarray:
+        from scipy import fft
+
+        (top, left), (height, width) = self._margins, self._still.shape
+        return fft.ifft2(spectrum)[top : top + height, left : left + width]
 
 
 def shift_image(image: np.ndarray, shift: Any) -> np.ndarray:
@@ -16,8 +59,7 @@ def shift_image(image: np.ndarray, shift: Any) -> np.ndarray:
 
     Parameters
     ----------
-    image : (H, W) real or complex. It is continued by mirroring and levelled off outside, so that opposite borders do
-        not leak into each other. What moves in from outside is the border's value: see :func:`shift_weight`.
+    image : (H, W) real or complex; see :class:`Shifter` for what happens at the border.
     shift : (rows, cols) pixels, of any size.
 
     Returns
@@ -25,27 +67,8 @@ def shift_image(image: np.ndarray, shift: Any) -> np.ndarray:
     (H, W), real stays real; at least single precision.
     """
     image = np.asarray(image)
-    dtype = np.result_type(image.dtype, np.float32)
-    whole, fraction = _split(shift)
-    moved = _shift_whole(image, whole)
-    if not np.any(fraction):
-        return moved.astype(dtype)
-    spectrum, margins = _spectrum(moved)
-    shifted = _cropped(spectrum * _kernel(spectrum.shape, fraction), margins, image.shape)
-    return (shifted if np.iscomplexobj(image) else shifted.real).astype(dtype)
-
-
-def shifted_with_gradient(image: np.ndarray, shift: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """:func:`shift_image` of a complex image (H, W), and its derivatives along rows and columns, per pixel."""
-    whole, fraction = _split(shift)
-    spectrum, margins = _spectrum(_shift_whole(np.asarray(image), whole))
-    spectrum = spectrum * _kernel(spectrum.shape, fraction)
-    rows, cols = (2j * np.pi * _odd_frequencies(n) for n in spectrum.shape)
-    return (
-        _cropped(spectrum, margins, image.shape),
-        _cropped(spectrum * rows[:, None], margins, image.shape),
-        _cropped(spectrum * cols[None, :], margins, image.shape),
-    )
+    moved = Shifter(image, shift).moved(shift)
+    return (moved if np.iscomplexobj(image) else moved.real).astype(np.result_type(image.dtype, np.float32))
 
 
 def shift_weight(weight: np.ndarray, shift: Any) -> np.ndarray:
@@ -66,12 +89,6 @@ def fill_uncovered(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
         return image
     rows, cols = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
     return image[rows, cols]
-
-
-def _split(shift: Any) -> tuple[np.ndarray, np.ndarray]:
-    shift = np.asarray(shift, dtype=np.float64)
-    whole = np.round(shift)
-    return whole.astype(np.int64), shift - whole
 
 
 def _shift_whole(image: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -98,13 +115,6 @@ def _spectrum(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 def _rise(n: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / n)
-
-
-def _cropped(spectrum: np.ndarray, margins: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
-    from scipy import fft
-
-    image = fft.ifft2(spectrum)
-    return image[margins[0] : margins[0] + shape[0], margins[1] : margins[1] + shape[1]]
 
 
 def _kernel(shape: tuple[int, ...], fraction: np.ndarray) -> np.ndarray:
