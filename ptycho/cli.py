@@ -104,7 +104,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
 
     scan = (ScanOptions, "reading the scan")
     training = (TrainingConfig, "training and where it runs")
-    chosen = {
+    chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],
         "inspect": [scan, (InspectOptions, "the picture")],
         "train": [scan, training],
@@ -114,6 +114,15 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "demo": [(SimulationConfig, "what is simulated"), training, (RunOptions, "this command")],
     }
     return [*chosen[command], (CommonOptions, "every command")]
+
+
+def _other_defaults(command: str) -> Mapping[str, Any]:
+    """Values that a command starts from instead of the defaults of its configurations."""
+    if command != "demo":
+        return {}
+    from ptycho.workflows.demo import DEMO_SETTINGS
+
+    return DEMO_SETTINGS
 
 
 def _parse(command: str, words: list[str]) -> Call | None:
@@ -129,7 +138,7 @@ def _parse(command: str, words: list[str]) -> Call | None:
     classes = _classes(command)
     seen: set[str] = set()
     for cls, title in classes:
-        seen |= add_flags(parser, cls, title, skip=seen)
+        seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
     if any(word in ("-h", "--help") for word in words):
         print(parser.format_help(), end="")
         return None
@@ -143,15 +152,15 @@ def _simulate(call: Call) -> None:
     from ptycho.cli_progress import ProgressBars
     from ptycho.data import save_npz
     from ptycho.workflows.inspect import draw_inspection, inspect_scan
-    from ptycho.workflows.output import prepare_output
+    from ptycho.workflows.output import output_folder
     from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
     started, config = time.perf_counter(), call[SimulationConfig]
-    out = prepare_output(config.output_dir, ["scan.npz"], call[CommonOptions].force)
-    with ProgressBars(not call[CommonOptions].quiet) as bars:
-        scan = simulate_scan(config, bars.counter("simulate"))
-    save_npz(scan, out / "scan.npz")
-    draw_inspection(scan, inspect_scan(scan), out / "scan.png")
+    with output_folder(config.output_dir, ["scan.npz"], call[CommonOptions].force) as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            scan = simulate_scan(config, bars.counter("simulate"))
+        save_npz(scan, out / "scan.npz")
+        draw_inspection(scan, inspect_scan(scan), out / "scan.png")
     print(f"patterns {len(scan)}")
     print(f"photons {scan.mean_total_counts():.4g} per pattern")
     _finish(started, out / "scan.npz")
@@ -159,81 +168,82 @@ def _simulate(call: Call) -> None:
 
 def _inspect(call: Call) -> None:
     from ptycho.workflows.inspect import InspectOptions, draw_inspection, inspect_scan
-    from ptycho.workflows.output import prepare_output
+    from ptycho.workflows.output import output_folder
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     path = Path(_needed(call, "scan"))
     scan = open_scan(path, call[ScanOptions])
     inspection = inspect_scan(scan)
     print("\n".join(inspection.lines()))
-    out = prepare_output(call[InspectOptions].output_dir, [])
-    picture = out / f"{path.name.split('.')[0]}.png"
-    draw_inspection(scan, inspection, picture)
+    with output_folder(call[InspectOptions].output_dir, []) as out:
+        picture = out / f"{path.name.split('.')[0]}.png"
+        draw_inspection(scan, inspection, picture)
     print(f"picture {picture}")
 
 
 def _train(call: Call) -> None:
     from ptycho.cli_progress import ProgressBars
-    from ptycho.workflows.output import prepare_output
+    from ptycho.workflows.output import output_folder
     from ptycho.workflows.run import save_training, train_scan
 
     started = time.perf_counter()
-    scan, config = _open_for_training(call)
-    out = prepare_output(config.output_dir, [BUNDLE], call[CommonOptions].force)
-    with ProgressBars(not call[CommonOptions].quiet) as bars:
-        bundle, history = train_scan(scan, config, bars.epochs("train"))
-    save_training(bundle, config, out)
-    for name, values in history.items():
-        if values:
-            print(f"{name} {values[-1]:.6g}")
+    scan, _, config = _open_for_training(call)
+    with output_folder(config.output_dir, [BUNDLE], call[CommonOptions].force) as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out)
+        save_training(bundle, out)
+    for name, values in bundle.history.items():
+        print(f"{name} {values[-1]:.6g}")
     _finish(started, out / BUNDLE)
 
 
 def _reconstruct(call: Call) -> None:
     from ptycho.cli_progress import ProgressBars
-    from ptycho.config import InferenceConfig
-    from ptycho.workflows.output import prepare_output
-    from ptycho.workflows.run import open_bundle, reconstruct_scan
+    from ptycho.config import InferenceConfig, validate
+    from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import save_reconstruction
+    from ptycho.workflows.run import open_bundle, reconstruct_scan
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, config = time.perf_counter(), call[InferenceConfig]
-    config.test_data_file = Path(_needed(call, "scan", config.test_data_file))
-    config.model_path = Path(_needed(call, "model_path", config.model_path))
-    bundle = open_bundle(config)
-    scan = open_scan(config.test_data_file, call[ScanOptions])
-    out = prepare_output(config.output_dir, RESULTS, call[CommonOptions].force)
-    with ProgressBars(not call[CommonOptions].quiet) as bars:
-        result = reconstruct_scan(scan, bundle, config, bars.counter("reconstruct"), command=call.line)
-    save_reconstruction(result, out, force=call[CommonOptions].force)
+    path = _needed(call, "scan", config.test_data_file)
+    bundle = open_bundle(_needed(call, "model_path", config.model_path))
+    validate(config)
+    scan = open_scan(path, call[ScanOptions])
+    backend = config.backend if "backend" in call.given else None
+    with output_folder(config.output_dir, RESULTS, call[CommonOptions].force) as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            result = reconstruct_scan(scan, bundle, config, backend=backend, counters=bars.counter, command=call.line)
+        save_reconstruction(result, out, force=call[CommonOptions].force)
     _print_figures(result.figures)
     _finish(started, out)
 
 
 def _run(call: Call) -> None:
-    scan, config = _open_for_training(call)
-    _train_and_reconstruct(call, scan, config)
+    _train_and_reconstruct(call, *_open_for_training(call))
 
 
-def _train_and_reconstruct(call: Call, scan: Any, config: Any) -> Any:
+def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> Any:
     from ptycho.cli_progress import ProgressBars
-    from ptycho.workflows.output import prepare_output
-    from ptycho.workflows.run import run_scan, save_training
+    from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import save_reconstruction
+    from ptycho.workflows.run import run_scan, save_training
 
     started, force = time.perf_counter(), call[CommonOptions].force
-    out = prepare_output(config.output_dir, (*RESULTS, BUNDLE), force)
-    with ProgressBars(not call[CommonOptions].quiet) as bars:
-        result, bundle = run_scan(
-            scan,
-            config,
-            split_frc=call[RunOptions].frc,
-            epochs=bars.epochs("train"),
-            progress=bars.counter,
-            command=call.line,
-        )
-    save_training(bundle, config, out)
-    save_reconstruction(result, out, force=force)
+    with output_folder(config.output_dir, (*RESULTS, BUNDLE), force) as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            result, bundle = run_scan(
+                scan,
+                config,
+                target,
+                split_frc=call[RunOptions].frc,
+                epochs=bars.epochs("train"),
+                counters=bars.counter,
+                log_dir=out,
+                command=call.line,
+            )
+        save_training(bundle, out)
+        save_reconstruction(result, out, force=force)
     _print_figures(result.figures)
     _finish(started, out)
     return result
@@ -241,41 +251,51 @@ def _train_and_reconstruct(call: Call, scan: Any, config: Any) -> Any:
 
 def _evaluate(call: Call) -> None:
     from ptycho.workflows.evaluate import EvaluateOptions, evaluate_result, save_evaluation
-    from ptycho.workflows.output import prepare_output
+    from ptycho.workflows.output import output_folder
 
     started, options = time.perf_counter(), call[EvaluateOptions]
     comparison = evaluate_result(_needed(call, "result"), _needed(call, "truth"), options)
     _print_figures(comparison.metrics)
     if options.output_dir is not None:
-        out = prepare_output(options.output_dir, ["evaluation.json", "evaluation.png"], call[CommonOptions].force)
-        save_evaluation(comparison, out)
+        results = ["evaluation.json", "evaluation.png"]
+        with output_folder(options.output_dir, results, call[CommonOptions].force) as out:
+            save_evaluation(comparison, out)
         _finish(started, out)
     else:
         print(f"seconds {time.perf_counter() - started:.1f}")
 
 
 def _demo(call: Call) -> None:
-    from ptycho.config import TrainingConfig
+    from ptycho.backend import get_trainer
+    from ptycho.cli_progress import ProgressBars
+    from ptycho.config import TrainingConfig, validate
     from ptycho.data import save_npz
-    from ptycho.evaluation import evaluate
-    from ptycho.workflows.output import prepare_output
-    from ptycho.workflows.run import DEMO_SETTINGS
+    from ptycho.workflows.demo import apply_demo_settings
+    from ptycho.workflows.evaluate import evaluate_result, save_evaluation
+    from ptycho.workflows.output import output_folder
+    from ptycho.workflows.scans import fit_model_to
     from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
     simulation, config = call[SimulationConfig], call[TrainingConfig]
-    for target in (simulation, config, config.model):
-        for name, value in DEMO_SETTINGS.items():
-            if name not in call.given and hasattr(target, name):
-                setattr(target, name, value)
-    out = prepare_output(config.output_dir, ["scan.npz", *RESULTS, BUNDLE], call[CommonOptions].force)
-    scan = simulate_scan(simulation)
-    save_npz(scan, out / "scan.npz")
-    result = _train_and_reconstruct(call, scan, config)
-    _print_figures(evaluate(result, scan))
+    for target in (simulation, config):
+        apply_demo_settings(target, call.given)
+        validate(target)
+    get_trainer(config.backend)
+    results = ["scan.npz", "evaluation.json", *RESULTS, BUNDLE]
+    with output_folder(config.output_dir, results, call[CommonOptions].force) as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            scan = simulate_scan(simulation, bars.counter("simulate"))
+        fit_model_to(scan, config.model, adopt=True)
+        save_npz(scan, out / "scan.npz")
+        result = _train_and_reconstruct(call, scan, None, config)
+        comparison = evaluate_result(result, scan)
+        save_evaluation(comparison, out)
+    print("against the truth:")
+    _print_figures(comparison.metrics)
 
 
-def _open_for_training(call: Call) -> tuple[Any, Any]:
-    """The scan and the training configuration of a command, both checked before any work is done."""
+def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
+    """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
     from ptycho.backend import get_trainer
     from ptycho.config import TrainingConfig, validate
     from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
@@ -286,7 +306,11 @@ def _open_for_training(call: Call) -> tuple[Any, Any]:
     get_trainer(config.backend)
     scan = open_scan(config.train_data_file, call[ScanOptions])
     fit_model_to(scan, config.model, adopt="N" not in call.given)
-    return scan, config
+    if config.test_data_file is None or call.command == "train":
+        return scan, None, config
+    target = open_scan(config.test_data_file, call[ScanOptions])
+    fit_model_to(target, config.model, adopt=False)
+    return scan, target, config
 
 
 def _needed(call: Call, name: str, otherwise: Path | None = None) -> str:

@@ -77,7 +77,7 @@ class EpochBar:
         self._bars, self._label = bars, label
         self._task: TaskID | None = None
 
-    def on_epoch(self, epoch: int, n_epochs: int, metrics: Mapping[str, float]) -> None:
+    def __call__(self, epoch: int, n_epochs: int, metrics: Mapping[str, float]) -> None:
         """Draw that ``epoch`` of ``n_epochs`` is done (counted from 1) with these figures."""
         note = "  ".join(f"{name} {value:.5g}" for name, value in metrics.items())
         if self._bars is None:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ptycho.config.files import load_yaml_config
@@ -54,7 +55,13 @@ def make_parser(prog: str, words: str, description: str, examples: str) -> FlagP
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, title: str, skip: Collection[str] = ()) -> set[str]:
+def add_flags(
+    parser: argparse.ArgumentParser,
+    cls: type,
+    title: str,
+    skip: Collection[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> set[str]:
     """Add a flag for every field of a configuration class, a nested model's fields in a group of their own.
 
     Parameters
@@ -67,6 +74,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, title: str, skip: Coll
         Heading of the group in the help.
     skip
         Names of fields that have their flag already.
+    defaults
+        Values that the command starts from instead of the fields' defaults, for the help.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, title: str, skip: Coll
     """
     hints = field_types(cls)
     if "model" in hints:
-        add_flags(parser, hints["model"], "the model", skip)
+        add_flags(parser, hints["model"], "the model", skip, defaults)
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(cls):
         if field.name != "model" and field.name not in skip:
@@ -84,7 +93,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, title: str, skip: Coll
                 *SPELLINGS.get(field.name, (f"--{field.name}",)),
                 dest=field.name,
                 metavar=_metavar(field, plain),
-                help=_help(field),
+                help=_help(field, defaults.get(field.name, field.default)),
             )
     return known_keys(cls)
 
@@ -194,12 +203,12 @@ def _metavar(field: dataclasses.Field[Any], plain: type) -> str:
     )
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
-    default = "none" if field.default is None else str(field.default)
-    if isinstance(field.default, bool):
+def _help(field: dataclasses.Field[Any], value: Any) -> str:
+    default = "none" if value is None else str(value)
+    if isinstance(value, bool):
         default = default.lower()
-    elif isinstance(field.default, float):
-        default = f"{field.default:g}"
+    elif isinstance(value, float):
+        default = f"{value:g}"
     details = [part for part in (field.metadata["unit"], describe_limits(field), f"default {default}") if part]
     return f"{field.metadata['help']} [{'; '.join(details)}]".replace("%", "%%")
 

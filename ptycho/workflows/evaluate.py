@@ -100,21 +100,24 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
         figure = Figure(figsize=(11, 7), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 3)
-        for row, (name, part, cmap) in enumerate((("amplitude", np.abs, "gray"), ("phase", np.angle, "twilight"))):
-            pair = [
-                np.where(comparison.mask, part(image), np.nan) for image in (comparison.estimate, comparison.reference)
-            ]
-            limits = np.nanpercentile(pair[1], [0.5, 99.5])
-            for axis, image, title in zip(axes[row], pair, ("reconstruction", "reference"), strict=False):
-                drawn = axis.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1])
+        estimate, reference = comparison.estimate, comparison.reference
+        rows = {
+            "amplitude": ("gray", np.abs(estimate), np.abs(reference)),
+            "phase": ("twilight", np.angle(estimate), np.angle(reference)),
+        }
+        for row, (name, (colours, *pair)) in zip(axes, rows.items(), strict=True):
+            low, high = np.percentile(pair[1][comparison.mask], [0.5, 99.5])
+            for axis, image, title in zip(row, pair, ("reconstruction", "reference"), strict=False):
+                visible = np.where(comparison.mask, image, np.nan)
+                drawn = axis.imshow(visible, cmap=colours, vmin=low, vmax=high)
                 axis.set(title=f"{name}, {title}", xlabel="column (pixels)", ylabel="row (pixels)")
                 figure.colorbar(drawn, ax=axis, shrink=0.8)
             curve = comparison.frc[name]
-            axes[row, 2].plot(curve.frequency, curve.correlation, label="FRC")
-            axes[row, 2].plot(curve.frequency, curve.half_bit, "--", label="1/2-bit threshold")
-            axes[row, 2].axhline(0.5, color="0.6", linewidth=0.8)
-            axes[row, 2].set(title=f"{name}", xlabel="cycles per pixel", ylim=(-0.1, 1.05))
-            axes[row, 2].legend()
+            row[2].plot(curve.frequency, curve.correlation, label="FRC")
+            row[2].plot(curve.frequency, curve.half_bit, "--", label="1/2-bit threshold")
+            row[2].axhline(0.5, color="0.6", linewidth=0.8)
+            row[2].set(title=name, xlabel="cycles per pixel", ylim=(-0.1, 1.05))
+            row[2].legend()
         with written_whole(path) as stream:
             figure.savefig(stream, format="png", dpi=120)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,21 @@ from ptycho.data.atomic import written_whole
 from ptycho.errors import OutputError
 
 
-def prepare_output(folder: str | Path, results: Iterable[str], force: bool = False) -> Path:
-    """Make a folder for results and refuse it if it cannot take them.
+@contextlib.contextmanager
+def output_folder(folder: str | Path, results: Iterable[str], force: bool = False) -> Iterator[Path]:
+    """Make a folder for results; take it away again if the work fails before anything is in it.
 
     Parameters
     ----------
     folder
         Made with its parents if it does not exist.
     results
-        Names of the files that the command will write there.
+        Names of the files that will be written there.
     force
         Let earlier results be replaced.
 
-    Returns
-    -------
+    Yields
+    ------
     Path
         The folder.
 
@@ -39,13 +41,20 @@ def prepare_output(folder: str | Path, results: Iterable[str], force: bool = Fal
     present = [name for name in results if os.path.lexists(path / name)]
     if present and not force:
         raise OutputError(f"{path / present[0]} exists already: choose another --out, or replace it with --force.")
+    created = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OutputError(f"The folder {path} cannot be written to: {error.strerror}.") from error
-    return path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise OutputError(f"The folder {path} cannot be written to: {error.strerror}.") from error
+        yield path
+    except BaseException:
+        for parent in created:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def write_json(values: dict[str, Any], path: str | Path) -> None:

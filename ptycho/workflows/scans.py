@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ptycho.config import ModelConfig
 from ptycho.config.settings import setting
 from ptycho.data import Scan, bin_detector, crop_detector, load_scan
@@ -61,6 +63,23 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
         scan = crop_detector(scan, options.crop)
     logger.info("%r", scan)
     return scan
+
+
+def subsample(scan: Scan, count: int | None, seed: int) -> Scan:
+    """Return a scan of ``count`` patterns drawn without repeats, in their order; the scan itself where none is given.
+
+    Parameters
+    ----------
+    scan
+        Any scan.
+    count
+        How many patterns; none or more than there are takes all.
+    seed
+        Of the draw.
+    """
+    if count is None or count >= len(scan):
+        return scan
+    return scan.subset(np.sort(np.random.default_rng(seed).choice(len(scan), count, replace=False)))
 
 
 def fit_model_to(scan: Scan, model: ModelConfig, *, adopt: bool) -> None:

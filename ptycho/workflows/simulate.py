@@ -86,7 +86,7 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
         The object is too small for the patterns, or a file that is referred to cannot be read.
     """
     validate(config)
-    if config.N > config.size:
+    if config.size < config.N:
         raise ConfigError(f"size = {config.size} is not possible: an object of at least N = {config.N} is needed.")
     object_seed, position_seed, photon_seed = np.random.SeedSequence(config.seed).spawn(3)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}

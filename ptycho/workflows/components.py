@@ -1,0 +1,369 @@
+"""PtychoPINN's named workflow steps, on any backend: same signatures, same results, the scan in any form.
+
+Arrays here follow PtychoPINN's order, [x, y] = [column, row]; inside the library positions are (row, column).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.config import InferenceConfig, TrainingConfig, dataclass_to_legacy_dict
+from ptycho.data import Container, Scan, load_scan, make_container
+from ptycho.data.atomic import written_whole
+from ptycho.errors import ConfigError, DataError, OutputError
+from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
+from ptycho.workflows.output import write_json
+from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.run import open_bundle, train_scan
+
+__all__ = [
+    "as_scan",
+    "load_inference_bundle",
+    "reassemble_cdi_image",
+    "run_cdi_example",
+    "save_outputs",
+    "train_cdi_model",
+]
+
+logger = logging.getLogger(__name__)
+
+Image = NDArray[np.floating]
+
+
+def run_cdi_example(
+    train_data: Any,
+    test_data: Any,
+    config: TrainingConfig,
+    flip_x: bool = False,
+    flip_y: bool = False,
+    transpose: bool = False,
+    M: int = 20,
+    do_stitching: bool = False,
+) -> tuple[Image | None, Image | None, dict[str, Any]]:
+    """Train on one scan and, if asked, reconstruct another one.
+
+    Parameters
+    ----------
+    train_data, test_data
+        Anything that :func:`as_scan` takes; ``test_data`` may be None.
+    config
+        The training; its ``backend`` computes.
+    flip_x, flip_y, transpose
+        Orientation of the positions, as in :func:`reassemble_cdi_image`. Training sees the oriented positions too,
+        since it uses them.
+    M
+        Side of the centre crop of each patch that is stitched, pixels.
+    do_stitching
+        Reconstruct ``test_data``.
+
+    Returns
+    -------
+    amplitude, phase, results
+        As :func:`reassemble_cdi_image`, or None twice; results hold ``history``, ``train_container``,
+        ``test_container``, ``bundle``, and with stitching its results.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field.
+    """
+    train_scan_, test_scan = as_scan(train_data), None if test_data is None else as_scan(test_data)
+    turned = any((flip_x, flip_y, transpose))
+    if turned and config.model.model_type == "supervised":
+        raise ConfigError(
+            "flip_x, flip_y and transpose turn the positions but not the object that a supervised model learns from: "
+            "orient the positions in the file."
+        )
+    oriented = _oriented(train_scan_, flip_x, flip_y, transpose) if turned else train_scan_
+    results = train_cdi_model(oriented, test_scan, config)
+    if not do_stitching or test_scan is None:
+        return None, None, results
+    amplitude, phase, stitched = reassemble_cdi_image(
+        test_scan, config, flip_x, flip_y, transpose, M, model=results["bundle"]
+    )
+    return amplitude, phase, results | stitched
+
+
+def train_cdi_model(train_data: Any, test_data: Any, config: TrainingConfig) -> dict[str, Any]:
+    """Train on a scan.
+
+    Parameters
+    ----------
+    train_data, test_data
+        Anything that :func:`as_scan` takes; ``test_data`` may be None and is only grouped.
+    config
+        The training; its ``backend`` computes.
+
+    Returns
+    -------
+    dict
+        ``history`` (losses per epoch; ``train_loss`` repeats ``loss``), ``train_container``, ``test_container`` (None
+        without test data), ``bundle`` (the trained model).
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field.
+    """
+    scan = as_scan(train_data)
+    test_container = None if test_data is None else _container(as_scan(test_data), config, None)
+    bundle = train_scan(scan, config)
+    history = {name: list(values) for name, values in bundle.history.items()}
+    if "loss" in history:
+        history.setdefault("train_loss", list(history["loss"]))
+    return {
+        "history": history,
+        "train_container": _container(scan, config, config.n_groups),
+        "test_container": test_container,
+        "bundle": bundle,
+    }
+
+
+def reassemble_cdi_image(
+    test_data: Any,
+    config: TrainingConfig | InferenceConfig,
+    flip_x: bool = False,
+    flip_y: bool = False,
+    transpose: bool = False,
+    M: int = 20,
+    coord_scale: float = 1.0,
+    *,
+    model: Bundle | None = None,
+) -> tuple[Image, Image, dict[str, Any]]:
+    """Reconstruct every pattern of a scan and stitch the centre crops of the patches.
+
+    Parameters
+    ----------
+    test_data
+        Anything that :func:`as_scan` takes.
+    config
+        Seed, neighbours and device; where no model is given, the bundle is the one in its ``output_dir``
+        (``model_path`` of an inference).
+    flip_x, flip_y
+        Change the sign of the positions' columns, rows.
+    transpose
+        Transpose every patch, leaving its position.
+    M
+        Side of the centre crop of each patch that is stitched, pixels.
+    coord_scale
+        Factor on the positions.
+    model
+        A trained bundle.
+
+    Returns
+    -------
+    amplitude, phase : (S, S) real
+        ``S = M + 2 p`` with p the largest distance of a position from the mean one along an axis, rounded up to even;
+        the mean position is the centre pixel ``[S//2, S//2]``. Phase in radians. Where no patch lies the object is 1.
+    results : dict
+        ``recon_amp``, ``recon_phase``, ``weight`` (S, S), and ``global_offsets`` (G, 1, 2, C), the oriented
+        positions as [x, y].
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        The scan does not fit the model, or there is no model.
+    """
+    if model is None:
+        place = getattr(config, "model_path", None) or config.output_dir
+        model = open_bundle(place)
+    scan = _oriented(as_scan(test_data), flip_x, flip_y, transpose, coord_scale)
+    centred = scan.replace(positions=scan.positions - scan.positions.mean(axis=0))
+    stitched = reconstruct(
+        centred,
+        model,
+        device=config.device,
+        window="crop",
+        crop=M,
+        neighbor_count=config.neighbor_count,
+        seed=config.seed,
+    )
+    reach = math.ceil(float(np.abs(centred.positions).max()))
+    half = M // 2 + reach + reach % 2
+    image = _cut(stitched.object, stitched.origin, half, 1.0)
+    weight = _cut(stitched.weight, stitched.origin, half, 0.0)
+    if transpose:
+        image, weight = image.T, weight.T
+    offsets = scan.positions if transpose else scan.positions[:, ::-1]
+    amplitude, phase = np.abs(image), np.angle(image)
+    return (
+        amplitude,
+        phase,
+        {
+            "recon_amp": amplitude,
+            "recon_phase": phase,
+            "weight": weight,
+            "global_offsets": offsets[:, None, :, None].copy(),
+        },
+    )
+
+
+def load_inference_bundle(model_dir: str | Path) -> tuple[Bundle, dict[str, Any]]:
+    """Load a trained model from the folder of a training.
+
+    Parameters
+    ----------
+    model_dir
+        Folder that holds ``wts.h5.zip``.
+
+    Returns
+    -------
+    model, config
+        The bundle, and its settings under PtychoPINN's names with ``intensity_scale``.
+
+    Raises
+    ------
+    DataError
+        There is no such folder, or no bundle in it, or it cannot be read.
+    """
+    folder = Path(model_dir)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: give the folder of a training, which holds {BUNDLE_NAME}.")
+    bundle = open_bundle(folder)
+    known = {key: value for key, value in dataclass_to_legacy_dict(bundle.config).items() if value is not None}
+    return bundle, known | {"intensity_scale": bundle.intensity_scale}
+
+
+def save_outputs(
+    amplitude: Image | None, phase: Image | None, results: Mapping[str, Any], output_prefix: str | Path
+) -> None:
+    """Write what a run returned: pictures, losses, and the bundle.
+
+    Parameters
+    ----------
+    amplitude, phase
+        (S, S) or (S, S, 1) real, or None where nothing was stitched.
+    results
+        Of :func:`run_cdi_example`.
+    output_prefix
+        Folder, created if missing, for ``reconstructed_amplitude.png``, ``reconstructed_phase.png``, ``history.json``
+        and ``wts.h5.zip``, as far as there is something to write.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    folder = Path(output_prefix)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    for name, image, colours in (("amplitude", amplitude, "gray"), ("phase", phase, "viridis")):
+        if image is not None:
+            _draw(np.squeeze(image), colours, folder / f"reconstructed_{name}.png")
+    if results.get("history"):
+        write_json({"history": dict(results["history"])}, folder / "history.json")
+    if results.get("bundle") is not None:
+        save_bundle(results["bundle"], folder)
+
+
+def as_scan(data: Any) -> Scan:
+    """Return data in any of the forms that PtychoPINN's callers have as a scan.
+
+    Parameters
+    ----------
+    data
+        A :class:`~ptycho.data.Scan`, the path of a scan file, or an object or mapping with PtychoPINN's names:
+        ``diff3d`` (M, N, N), ``xcoords``, ``ycoords`` (M,) pixels, and if there are any ``probeGuess`` (N, N) or
+        (P, N, N), ``objectGuess`` (H, W), ``scan_index`` (M,). By PtychoPINN's contract real ``diff3d`` are
+        amplitudes; integers are counts.
+
+    Raises
+    ------
+    DataError
+        A name is missing, the data are of another kind, or the scan is not valid.
+    """
+    if isinstance(data, Scan):
+        return data
+    if isinstance(data, str | Path):
+        return load_scan(data)
+
+    def named(name: str) -> Any:
+        return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+
+    missing = [name for name in ("diff3d", "xcoords", "ycoords") if named(name) is None]
+    if missing:
+        raise DataError(
+            f"{type(data).__name__} has no {missing[0]}: expected a Scan, the path of a scan file, or an object with "
+            "diff3d, xcoords and ycoords."
+        )
+    patterns = np.asarray(named("diff3d"))
+    measurement = "counts" if patterns.dtype.kind in "ui" else "amplitude"
+    logger.info("diff3d is %s and taken for %s.", patterns.dtype, measurement)
+    columns, rows = (np.ravel(named(name)) for name in ("xcoords", "ycoords"))
+    if columns.shape != rows.shape:
+        raise DataError(f"xcoords has {columns.size} values, ycoords {rows.size}: as many are expected.")
+    return Scan(
+        patterns=patterns,
+        measurement="counts" if measurement == "counts" else "amplitude",
+        positions=np.stack([rows, columns], axis=-1),
+        probe=None if named("probeGuess") is None else np.asarray(named("probeGuess")),
+        object=None if named("objectGuess") is None else np.asarray(named("objectGuess")),
+        scan_index=named("scan_index"),
+    )
+
+
+def _oriented(
+    scan: Scan, flip_x: bool = False, flip_y: bool = False, transpose: bool = False, coord_scale: float = 1.0
+) -> Scan:
+    """The scan at PtychoPINN's turned positions, without its object, which does not turn along.
+
+    A transposed patch at (row, col) is the patch at (col, row) in the transposed image: ``transpose`` swaps the
+    positions here, and whoever stitches them transposes the image.
+    """
+    if coord_scale == 1.0 and not any((flip_x, flip_y, transpose)):
+        return scan
+    if not (math.isfinite(coord_scale) and coord_scale != 0):
+        raise ConfigError(f"coord_scale = {coord_scale} is not possible: expected a number other than 0.")
+    signs = np.array([-1.0 if flip_y else 1.0, -1.0 if flip_x else 1.0])
+    positions = scan.positions * signs * coord_scale
+    if transpose:
+        positions = positions[:, ::-1]
+    return scan.replace(positions=np.ascontiguousarray(positions), object=None, object_origin=None)
+
+
+def _container(scan: Scan, config: TrainingConfig, n_groups: int | None) -> Container:
+    """The groups that training draws from a scan, or one group for every pattern."""
+    if n_groups is not None and config.model.gridsize == 1:
+        n_groups = min(n_groups, len(scan))
+    return make_container(
+        scan,
+        config.model.gridsize,
+        n_groups,
+        config.neighbor_count,
+        config.seed,
+        config.enable_oversampling and n_groups is not None,
+        sequential=config.sequential_sampling,
+    )
+
+
+def _cut(image: NDArray[Any], origin: tuple[float, float], half: int, fill: float) -> NDArray[Any]:
+    """The square of 2 half pixels around position (0, 0)."""
+    square = np.full((2 * half, 2 * half), fill, dtype=image.dtype)
+    first = [round(float(value)) + half for value in origin]
+    low = [max(0, start) for start in first]
+    high = [min(2 * half, start + size) for start, size in zip(first, image.shape, strict=True)]
+    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    square[inside] = image[tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))]
+    return square
+
+
+def _draw(image: Image, colours: str, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(image, cmap=colours), ax=axes, shrink=0.8)
+    axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
+    with written_whole(path) as stream:
+        figure.savefig(stream, format="png", dpi=120)

@@ -1,0 +1,235 @@
+"""The whole job: train on a scan, reconstruct the full field, say how good it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config, validate
+from ptycho.data import Scan
+from ptycho.errors import DataError
+from ptycho.evaluation import Comparison, split_scan_frc
+from ptycho.model.bundle import Bundle, load_bundle, save_bundle
+from ptycho.model.training import Progress
+from ptycho.workflows.quality import predict_amplitudes, scan_r_factor
+from ptycho.workflows.reconstruct import Stitched, reconstruct
+from ptycho.workflows.results import Reconstruction, provenance
+from ptycho.workflows.scans import subsample
+from ptycho.workflows.train import train
+
+logger = logging.getLogger(__name__)
+
+Counter = Callable[[int, int], None]
+Counters = Callable[[str], Counter]
+
+_SAMPLES = 4
+_SMALLEST_HALF = 16
+
+
+def train_scan(
+    scan: Scan,
+    config: TrainingConfig,
+    epochs: Progress | None = None,
+    counters: Counters | None = None,
+    log_dir: str | Path | None = None,
+) -> Bundle:
+    """Train on a scan; the settings are published for callers of PtychoPINN's dictionary first.
+
+    Parameters
+    ----------
+    scan
+        The measurement.
+    config
+        Everything that may be chosen.
+    epochs
+        Called with (epoch, all epochs, losses) after each epoch.
+    counters
+        Makes a callback (done, total) for a step of the work from its name.
+    log_dir
+        Folder for checkpoints and logs of the training; none keeps none.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field.
+    """
+    validate(config)
+    publish(config)
+    on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
+    return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Load a trained bundle; its settings and scale are published for callers of PtychoPINN's dictionary.
+
+    Parameters
+    ----------
+    path
+        The file ``wts.h5.zip`` or the folder that holds it.
+
+    Raises
+    ------
+    DataError
+        The bundle cannot be read.
+    """
+    bundle = load_bundle(path)
+    publish(bundle.config, intensity_scale=bundle.intensity_scale)
+    return bundle
+
+
+def reconstruct_scan(
+    scan: Scan,
+    bundle: Bundle,
+    config: InferenceConfig | None = None,
+    *,
+    backend: str | None = None,
+    split_frc: bool = False,
+    counters: Counters | None = None,
+    command: str = "",
+) -> Reconstruction:
+    """Reconstruct a scan with a trained bundle and say how well the object explains the patterns.
+
+    Parameters
+    ----------
+    scan
+        The measurement.
+    bundle
+        A trained model, from any backend.
+    config
+        Batch size, device, groups and choice of patterns; its backend is not used, since a bundle knows its own.
+    backend
+        Which computes; none takes the one that trained.
+    split_frc
+        Reconstruct the two halves of the scan too, every other pattern each, and put their Fourier ring correlation
+        into the figures. The network is shared, so this shows the noise and not what the network got wrong twice.
+    counters
+        Makes a callback (done, total) for a step of the work from its name.
+    command
+        The command line, for the provenance.
+
+    Returns
+    -------
+    Reconstruction
+        Figures hold ``r_factor`` and, if wanted, ``frc_*`` as :func:`ptycho.evaluation.split_scan_frc` names them.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        The scan does not fit the model, or the backend is not there.
+    """
+    config = config or InferenceConfig(batch_size=64)
+    config.model = bundle.config.model
+    validate(config)
+    scan = subsample(scan, config.n_subsample, config.seed if config.subsample_seed is None else config.subsample_seed)
+
+    def stitch(part: Scan, label: str) -> Stitched:
+        return reconstruct(
+            part,
+            bundle,
+            backend,
+            config.batch_size,
+            config.device,
+            n_groups=None if config.n_groups is None else min(config.n_groups, len(part)),
+            neighbor_count=config.neighbor_count,
+            seed=config.seed,
+            progress=None if counters is None else counters(label),
+        )
+
+    stitched = stitch(scan, "reconstruct")
+    figures = {"r_factor": scan_r_factor(stitched, stitched.probe, scan)}
+    curves: dict[str, Any] = {}
+    if split_frc:
+        comparison = _split_frc(scan, stitch)
+        if comparison is not None:
+            figures |= {name: value for name, value in comparison.metrics.items() if name.startswith("frc_")}
+            curves = comparison.frc
+    return _result(scan, stitched, bundle, figures, curves, command)
+
+
+def run_scan(
+    scan: Scan,
+    config: TrainingConfig,
+    target: Scan | None = None,
+    *,
+    split_frc: bool = True,
+    epochs: Progress | None = None,
+    counters: Counters | None = None,
+    log_dir: str | Path | None = None,
+    command: str = "",
+) -> tuple[Reconstruction, Bundle]:
+    """Train on a scan and reconstruct it, or another one.
+
+    Parameters
+    ----------
+    scan, config, epochs, counters, log_dir
+        As in :func:`train_scan`.
+    target
+        What is reconstructed; none reconstructs the scan that was learned from.
+    split_frc, command
+        As in :func:`reconstruct_scan`.
+
+    Returns
+    -------
+    Reconstruction, Bundle
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field.
+    """
+    bundle = train_scan(scan, config, epochs, counters, log_dir)
+    inference = InferenceConfig(
+        neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
+    )
+    result = reconstruct_scan(
+        scan if target is None else target, bundle, inference, split_frc=split_frc, counters=counters, command=command
+    )
+    return result, bundle
+
+
+def save_training(bundle: Bundle, folder: str | Path) -> None:
+    """Write a trained bundle and, beside it, its configuration as ``config.yaml``.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    save_bundle(bundle, folder)
+    save_config(bundle.config, Path(folder) / "config.yaml")
+
+
+def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Comparison | None:
+    if len(scan) < 2 * _SMALLEST_HALF:
+        logger.warning("%d patterns are too few to compare two halves of them; no FRC.", len(scan))
+        return None
+    halves = scan.split("alternate")
+    first, second = (stitch(half, f"half {number}") for number, half in enumerate(halves, 1))
+    try:
+        return split_scan_frc(first, second)
+    except DataError as error:
+        logger.warning("The halves of the scan cannot be compared: %s", error)
+        return None
+
+
+def _result(
+    scan: Scan, stitched: Stitched, bundle: Bundle, figures: dict[str, float], curves: dict[str, Any], command: str
+) -> Reconstruction:
+    samples = np.unique(np.linspace(0, len(scan) - 1, min(_SAMPLES, len(scan))).round().astype(int))
+    return Reconstruction(
+        object=stitched.object,
+        weight=stitched.weight,
+        origin=stitched.origin,
+        positions=scan.positions,
+        probe=stitched.probe,
+        pixel_size=scan.object_pixel_size,
+        history=bundle.history,
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command),
+        figures=figures,
+        predicted=predict_amplitudes(stitched, stitched.probe, scan.positions[samples]),
+        measured=scan.amplitude(samples),
+    )
