@@ -102,7 +102,10 @@ class TrainingConfig:
         unit="photons",
         above=0,
     )
-    probe_trainable: bool = setting(False, "refine the probe together with the network")
+    refine_probe: bool = setting(
+        True, "refine the probe in the passes of plain physics, before the network is trained on what they made"
+    )
+    probe_trainable: bool = setting(False, "train the probe together with the network")
     intensity_scale_trainable: bool = setting(True, "learn the scale between prediction and measurement")
 
     learning_rate: float = setting(1e-3, "step size of the Adam optimiser", above=0)

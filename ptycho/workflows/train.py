@@ -70,7 +70,7 @@ def train(
     estimate = None
     if config.model.estimate_passes:
         estimate = scan_estimate(
-            scan, probe, nphotons, config.model.estimate_passes, brightness, config.probe_trainable, on_pass
+            scan, probe, nphotons, config.model.estimate_passes, brightness, config.refine_probe, on_pass
         )
         probe = estimate.probe
     container = make_container(
