@@ -8,12 +8,14 @@ dictionary for older readers. Loading reads the JSON and the weights only; nothi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pickle
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +32,8 @@ BUNDLE_NAME = "wts.h5.zip"
 FORMAT_VERSION = 1
 MODELS = ("autoencoder", "diffraction_to_obj")
 _LARGEST_MEMBER = 4 << 30
+# zipfile raises NotImplementedError and RuntimeError (unknown compression, encryption) on damaged headers
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError)
 _RECORDED = ("ptychopinn", "numpy", "torch", "lightning", "tensorflow", "keras", "jax")
 
 
@@ -116,7 +120,8 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
                 archive.writestr(name, data)
         os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be what is missing
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{target}: the bundle could not be written ({error.strerror or error}).") from error
     return target
 
@@ -140,7 +145,7 @@ def load_bundle(path: str | Path) -> Bundle:
     try:
         with zipfile.ZipFile(target) as archive:
             read = _verified(archive, target)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{target}: not a readable bundle ({error}); was the file cut short?") from error
@@ -169,6 +174,8 @@ def _verified(archive: zipfile.ZipFile, target: Path) -> dict[str, bytes]:
         raise DataError(f"{target}: not a ptychopinn bundle: it has no manifest.json.")
     read = {"manifest.json": _member(archive, "manifest.json", target)}
     manifest = json.loads(read["manifest.json"])
+    if not isinstance(manifest, dict):
+        raise DataError(f"{target}: not a ptychopinn bundle: its manifest.json is no JSON object.")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{target}: bundle format {manifest.get('format_version')!r}; this version reads format {FORMAT_VERSION}."

@@ -151,7 +151,7 @@ def _count(params: dict[str, Array], prefix: str) -> int:
     return sum(name.startswith(prefix) and name.endswith("conv0/kernel") for name in params)
 
 
-def _activation(xp: Array, name: str):  # noqa: ANN202 - a function of one array
+def _activation(xp: Array, name: str):
     """The named activation, written so that no value or gradient overflows."""
 
     def sigmoid(x: Array) -> Array:

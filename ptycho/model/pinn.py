@@ -1,11 +1,13 @@
 r"""PtychoPINN: the network, the physics behind it and the loss, as pure functions of a flat parameter dictionary.
 
-A batch of groups goes through: scaled diffraction (and, beside it, what the physics knows already) -> network -> complex
-patches -> merge within each group -> the C patches read back -> probe -> far field -> expected counts -> likelihood.
+A batch of groups goes through: scaled diffraction (and, beside it, what the physics knows already) -> network ->
+complex patches -> merge within each group -> the C patches read back -> probe -> far field -> expected counts ->
+likelihood.
 
-Units. The probe of the model is ``exp(log_scale) * P / (probe_scale * mean(|mask * P|))`` in sqrt(photons). ``log_scale``
-starts where the brightest patterns mean full transmission: amplitudes then lie in 0 ... 1, where the sigmoid can reach
-them, whatever the power of the probe in the file. It is a parameter like any other: trained when asked, and saved.
+Units. The probe of the model is ``exp(log_scale) * P / (probe_scale * mean(|mask * P|))`` in sqrt(photons).
+``log_scale`` starts where the brightest patterns mean full transmission: amplitudes then lie in 0 ... 1, where the
+sigmoid can reach them, whatever the power of the probe in the file. It is a parameter like any other: trained when
+asked, and saved.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def initial_parameters(
     params["probe/real"] = _host.astype(_host.real(normed), np.float32)
     params["probe/imag"] = _host.astype(_host.imag(normed), np.float32)
     power = float(_host.sum(intensity(normed)))
-    params["log_scale"] = np.float32(0.5 * math.log(brightness * nphotons / power)).reshape(())
+    params["log_scale"] = np.asarray(0.5 * math.log(brightness * nphotons / power), dtype=np.float32)
     return params
 
 
@@ -177,15 +179,13 @@ class PtychoPINN:
         amplitude = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
         level = self.flat_level(fixed)
         probe = self.probe(fixed)
-        if "start" in batch:
-            start = batch["start"]
-        else:
-            start = xp.astype(xp.ones_like(amplitude) * level, probe.dtype)
+        start = batch["start"] if "start" in batch else xp.astype(xp.ones_like(amplitude) * level, probe.dtype)
         mask = None if self.mask is None else self._constant(self.mask, amplitude)
         update = modulus_update(start, probe, amplitude, mask)
         seen = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
         x = xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in seen], axis=-1)
-        gain, turn = apply_cnn(params, x, self.backend, "correction", "correction", "correction")
+        heads = apply_cnn(params, x, self.backend, "correction", "correction", "correction")
+        gain, turn = (xp.astype(head, amplitude.dtype) for head in heads)  # 1 + gain needs more than 8 bits
         base = start + update if self.config.estimate_passes == 0 else start
         return base * xp.permute_dims(_polar(xp, 1.0 + gain, turn), (0, 3, 1, 2))
 
@@ -221,4 +221,3 @@ def _smoothed(xp: Array, wave: Array, sigma: float) -> Array:
     for axis in (-2, -1):
         wave = (wave + (xp.roll(wave, 1, axis=axis) + xp.roll(wave, -1, axis=axis)) * side) * (1.0 / total)
     return wave
-

@@ -65,11 +65,15 @@ def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | No
     field = fft2(illuminate(patches, probe))
     predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
     measured = ifftshift2(amplitude)
-    tiny = 1e-6 * float(xp.max(measured)) + 1e-30
+    if mask is not None:  # what a bad pixel shows must not count, not even as NaN
+        good = xp.astype(ifftshift2(mask), xp.bool)
+        measured = xp.where(good, measured, xp.zeros_like(measured))
+    # of each pattern on its own, so that the result does not depend on what else is in the batch
+    tiny = 1e-6 * xp.max(measured, axis=(-2, -1), keepdims=True) + 1e-30
     # times (ratio - 1): the difference of the waves in one inverse transform
     change = measured / (predicted + tiny) - 1.0
     if mask is not None:
-        change = change * xp.astype(ifftshift2(mask), change.dtype)
+        change = xp.where(good, change, xp.zeros_like(change))
     return ifft2(field * xp.astype(change[..., None, :, :], field.dtype))
 
 
@@ -143,7 +147,8 @@ def estimate_object(
                 light = light + _host.sum(intensity(patches), axis=0)
         if done == passes:
             break
-        velocity = momentum * velocity + (change.image / (dose.image + 1e-3 * float(dose.image.max()))).astype(np.complex64)
+        step = change.image / (dose.image + 1e-3 * float(dose.image.max()))
+        velocity = momentum * velocity + step.astype(np.complex64)
         estimate = estimate + velocity
         if refine_probe and done > 0:
             modes = modes + probe_change / (light + 1e-3 * float(light.max()))

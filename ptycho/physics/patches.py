@@ -20,7 +20,7 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
 
     Parameters
     ----------
-    image : (H, W) real or complex.
+    image : (H, W) real or complex; whole numbers become float32.
     positions : (..., 2) real or integer, (row, col) in pixels of the image; of the image's framework, or numpy.
     size : N, the side of a patch in pixels.
 
@@ -36,8 +36,7 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
     if image.ndim != 2:
         raise DataError(f"image: got shape {tuple(image.shape)}; expected (H, W).")
     xp = array_namespace(image)
-    if xp.isdtype(image.dtype, ("integral", "bool")):
-        image = xp.astype(image, xp.float32)
+    image = _widened(xp, image)
     corners, rows, cols, lead = _plan(image, positions, size, tuple(image.shape))
     windows = get_backend(image).gather_windows(_pad(xp, image, size + 1, size + 1), corners, size + 1)
     mixed = windows[:, :-1, :] * (1.0 - rows) + windows[:, 1:, :] * rows
@@ -50,7 +49,7 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
 
     Parameters
     ----------
-    patches : (..., N, N) real or complex.
+    patches : (..., N, N) real or complex; whole numbers become float32.
     positions : (..., 2), (row, col) of the patch centres in pixels of the image.
     shape : (H, W) of the image. What falls outside is dropped, as the adjoint demands.
 
@@ -88,12 +87,18 @@ def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> 
             "expected (..., N, N) and (..., 2) with the same leading axes."
         )
     xp = array_namespace(patches)
+    patches = _widened(xp, patches)
     corners, rows, cols, _ = _plan(patches, positions, size, shape)
     flat = xp.reshape(patches, (-1, size, size))
     first, last = flat * (1.0 - cols), flat * cols
     mixed = _edge(xp, first, axis=2, front=False) + _edge(xp, last, axis=2, front=True)
     windows = _edge(xp, mixed * (1.0 - rows), axis=1, front=False) + _edge(xp, mixed * rows, axis=1, front=True)
     return windows, corners
+
+
+def _widened(xp: Array, values: Array) -> Array:
+    """Whole numbers as float32: between two of them there are fractions."""
+    return xp.astype(values, xp.float32) if xp.isdtype(values.dtype, ("integral", "bool")) else values
 
 
 def _plan(like: Array, positions: Array, size: int, shape: tuple[int, int]) -> tuple[Array, Array, Array, tuple]:

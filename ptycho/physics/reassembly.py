@@ -114,7 +114,7 @@ def reassemble(
     patches : (..., N, N) complex.
     positions : (..., 2) real, (row, col) of the patch centres in pixels.
     window, crop : see :func:`stitching_window`.
-    shape, origin : of the canvas; default the smallest that holds every patch.
+    shape, origin : of the canvas, both or neither; default the smallest that holds every patch.
 
     Returns
     -------
@@ -124,13 +124,17 @@ def reassemble(
     """
     xp = array_namespace(patches)
     size = patches.shape[-1]
-    if shape is None or origin is None:
+    if shape is None and origin is None:
         shape, origin = canvas_for(positions, size)
+    if shape is None or origin is None:
+        raise DataError("shape: expected together with origin; one alone does not say where the canvas lies.")
     backend = get_backend(patches)
     real = xp.real(patches).dtype
     weights = xp.astype(backend.asarray(stitching_window(window, size, crop), device=device(patches)), real)
     if array_namespace(positions) is not xp:
         positions = backend.asarray(positions, device=device(patches))
+    if not xp.isdtype(positions.dtype, "real floating"):
+        positions = xp.astype(positions, real)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
     total = accumulate_patches(patches * weights, on_canvas, shape)
     spread = xp.broadcast_to(weights, tuple(patches.shape))

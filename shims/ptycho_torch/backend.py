@@ -31,7 +31,7 @@ class TorchBackend:
             host = host.copy()
         try:
             return torch.as_tensor(host, dtype=wanted, device=device)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch built without CUDA
             raise BackendError(f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
@@ -74,7 +74,8 @@ class TorchBackend:
             value = f(leaves if named else leaves[""], *rest)
             found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             gradients = {
-                k: torch.zeros_like(leaf) if g is None else g for (k, leaf), g in zip(leaves.items(), found, strict=True)
+                k: torch.zeros_like(leaf) if g is None else g
+                for (k, leaf), g in zip(leaves.items(), found, strict=True)
             }
             return value.detach(), gradients if named else gradients[""]
 

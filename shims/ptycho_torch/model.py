@@ -13,7 +13,11 @@ from ptycho.model.pinn import PtychoPINN
 
 __all__ = ["PtychoModule"]
 
-_TRAINED_IF = {"probe/real": "probe_trainable", "probe/imag": "probe_trainable", "log_scale": "intensity_scale_trainable"}
+_TRAINED_IF = {
+    "probe/real": "probe_trainable",
+    "probe/imag": "probe_trainable",
+    "log_scale": "intensity_scale_trainable",
+}
 
 
 class PtychoModule(lightning.LightningModule):
@@ -25,11 +29,19 @@ class PtychoModule(lightning.LightningModule):
     params : host arrays by name.
     config : losses, optimiser, schedule.
     steps : optimiser steps of the whole training, for schedules that need their end.
+    watched : the logged loss that the plateau schedule goes by.
     """
 
-    def __init__(self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig, steps: int) -> None:
+    def __init__(
+        self,
+        model: PtychoPINN,
+        params: dict[str, np.ndarray],
+        config: TrainingConfig,
+        steps: int,
+        watched: str = "loss",
+    ) -> None:
         super().__init__()
-        self.model, self.config, self.steps = model, config, max(1, steps)
+        self.model, self.config, self.steps, self.watched = model, config, max(1, steps), watched
         self.weights = torch.nn.ParameterDict()
         for name, values in params.items():
             trained = bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True
@@ -60,8 +72,7 @@ class PtychoModule(lightning.LightningModule):
             return adam
         if schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=2, min_lr=rate * 0.1)
-            monitor = "val_loss" if self.config.validation_fraction > 0 else "loss"
-            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": self.watched}}
         if schedule == "cosine":
             curve: Any = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
         else:

@@ -61,18 +61,19 @@ class Trainer:
         """
         config = self.config
         steps = config.nepochs * -(-len(training) // config.batch_size)
-        module = PtychoModule(model, params, config, steps)
+        watched = "val_loss" if validation is not None else "loss"
+        module = PtychoModule(model, params, config, steps, watched)
         history = _History(self.progress)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
             best = hooks.ModelCheckpoint(
                 dirpath=folder / "checkpoints",
                 filename="best",
-                monitor="val_loss" if validation is not None else "loss",
+                monitor=watched,
                 save_last=True,
                 enable_version_counter=False,
             )
-            trainer = self._trainer(folder, [history, *([best] if config.checkpoint else [])], validation is not None)
+            trainer = self._trainer(folder, [history, *([best] if config.checkpoint else [])], watched)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*does not have many workers.*")
                 warnings.filterwarnings("ignore", ".*number of training batches.*")
@@ -82,10 +83,9 @@ class Trainer:
                 module.load_state_dict(state["state_dict"])
         return TrainResult(module.to_params(), history.values, native_members(module))
 
-    def _trainer(self, folder: Path, extra: list[Any], validated: bool) -> lightning.Trainer:
+    def _trainer(self, folder: Path, extra: list[Any], watched: str) -> lightning.Trainer:
         config = self.config
         if config.early_stopping_patience is not None:
-            watched = "val_loss" if validated else "loss"
             extra.append(hooks.EarlyStopping(watched, patience=config.early_stopping_patience))
         loggers: list[Logger] = [CSVLogger(folder, name="", version="logs")]
         if config.tensorboard:
