@@ -67,7 +67,7 @@ class Backend(Protocol):
         """Sum of the windows at their corners on an image of zeros: the adjoint of :meth:`gather_windows`."""
 
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
-        """'Same' convolution (cross-correlation, as networks use) of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O)."""
+        """'Same' cross-correlation, as networks use, of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O), h and w odd."""
 
     def max_pool2d(self, x: Array) -> Array:
         """Maximum over non-overlapping 2 x 2 blocks."""

@@ -9,6 +9,7 @@ Reports 13, 22789 (2023), with the layer widths of its published code.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _count(params: dict[str, Array], prefix: str) -> int:
     return sum(name.startswith(prefix) and name.endswith("conv0/kernel") for name in params)
 
 
-def _activation(xp: Array, name: str):
+def _activation(xp: Array, name: str) -> Callable[[Array], Array]:
     """The named activation, written so that no value or gradient overflows."""
 
     def sigmoid(x: Array) -> Array:
@@ -160,7 +161,7 @@ def _activation(xp: Array, name: str):
     def relu(x: Array) -> Array:
         return xp.clip(x, 0.0, None)
 
-    activations = {
+    activations: dict[str, Callable[[Array], Array]] = {
         "relu": relu,
         "sigmoid": sigmoid,
         "swish": lambda x: x * sigmoid(x),

@@ -78,28 +78,29 @@ class TestFarField:
         np.testing.assert_allclose(as_numpy(far_field(x)), wanted, atol=8 * tolerance)
 
 
-class TestNearField:
-    FINE = {"wavelength": 1e-10, "pixel_size": 1e-8}
+FINE = {"wavelength": 1e-10, "pixel_size": 1e-8}
 
+
+class TestNearField:
     @pytest.mark.parametrize("distance", [1e-5, -3e-6, 1e-2])
     def test_is_unitary_and_inverted_by_the_way_back(self, xp, complex_dtype, assert_close, distance):
         x = waves(xp, complex_dtype)
-        there = near_field(x, distance, **self.FINE)
+        there = near_field(x, distance, **FINE)
         assert energy(there) == pytest.approx(energy(x), rel=1e-5)
-        assert_close(near_field(there, -distance, **self.FINE), x)
+        assert_close(near_field(there, -distance, **FINE), x)
 
     def test_no_distance_changes_nothing(self, xp, complex_dtype, assert_close):
         x = waves(xp, complex_dtype)
-        assert_close(near_field(x, 0.0, **self.FINE), x)
+        assert_close(near_field(x, 0.0, **FINE), x)
 
     def test_steps_add_up(self, xp, complex_dtype, assert_close):
         x = waves(xp, complex_dtype)
-        twice = near_field(near_field(x, 2e-6, **self.FINE), 3e-6, **self.FINE)
-        assert_close(twice, near_field(x, 5e-6, **self.FINE), rtol=1e-4)
+        twice = near_field(near_field(x, 2e-6, **FINE), 3e-6, **FINE)
+        assert_close(twice, near_field(x, 5e-6, **FINE), rtol=1e-4)
 
     def test_a_flat_wave_stays_flat(self, xp, complex_dtype, assert_close):
         flat = xp.asarray(np.full((16, 16), 2 - 1j, dtype=complex_dtype))
-        assert_close(near_field(flat, 1e-5, **self.FINE), flat)
+        assert_close(near_field(flat, 1e-5, **FINE), flat)
 
     def test_a_gaussian_beam_spreads_as_the_textbook_says(self):
         wavelength, pixel, waist, distance = 1e-9, 1e-8, 8e-8, 2e-5
@@ -121,7 +122,7 @@ class TestNearField:
     @pytest.mark.parametrize("value", [0.0, -1e-10, float("nan")])
     def test_lengths_must_be_positive(self, name, value):
         with pytest.raises(DataError, match=f"{name}: got"):
-            near_field(np.ones((4, 4), complex), 1.0, **{**self.FINE, name: value})
+            near_field(np.ones((4, 4), complex), 1.0, **{**FINE, name: value})
 
 
 class TestDetector:

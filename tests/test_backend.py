@@ -1,0 +1,188 @@
+"""The seam: who lends what, what is refused, and the primitives of every backend against plain loops."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho import backend as seam
+from ptycho.backend import Backend, available_backends, backend_for_training, get_backend, get_trainer, to_numpy
+from ptycho.errors import BackendError
+
+
+class TestChoice:
+    def test_names_and_aliases(self):
+        assert available_backends()[0] == "numpy"
+        assert "pytorch" in available_backends()
+        assert get_backend("numpy") is get_backend("numpy")
+
+    def test_alias_of_pytorch(self):
+        pytest.importorskip("torch")
+        assert get_backend("torch") is get_backend("pytorch")
+
+    def test_every_backend_keeps_the_protocol(self, backend):
+        assert isinstance(backend, Backend)
+
+    def test_arrays_tell_their_backend(self, xp):
+        array = xp.asarray([1.0, 2.0])
+        lender = get_backend(array)
+        assert lender.xp.__name__ == xp.__name__
+        assert isinstance(lender.to_numpy(lender.asarray(np.arange(3), dtype="float32")), np.ndarray)
+        np.testing.assert_array_equal(to_numpy(array), [1.0, 2.0])
+
+    def test_unknown_name(self):
+        with pytest.raises(BackendError, match=r"'fortran' is not available; choose one of: numpy"):
+            get_backend("fortran")
+
+    def test_absent_framework_says_what_to_install(self, monkeypatch):
+        class Point:
+            name = "pytorch"
+
+            def load(self):
+                raise ImportError("No module named 'torch'")
+
+        monkeypatch.setattr(seam, "entry_points", lambda group: [Point()])
+        with pytest.raises(BackendError, match=r"pip install ptychopinn\[torch\]"):
+            seam._load("ptycho.backends", "pytorch")
+
+    def test_numpy_does_not_train(self):
+        for ask in (get_trainer, backend_for_training):
+            with pytest.raises(BackendError, match="cannot train"):
+                ask("numpy")
+        with pytest.raises(BackendError, match="no gradients"):
+            get_backend("numpy").value_and_grad(lambda x: x)
+
+    def test_pytorch_trains(self):
+        pytest.importorskip("lightning")
+        assert get_trainer("torch").__name__ == "Trainer"
+        assert backend_for_training("pytorch") is get_backend("pytorch")
+
+    def test_no_framework_is_imported_unasked(self):
+        code = (
+            "import sys, ptycho.backend, ptycho.physics, ptycho.model.pinn; ptycho.backend.get_backend('numpy');"
+            "print([m for m in ('torch', 'tensorflow', 'jax', 'lightning') if m in sys.modules])"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "[]"
+
+
+def random(shape, seed=0, kind="float64"):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=shape)
+    return (values + 1j * rng.normal(size=shape) if kind == "complex128" else values).astype(kind)
+
+
+class TestWindows:
+    CORNERS = ((0, 0), (3, 2), (3, 2), (5, 6))
+
+    @pytest.mark.parametrize("kind", ["float64", "complex128"])
+    def test_gather_is_slicing(self, xp, kind):
+        image = random((9, 10), kind=kind)
+        corners = np.array(self.CORNERS, dtype=np.int32)
+        lender = get_backend(xp.asarray(image))
+        windows = lender.gather_windows(xp.asarray(image), xp.asarray(corners), 4)
+        np.testing.assert_array_equal(to_numpy(windows), [image[r : r + 4, c : c + 4] for r, c in self.CORNERS])
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=6),
+        st.sampled_from(["float64", "complex128"]),
+    )
+    def test_scatter_is_the_adjoint(self, xp, corners, kind):
+        image, windows = random((9, 10), 1, kind), random((len(corners), 4, 4), 2, kind)
+        where = xp.asarray(np.array(corners, dtype=np.int32).reshape(-1, 2))
+        lender = get_backend(xp.asarray(image))
+        gathered = to_numpy(lender.gather_windows(xp.asarray(image), where, 4))
+        scattered = to_numpy(lender.scatter_windows(xp.asarray(windows), where, (9, 10)))
+        assert scattered.shape == (9, 10)
+        np.testing.assert_allclose(np.vdot(windows, gathered), np.vdot(scattered, image), atol=1e-10)
+
+
+class TestConvolutions:
+    @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3), (3, 5)])
+    def test_conv2d_is_same_correlation(self, backend, kernel):
+        x, weights, bias = random((2, 6, 7, 3)), random((*kernel, 3, 4), 1), random((4,), 2)
+        top, left = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+        padded = np.zeros((2, 6 + kernel[0] - 1, 7 + kernel[1] - 1, 3))
+        padded[:, top : top + 6, left : left + 7] = x
+        wanted = np.zeros((2, 6, 7, 4)) + bias
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                wanted += padded[:, i : i + 6, j : j + 7] @ weights[i, j]
+        ours = backend.conv2d(*(backend.asarray(a) for a in (x, weights, bias)))
+        np.testing.assert_allclose(backend.to_numpy(ours), wanted, atol=1e-10)
+
+    def test_pooling_and_upsampling(self, backend):
+        x = random((2, 4, 6, 3))
+        pooled = backend.to_numpy(backend.max_pool2d(backend.asarray(x)))
+        np.testing.assert_array_equal(pooled, x.reshape(2, 2, 2, 3, 2, 3).max(axis=(2, 4)))
+        larger = backend.upsample2d(backend.asarray(pooled))
+        np.testing.assert_array_equal(backend.to_numpy(larger), np.kron(pooled, np.ones((1, 2, 2, 1))))
+
+
+class TestArrays:
+    def test_dtype_by_name(self, backend):
+        assert str(backend.asarray([1, 2], dtype="float32").dtype).endswith("float32")
+
+    def test_reversed_and_read_only_views(self, backend):
+        view = np.arange(6.0)[::-1]
+        view.flags.writeable = False
+        np.testing.assert_array_equal(backend.to_numpy(backend.asarray(view)), view)
+
+    def test_jit_and_stop_gradient_keep_values(self, backend):
+        x = backend.asarray([1.0, 2.0])
+        np.testing.assert_array_equal(backend.to_numpy(backend.jit(lambda a: a * 2)(x)), [2.0, 4.0])
+        np.testing.assert_array_equal(backend.to_numpy(backend.stop_gradient(x)), [1.0, 2.0])
+
+
+class TestTorch:
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    def test_gradient_by_a_complex_array(self, torch):
+        z = torch.tensor([1.0 + 2.0j, -3.0j])
+        value, gradient = get_backend("pytorch").value_and_grad(lambda w: torch.sum(torch.abs(w) ** 2))(z)
+        assert float(value) == pytest.approx(14.0)
+        torch.testing.assert_close(gradient, 2 * z)
+
+    def test_gradient_by_a_dictionary(self, torch):
+        params = {"a": torch.tensor(3.0), "b": torch.tensor(2.0), "unused": torch.ones(2)}
+        f = get_backend("pytorch").value_and_grad(lambda p, k: k * p["a"] ** 2 * p["b"])
+        value, gradient = f(params, 5.0)
+        assert (float(value), float(gradient["a"]), float(gradient["b"])) == (90.0, 60.0, 45.0)
+        assert gradient["unused"].tolist() == [0.0, 0.0]
+        assert not params["a"].requires_grad
+
+    def test_no_gradient_through_a_stop(self, torch):
+        lender = get_backend("pytorch")
+        _, gradient = lender.value_and_grad(lambda x: torch.sum(lender.stop_gradient(x) * x))(torch.tensor([2.0]))
+        assert gradient.tolist() == [2.0]
+
+    def test_gather_and_scatter_have_gradients_of_gradients(self, torch):
+        lender = get_backend("pytorch")
+        corners = torch.tensor([[0, 0], [1, 2], [1, 2]])
+        image = torch.tensor(random((5, 6), kind="complex128"), requires_grad=True)
+        assert torch.autograd.gradcheck(lambda x: lender.gather_windows(x, corners, 3), image)
+        assert torch.autograd.gradgradcheck(lambda x: lender.gather_windows(x, corners, 3) ** 2, image)
+        windows = torch.tensor(random((3, 3, 3)), requires_grad=True)
+        assert torch.autograd.gradcheck(lambda w: lender.scatter_windows(w, corners, (5, 6)), windows)
+
+    def test_conjugate_views_reach_the_host(self, torch):
+        z = torch.tensor([1.0 + 2.0j], requires_grad=True)
+        np.testing.assert_array_equal(to_numpy(torch.conj(z)), [1.0 - 2.0j])
+
+    def test_bfloat16_reaches_the_host(self, torch):
+        assert to_numpy(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32
+
+    def test_unknown_device(self, torch):
+        with pytest.raises(BackendError, match="device: 'abacus'"):
+            get_backend("pytorch").asarray(np.ones(2), device="abacus")
+
+    def test_absent_gpu(self, torch):
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+        with pytest.raises(BackendError, match="device: 'cuda'"):
+            get_backend("pytorch").asarray(np.ones(2), device="cuda")
