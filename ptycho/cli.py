@@ -20,7 +20,6 @@ from ptycho.cli_help import COMMANDS, overview
 from ptycho.config.settings import setting
 from ptycho.errors import ConfigError, PtychoError
 
-RESULTS = ("reconstruction.h5", "reconstruction.npz", "report.html")
 BUNDLE = "wts.h5.zip"
 
 
@@ -201,7 +200,7 @@ def _reconstruct(call: Call) -> None:
     from ptycho.cli_progress import ProgressBars
     from ptycho.config import InferenceConfig, validate
     from ptycho.workflows.output import output_folder
-    from ptycho.workflows.results import save_reconstruction
+    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import open_bundle, reconstruct_scan
     from ptycho.workflows.scans import ScanOptions, open_scan
 
@@ -211,7 +210,7 @@ def _reconstruct(call: Call) -> None:
     validate(config)
     scan = open_scan(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
-    with output_folder(config.output_dir, RESULTS, call[CommonOptions].force) as out:
+    with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             result = reconstruct_scan(scan, bundle, config, backend=backend, counters=bars.counter, command=call.line)
         save_reconstruction(result, out, force=call[CommonOptions].force)
@@ -223,14 +222,14 @@ def _run(call: Call) -> None:
     _train_and_reconstruct(call, *_open_for_training(call))
 
 
-def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> Any:
+def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
     from ptycho.cli_progress import ProgressBars
     from ptycho.workflows.output import output_folder
-    from ptycho.workflows.results import save_reconstruction
+    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import run_scan, save_training
 
     started, force = time.perf_counter(), call[CommonOptions].force
-    with output_folder(config.output_dir, (*RESULTS, BUNDLE), force) as out:
+    with output_folder(config.output_dir, (*RESULT_FILES, BUNDLE), force) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             result, bundle = run_scan(
                 scan,
@@ -246,7 +245,6 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> A
         save_reconstruction(result, out, force=force)
     _print_figures(result.figures)
     _finish(started, out)
-    return result
 
 
 def _evaluate(call: Call) -> None:
@@ -271,7 +269,6 @@ def _demo(call: Call) -> None:
     from ptycho.config import TrainingConfig, validate
     from ptycho.data import save_npz
     from ptycho.workflows.demo import apply_demo_settings
-    from ptycho.workflows.evaluate import evaluate_result, save_evaluation
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.scans import fit_model_to
     from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -281,17 +278,12 @@ def _demo(call: Call) -> None:
         apply_demo_settings(target, call.given)
         validate(target)
     get_trainer(config.backend)
-    results = ["scan.npz", "evaluation.json", *RESULTS, BUNDLE]
-    with output_folder(config.output_dir, results, call[CommonOptions].force) as out:
+    with output_folder(config.output_dir, ["scan.npz"], call[CommonOptions].force) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             scan = simulate_scan(simulation, bars.counter("simulate"))
         fit_model_to(scan, config.model, adopt=True)
         save_npz(scan, out / "scan.npz")
-        result = _train_and_reconstruct(call, scan, None, config)
-        comparison = evaluate_result(result, scan)
-        save_evaluation(comparison, out)
-    print("against the truth:")
-    _print_figures(comparison.metrics)
+        _train_and_reconstruct(call, scan, None, config)
 
 
 def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
@@ -303,13 +295,13 @@ def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
     config = call[TrainingConfig]
     config.train_data_file = Path(_needed(call, "scan", config.train_data_file))
     validate(config)
-    get_trainer(config.backend)
     scan = open_scan(config.train_data_file, call[ScanOptions])
     fit_model_to(scan, config.model, adopt="N" not in call.given)
-    if config.test_data_file is None or call.command == "train":
-        return scan, None, config
-    target = open_scan(config.test_data_file, call[ScanOptions])
-    fit_model_to(target, config.model, adopt=False)
+    target = None
+    if config.test_data_file is not None and call.command == "run":
+        target = open_scan(config.test_data_file, call[ScanOptions])
+        fit_model_to(target, config.model, adopt=False)
+    get_trainer(config.backend)
     return scan, target, config
 
 

@@ -133,11 +133,12 @@ def figure_lines(figures: Mapping[str, float]) -> list[str]:
     lines = []
     if "r_factor" in figures:
         lines.append(f"R-factor {figures['r_factor']:.3f}")
+    against = "against the reference" if "ssim_amplitude" in figures else "between two halves of the scan"
     for name in ("amplitude", "phase"):
         if f"frc_rings_0.5_{name}" in figures:
             rings, strict = figures[f"frc_rings_0.5_{name}"], figures[f"frc_rings_half_bit_{name}"]
             total = figures["frc_n_rings"]
-            lines.append(f"FRC {name} {rings:.0f}/{total:.0f} rings above 0.5, {strict:.0f} above 1/2-bit")
+            lines.append(f"FRC {name} {rings:.0f}/{total:.0f} rings above 0.5, {strict:.0f} above 1/2-bit, {against}")
     for label, key, unit in (("SSIM", "ssim", ""), ("PSNR", "psnr", " dB"), ("MAE", "mae", "")):
         if f"{key}_amplitude" in figures:
             amplitude, phase = figures[f"{key}_amplitude"], figures[f"{key}_phase"]

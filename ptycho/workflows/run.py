@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config, validate
 from ptycho.data import Scan
 from ptycho.errors import DataError
-from ptycho.evaluation import Comparison, split_scan_frc
+from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
 from ptycho.model.training import Progress
 from ptycho.workflows.quality import predict_amplitudes, scan_r_factor
@@ -104,8 +106,9 @@ def reconstruct_scan(
     backend
         Which computes; none takes the one that trained.
     split_frc
-        Reconstruct the two halves of the scan too, every other pattern each, and put their Fourier ring correlation
-        into the figures. The network is shared, so this shows the noise and not what the network got wrong twice.
+        Where the true object is not known: reconstruct the two halves of the scan too, every other pattern each, and
+        put their Fourier ring correlation into the figures. The network is shared, so this shows the noise and not
+        what the network got wrong twice.
     counters
         Makes a callback (done, total) for a step of the work from its name.
     command
@@ -114,7 +117,8 @@ def reconstruct_scan(
     Returns
     -------
     Reconstruction
-        Figures hold ``r_factor`` and, if wanted, ``frc_*`` as :func:`ptycho.evaluation.split_scan_frc` names them.
+        Figures hold ``r_factor`` and, of a simulated scan, those of :func:`ptycho.evaluation.evaluate` against the
+        true object; of a measured one, if wanted, those of :func:`ptycho.evaluation.split_scan_frc`.
 
     Raises
     ------
@@ -139,15 +143,37 @@ def reconstruct_scan(
             progress=None if counters is None else counters(label),
         )
 
+    started = time.perf_counter()
     stitched = stitch(scan, "reconstruct")
-    figures = {"r_factor": scan_r_factor(stitched, stitched.probe, scan)}
-    curves: dict[str, Any] = {}
-    if split_frc:
-        comparison = _split_frc(scan, stitch)
-        if comparison is not None:
-            figures |= {name: value for name, value in comparison.metrics.items() if name.startswith("frc_")}
-            curves = comparison.frc
-    return _result(scan, stitched, bundle, figures, curves, command)
+    figures = {"r_factor": scan_r_factor(stitched, stitched.probe, scan), "n_patterns": float(len(scan))}
+    truth = None
+    if scan.object is not None and "simulation" in scan.metadata:
+        place = scan.object_origin or (0.0, 0.0)
+        comparison: Comparison | None = compare(stitched, scan.object, place)
+        truth = _on_grid(scan.object, np.subtract(stitched.origin, place), stitched.object.shape)
+    else:
+        comparison = _split_frc(scan, stitch) if split_frc else None
+    if comparison is not None:
+        figures |= comparison.metrics
+    samples = np.unique(np.linspace(0, len(scan) - 1, min(_SAMPLES, len(scan))).round().astype(int))
+    figures["seconds"] = time.perf_counter() - started
+    return Reconstruction(
+        object=stitched.object,
+        weight=stitched.weight,
+        origin=stitched.origin,
+        positions=scan.positions,
+        probe=stitched.probe,
+        pixel_size=scan.object_pixel_size,
+        history=bundle.history,
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command),
+        figures=figures,
+        frc={} if comparison is None else comparison.frc,
+        measured=scan.amplitude(samples),
+        predicted=_scaled_to_counts(
+            predict_amplitudes(stitched, stitched.probe, scan.positions[samples]), scan, bundle
+        ),
+        truth=truth,
+    )
 
 
 def run_scan(
@@ -181,6 +207,7 @@ def run_scan(
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
     """
+    started = time.perf_counter()
     bundle = train_scan(scan, config, epochs, counters, log_dir)
     inference = InferenceConfig(
         neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
@@ -188,6 +215,7 @@ def run_scan(
     result = reconstruct_scan(
         scan if target is None else target, bundle, inference, split_frc=split_frc, counters=counters, command=command
     )
+    result.figures["seconds"] = time.perf_counter() - started
     return result, bundle
 
 
@@ -216,20 +244,19 @@ def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Compariso
         return None
 
 
-def _result(
-    scan: Scan, stitched: Stitched, bundle: Bundle, figures: dict[str, float], curves: dict[str, Any], command: str
-) -> Reconstruction:
-    samples = np.unique(np.linspace(0, len(scan) - 1, min(_SAMPLES, len(scan))).round().astype(int))
-    return Reconstruction(
-        object=stitched.object,
-        weight=stitched.weight,
-        origin=stitched.origin,
-        positions=scan.positions,
-        probe=stitched.probe,
-        pixel_size=scan.object_pixel_size,
-        history=bundle.history,
-        provenance=provenance(bundle.config, scan, bundle.config.seed, command),
-        figures=figures,
-        predicted=predict_amplitudes(stitched, stitched.probe, scan.positions[samples]),
-        measured=scan.amplitude(samples),
+def _scaled_to_counts(predicted: NDArray[np.floating], scan: Scan, bundle: Bundle) -> NDArray[np.floating]:
+    """Predicted amplitudes, which are in the model's photons per pattern, in those of the scan."""
+    return predicted * np.sqrt(scan.mean_total_counts() / bundle.nphotons)
+
+
+def _on_grid(image: NDArray[np.complexfloating], offset: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An image at the pixels ``offset + (i, j)``, bilinearly; 1 outside it."""
+    from scipy.ndimage import map_coordinates
+
+    axes = [start + np.arange(size) for start, size in zip(offset, shape, strict=True)]
+    pixels = np.meshgrid(*axes, indexing="ij")
+    real, imaginary = (
+        map_coordinates(part, pixels, order=1, mode="constant", cval=fill)
+        for part, fill in ((image.real, 1.0), (image.imag, 0.0))
     )
+    return real + 1j * imaginary

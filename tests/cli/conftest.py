@@ -1,0 +1,113 @@
+"""The real command in a process of its own, and small scans for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptycho.data import save_npz
+from ptycho.workflows.simulate import SimulationConfig, simulate_scan
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = Path(sys.executable).with_name("ptycho")
+COMMAND = [str(INSTALLED)] if INSTALLED.is_file() else [sys.executable, "-m", "ptycho"]
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    def figure(self, name: str) -> str:
+        """What stands after a name at the beginning of a line of the output."""
+        return next(line[len(name) + 1 :] for line in self.out.splitlines() if line.startswith(name + " "))
+
+
+@pytest.fixture
+def ptycho(tmp_path):
+    """Run `ptycho WORDS...` in an empty folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def run(*words: Any, env: dict[str, str] | None = None, **options: Any) -> Outcome:
+        path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+        done = subprocess.run(
+            [*COMMAND, *map(str, words)],
+            cwd=folder,
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    run.folder = folder
+    return run
+
+
+@pytest.fixture
+def refused(ptycho):
+    """Run a command that must be refused with one sentence, code 2, and nothing written; return the sentence."""
+
+    def run(*words: Any, **options: Any) -> str:
+        before = sorted(ptycho.folder.rglob("*"))
+        outcome = ptycho(*words, **options)
+        assert outcome.code == 2, outcome
+        lines = outcome.err.strip().splitlines()
+        assert len(lines) == 1, outcome.err
+        assert lines[0].startswith("ptycho: "), outcome.err
+        assert lines[0].endswith((".", "?")) or "pip install" in lines[0], outcome.err
+        assert outcome.out == ""
+        assert sorted(ptycho.folder.rglob("*")) == before
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def simulation():
+    """Sixty simulated patterns of 64 x 64 counts on a raster."""
+    return simulate_scan(
+        SimulationConfig(size=112, N=64, positions="raster", step=7, jitter=1, nphotons=1e5, object="dead_leaves")
+    )
+
+
+@pytest.fixture(scope="session")
+def scan_path(simulation, tmp_path_factory):
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    save_npz(simulation, path)
+    return path
+
+
+@pytest.fixture
+def write_npz(tmp_path):
+    """Write PtychoPINN's arrays, some of them changed or left out, and return the path."""
+
+    def write(name: str = "bad.npz", without: str = "", count: int = 9, size: int = 64, **changes: Any) -> Path:
+        rng = np.random.default_rng(0)
+        arrays = {
+            "diff3d": rng.poisson(3, (count, size, size)).astype(np.float32),
+            "xcoords": rng.uniform(0, 20, count),
+            "ycoords": rng.uniform(0, 20, count),
+            "probeGuess": np.ones((size, size), np.complex64),
+        }
+        arrays |= changes
+        arrays.pop(without, None)
+        np.savez(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    return write

@@ -1,0 +1,65 @@
+"""The command explains itself, quickly."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ptycho import __version__
+from ptycho.cli_help import COMMANDS
+from tests.cli.conftest import COMMAND
+
+
+def test_help_is_immediate(ptycho):
+    ptycho("--help")
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        outcome = ptycho("--help")
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+    assert outcome.code == 0
+    for name, text in COMMANDS.items():
+        assert f"  {name} " in outcome.out
+        assert text.summary in outcome.out
+
+
+def test_help_loads_no_framework_and_nothing_heavy():
+    code = "import sys\nfrom ptycho.cli import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert not loaded & {"numpy", "torch", "scipy", "matplotlib", "rich", "yaml", "h5py", "argparse"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches(ptycho, name):
+    outcome = ptycho(name, "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert f"usage: ptycho {name}" in outcome.out
+    assert f"examples:\n  ptycho {name}" in outcome.out
+    assert "default" in outcome.out
+    assert ptycho("help", name).out == outcome.out
+
+
+def test_examples_use_flags_that_exist(ptycho):
+    for name, text in COMMANDS.items():
+        known = ptycho(name, "--help").out
+        for word in text.examples.split():
+            if word.startswith("--"):
+                assert word in known, f"{name}: {word}"
+
+
+def test_without_a_command_it_helps(ptycho):
+    assert ptycho().out == ptycho("--help").out == ptycho("help").out
+
+
+def test_version(ptycho):
+    assert ptycho("--version").out == f"ptycho {__version__}\n"
+
+
+def test_module_is_the_command(ptycho):
+    done = subprocess.run([sys.executable, "-m", "ptycho", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == ptycho("--version").out
+    assert COMMAND
