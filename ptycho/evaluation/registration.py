@@ -62,12 +62,12 @@ class Transform:
 
 
 def coverage(weight: np.ndarray, fraction: float = 0.1) -> np.ndarray:
-    """Where an object is known well enough to be looked at: ``weight > fraction * median(positive weights)``.
+    """Where an object is known well enough to be looked at: more than a fraction of the typical weight.
 
     Parameters
     ----------
     weight : (H, W) real, the summed stitching window.
-    fraction : of the median; 0 accepts every pixel that was touched.
+    fraction : of the 90 % quantile of the positive weights; 0 accepts every pixel that was touched.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def coverage(weight: np.ndarray, fraction: float = 0.1) -> np.ndarray:
     positive = weight[weight > 0]
     if positive.size == 0:
         raise DataError("weight: got no positive value; expected the coverage of a reconstruction, above 0 somewhere.")
-    return weight > fraction * float(np.median(positive))
+    return weight > fraction * float(np.quantile(positive, 0.9))
 
 
 def register(

@@ -1,0 +1,175 @@
+"""The files of a reconstruction: one flat layout of named arrays, written as HDF5 and as NPZ, and float TIFFs.
+
+Layout, the same names in both (``/`` makes groups in HDF5)::
+
+    object               (H, W) complex64    transmission, 1 where nothing is known
+    weight               (H, W) float32      summed stitching window, 0 where nothing is known
+    origin               (2,) float64        pixels, position (row, col) of object[0, 0]
+    positions            (M, 2) float64      pixels, (row, col) of the patch centres: p lies on object pixel p - origin
+    probe                (P, N, N) complex64 sqrt(photons), incoherent modes
+    pixel_size           () float64          metres; absent when it is not known
+    truth                (H, W) complex64    the true object on the same grid; absent when it is not known
+    measured, predicted  (K, N, N) float32   sqrt(photons), a few patterns; absent when there are none
+    history/NAME         (E,) float64        one value per epoch
+    figures/NAME         () float64          R-factor and the like
+    frc/NAME/{frequency, correlation, independent}  (R,) float64; frequency in cycles per pixel
+    provenance           JSON text           versions, configuration, seed, data hash, command
+
+In HDF5 every array has the attribute ``units`` and the file has ``format`` and ``format_version``; in NPZ the latter
+two are arrays. Neither file holds a pickle, and none is read.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho.errors import DataError
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "read_arrays", "write_hdf5", "write_npz", "write_tiff"]
+
+FORMAT = "ptychopinn-reconstruction"
+FORMAT_VERSION = 1
+
+_UNITS = {
+    "object": "dimensionless",
+    "weight": "dimensionless",
+    "truth": "dimensionless",
+    "origin": "pixel",
+    "positions": "pixel",
+    "probe": "sqrt(photon)",
+    "measured": "sqrt(photon)",
+    "predicted": "sqrt(photon)",
+    "pixel_size": "metre",
+}
+_AXES = {
+    "object": "row, column",
+    "weight": "row, column",
+    "truth": "row, column",
+    "origin": "(row, column)",
+    "positions": "pattern, (row, column)",
+    "probe": "mode, row, column",
+    "measured": "pattern, row, column",
+    "predicted": "pattern, row, column",
+}
+
+
+def write_hdf5(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays (and texts) as HDF5, each with its units and axes.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the file cannot be made.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "w") as file:
+            file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+            for name, values in arrays.items():
+                file[name] = values
+                file[name].attrs["units"] = _unit(name)
+                if name in _AXES:
+                    file[name].attrs["axes"] = _AXES[name]
+    except RuntimeError as error:  # how HDF5 reports a full disk when it closes the file
+        raise OSError(f"HDF5: {error}") from error
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays (and texts) as a compressed NPZ whose bytes depend on nothing but the arrays.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the file cannot be made.
+    """
+    everything = {**arrays, "format": FORMAT, "format_version": FORMAT_VERSION}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in everything.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980 unless told otherwise
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(values), allow_pickle=False)
+
+
+def write_tiff(path: Path, image: np.ndarray, description: Mapping[str, Any], pixel_size: float | None) -> None:
+    """Write one (H, W) image as float32 TIFF with a JSON description, and the resolution where it is known.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the file cannot be made.
+    """
+    import tifffile
+
+    options: dict[str, Any] = {}
+    per_centimetre = None if pixel_size is None else 0.01 / pixel_size
+    if per_centimetre is not None and 1 <= per_centimetre < 2**32:  # the tag is a rational of 32-bit integers
+        options = {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(
+        path, np.asarray(image, dtype=np.float32), description=json.dumps(description), metadata=None, **options
+    )
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Everything in an HDF5 or NPZ file of a reconstruction, by name; texts as ``str``.
+
+    Raises
+    ------
+    DataError
+        The file is not there, cannot be read, is not a reconstruction, or is of a newer format.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected reconstruction.h5, reconstruction.npz or their folder.")
+    try:
+        arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_hdf5(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path} cannot be read as a reconstruction ({error}); expected HDF5 or NPZ.") from error
+    if arrays.pop("format", None) != FORMAT:
+        raise DataError(f"{path} is not a reconstruction; expected a file that 'ptycho reconstruct' wrote.")
+    version = int(arrays.pop("format_version", 0))
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format version {version}; this ptychopinn reads up to {FORMAT_VERSION}: update it."
+        )
+    return arrays
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: _plain(archive[name]) for name in archive.files}
+
+
+def _read_hdf5(path: Path) -> dict[str, Any]:
+    import h5py
+
+    arrays: dict[str, Any] = {}
+
+    def collect(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            text = h5py.check_string_dtype(item.dtype)
+            arrays[name] = item.asstr()[()] if text is not None else _plain(item[()])
+
+    with h5py.File(path, "r") as file:
+        arrays["format"] = file.attrs.get("format")
+        arrays["format_version"] = file.attrs.get("format_version", 0)
+        file.visititems(collect)
+    return arrays
+
+
+def _plain(values: Any) -> Any:
+    """Texts as ``str``; arrays as they are."""
+    array = np.asarray(values)
+    return str(array[()]) if array.dtype.kind == "U" and array.ndim == 0 else array
+
+
+def _unit(name: str) -> str:
+    if name.endswith("/frequency"):
+        return "cycles/pixel"
+    return _UNITS.get(name, "dimensionless" if "/" in name else "none")

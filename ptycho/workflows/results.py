@@ -1,0 +1,347 @@
+"""A reconstruction, where it came from, and how it is kept: saved whole or not at all, and loaded without a pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho._version import __version__
+from ptycho.data import Scan
+from ptycho.errors import DataError, OutputError
+from ptycho.evaluation import FRC, coverage, remove_ramp
+from ptycho.workflows.result_files import FORMAT, read_arrays, write_hdf5, write_npz, write_tiff
+
+__all__ = ["RESULT_FILES", "Reconstruction", "load_reconstruction", "provenance", "save_reconstruction"]
+
+logger = logging.getLogger(__name__)
+
+RESULT_FILES = (
+    "reconstruction.h5",
+    "reconstruction.npz",
+    "amplitude.tif",
+    "phase.tif",
+    "amplitude.png",
+    "phase.png",
+    "complex.png",
+    "probe.png",
+    "report.html",
+)
+"""What :func:`save_reconstruction` writes."""
+
+_FRAMEWORKS = ("torch", "lightning", "tensorflow", "keras", "jax", "jaxlib")
+_LIBRARIES = ("numpy", "scipy", "h5py", "array-api-compat", "matplotlib", "scikit-image")
+
+
+@dataclass(eq=False)
+class Reconstruction:
+    """An object with its place, what it was made from, and how good it is.
+
+    Attributes
+    ----------
+    object : (H, W) complex64, transmission; 1 where nothing is known.
+    weight : (H, W) float32, summed stitching window; 0 where nothing is known.
+    origin : (row, col), position of ``object[0, 0]``, pixels.
+    positions : (M, 2) float64, (row, col) of the patch centres, pixels.
+    probe : (P, N, N) complex64, modes in sqrt(photons).
+    pixel_size : metres, or None.
+    history : one value per epoch, by name: ``loss``, ``val_loss``, ...
+    provenance : see :func:`provenance`.
+    figures : numbers by name: ``r_factor``, ``seconds``, ``n_patterns``, what
+        :func:`~ptycho.evaluation.evaluate` returns, ...
+    frc : Fourier ring correlation curves by name: ``complex``, ``amplitude``, ``phase``.
+    measured, predicted : (K, N, N) float32, amplitudes of a few patterns, sqrt(photons).
+    truth : (H, W) complex64 on the grid of ``object``, or None.
+
+    Raises
+    ------
+    DataError
+        An array is not of the shape above; the message names it.
+    """
+
+    object: np.ndarray
+    weight: np.ndarray
+    origin: tuple[float, float]
+    positions: np.ndarray
+    probe: np.ndarray
+    pixel_size: float | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    frc: dict[str, FRC] = field(default_factory=dict)
+    measured: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    truth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Bring every field to its type and check the shapes."""
+        self.object = _array("object", self.object, np.complex64, 2)
+        self.weight = _array("weight", self.weight, np.float32, 2)
+        self.positions = _array("positions", self.positions, np.float64, 2)
+        self.probe = _array("probe", self.probe, np.complex64, 3)
+        row, col = (float(value) for value in np.asarray(self.origin, dtype=np.float64))
+        self.origin = (row, col)
+        self.pixel_size = None if self.pixel_size is None else float(self.pixel_size)
+        for name in ("measured", "predicted"):
+            values = getattr(self, name)
+            setattr(self, name, None if values is None else _array(name, values, np.float32, 3))
+        self.truth = None if self.truth is None else _array("truth", self.truth, np.complex64, 2)
+        self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
+        self.figures = {name: float(value) for name, value in self.figures.items()}
+        for name, image in (("weight", self.weight), ("truth", self.truth)):
+            if image is not None and image.shape != self.object.shape:
+                raise DataError(f"{name}: got shape {image.shape}; expected the object's, {self.object.shape}.")
+        if self.positions.shape[1] != 2:
+            raise DataError(f"positions: got shape {self.positions.shape}; expected (M, 2), (row, col) in pixels.")
+
+
+def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool = False) -> dict[str, Path]:
+    """Write a reconstruction as HDF5, NPZ, float TIFFs, pictures and a report.
+
+    Everything is written to a hidden folder first and moved into place when it is complete: a full disk leaves what was
+    there before, and nothing else. In the TIFFs the global phase and the linear ramp are off the phase, and pixels that
+    are not covered are NaN.
+
+    Parameters
+    ----------
+    result : what to save.
+    out_dir : folder, made with its parents if it does not exist; other files in it are left alone.
+    force : replace an earlier result.
+
+    Returns
+    -------
+    dict
+        Path of every file in :data:`RESULT_FILES`, by name.
+
+    Raises
+    ------
+    OutputError
+        A result is there already, or the disk is full, or nothing can be written there.
+    """
+    out = Path(out_dir)
+    present = [name for name in RESULT_FILES if os.path.lexists(out / name)]
+    if present and not force:
+        raise OutputError(f"{out / present[0]} exists already; choose another folder, or replace it with force.")
+    with _staging(out) as stage:
+        _write_all(result, stage)
+    logger.info("saved the reconstruction in %s", out)
+    return {name: out / name for name in RESULT_FILES}
+
+
+def load_reconstruction(path: str | Path) -> Reconstruction:
+    """Read a reconstruction back from its folder, its HDF5 or its NPZ file; no pickle is read.
+
+    Raises
+    ------
+    DataError
+        There is none, or the file cannot be read, or is not a reconstruction.
+    """
+    source = Path(path)
+    if source.is_dir():
+        found = [source / name for name in ("reconstruction.h5", "reconstruction.npz") if (source / name).is_file()]
+        if not found:
+            raise DataError(f"{source} holds no reconstruction.h5 and no reconstruction.npz; give another folder.")
+        source = found[0]
+    arrays = read_arrays(source)
+    missing = [name for name in ("object", "weight", "origin", "positions", "probe") if name not in arrays]
+    if missing:
+        raise DataError(f"{source} lacks {missing[0]!r}; expected a complete reconstruction, of format {FORMAT}.")
+    pixel_size = None if "pixel_size" not in arrays else float(arrays["pixel_size"])
+    return Reconstruction(
+        object=arrays["object"],
+        weight=arrays["weight"],
+        origin=tuple(arrays["origin"]),
+        positions=arrays["positions"],
+        probe=arrays["probe"],
+        pixel_size=pixel_size,
+        history={name: list(values) for name, values in _under("history", arrays).items()},
+        provenance=json.loads(arrays.get("provenance", "{}")),
+        figures={name: float(value) for name, value in _under("figures", arrays).items()},
+        frc=_curves(arrays, pixel_size),
+        measured=arrays.get("measured"),
+        predicted=arrays.get("predicted"),
+        truth=arrays.get("truth"),
+    )
+
+
+def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | None) -> dict[str, Any]:
+    """Where a result came from, as plain values that JSON can hold.
+
+    Parameters
+    ----------
+    config : dataclass, mapping or None.
+    scan : the measurement; its fingerprint is the SHA-256 of the data.
+    seed : of all random numbers.
+    command : the command line, or None.
+
+    Returns
+    -------
+    dict
+        ``created`` (UTC), ``command``, ``seed``, ``data``, ``config``, ``versions``, ``machine``.
+    """
+    data: dict[str, Any] = {}
+    if scan is not None:
+        data = {
+            "name": scan.name,
+            "sha256": scan.fingerprint(),
+            "patterns": len(scan),
+            "pattern_size": scan.N,
+            "measurement": scan.measurement,
+            "wavelength": scan.wavelength,
+            "distance": scan.distance,
+        }
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "seed": seed,
+        "data": data,
+        "config": _plain(config),
+        "versions": {"ptychopinn": __version__, "python": platform.python_version(), **_installed()},
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+    }
+
+
+def _write_all(result: Reconstruction, folder: Path) -> None:
+    from ptycho.workflows.report import draw_pictures, report_html
+
+    arrays = _flat(result)
+    write_hdf5(folder / "reconstruction.h5", arrays)
+    write_npz(folder / "reconstruction.npz", arrays)
+    covered = coverage(result.weight)
+    flat = remove_ramp(result.object, covered)
+    for name, image, unit in (("amplitude", np.abs(flat), "1"), ("phase", np.angle(flat), "rad")):
+        note = {"quantity": name, "unit": unit, "pixel_size_m": result.pixel_size, "origin_row_col": result.origin}
+        if name == "phase":
+            note["removed"] = "global phase and linear ramp"
+        write_tiff(folder / f"{name}.tif", np.where(covered, image, np.nan), note, result.pixel_size)
+    pictures = draw_pictures(result)
+    for name in ("amplitude", "phase", "complex", "probe"):
+        (folder / f"{name}.png").write_bytes(pictures[name])
+    (folder / "report.html").write_text(report_html(result, pictures), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A hidden folder on the same disk as ``out``, whose files are moved into ``out`` at the end, all or none."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ptycho-", dir=out) as hidden:
+            stage, earlier = Path(hidden) / "new", Path(hidden) / "earlier"
+            stage.mkdir()
+            earlier.mkdir()
+            yield stage
+            _move_in(stage, earlier, out)
+    except BaseException as error:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and not isinstance(error, OutputError):
+            reason = error.strerror or str(error)
+            raise OutputError(f"The result cannot be saved in {out}: {reason}; nothing was left behind.") from error
+        raise
+
+
+def _move_in(stage: Path, earlier: Path, out: Path) -> None:
+    """Swap the staged files in; if one of them fails, put everything back as it was."""
+    names = sorted(path.name for path in stage.iterdir())
+    moved: list[str] = []
+    try:
+        for name in names:
+            if os.path.lexists(out / name):
+                os.replace(out / name, earlier / name)
+            moved.append(name)
+            os.replace(stage / name, out / name)
+    except OSError:
+        for name in moved:
+            with contextlib.suppress(OSError):
+                os.replace(out / name, stage / name)
+            if os.path.lexists(earlier / name):
+                shutil.move(earlier / name, out / name)
+        raise
+
+
+def _flat(result: Reconstruction) -> dict[str, Any]:
+    """The layout of :mod:`ptycho.workflows.result_files`."""
+    arrays: dict[str, Any] = {
+        "object": result.object,
+        "weight": result.weight,
+        "origin": np.asarray(result.origin, dtype=np.float64),
+        "positions": result.positions,
+        "probe": result.probe,
+    }
+    for name in ("truth", "measured", "predicted"):
+        if getattr(result, name) is not None:
+            arrays[name] = getattr(result, name)
+    if result.pixel_size is not None:
+        arrays["pixel_size"] = np.float64(result.pixel_size)
+    arrays |= {f"history/{name}": np.asarray(values, dtype=np.float64) for name, values in result.history.items()}
+    arrays |= {f"figures/{name}": np.float64(value) for name, value in result.figures.items()}
+    for name, curve in result.frc.items():
+        for part in ("frequency", "correlation", "independent"):
+            arrays[f"frc/{name}/{part}"] = np.asarray(getattr(curve, part), dtype=np.float64)
+    arrays["provenance"] = json.dumps(_plain(result.provenance))
+    return arrays
+
+
+def _under(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
+
+
+def _curves(arrays: Mapping[str, Any], pixel_size: float | None) -> dict[str, FRC]:
+    parts = _under("frc", arrays)
+    names = dict.fromkeys(name.rsplit("/", 1)[0] for name in parts)
+    return {
+        name: FRC(parts[f"{name}/frequency"], parts[f"{name}/correlation"], parts[f"{name}/independent"], pixel_size)
+        for name in names
+    }
+
+
+def _array(name: str, values: Any, dtype: Any, ndim: int) -> np.ndarray:
+    array = np.asarray(values)
+    if (
+        array.ndim != ndim
+        or array.dtype.kind not in "biufc"
+        or (array.dtype.kind == "c" and np.dtype(dtype).kind != "c")
+    ):
+        raise DataError(f"{name}: got {array.dtype} of shape {array.shape}; expected {ndim} axes of {np.dtype(dtype)}.")
+    return array.astype(dtype, copy=False)
+
+
+def _plain(value: Any) -> Any:
+    """The value as what JSON can hold, whatever it is made of."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    return str(value)
+
+
+def _installed() -> dict[str, str]:
+    """Versions of the libraries and of the frameworks that are installed, found without importing any."""
+    versions = {}
+    for name in (*_LIBRARIES, *_FRAMEWORKS):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
