@@ -48,7 +48,7 @@ class Backend(Protocol):
     """What a framework lends to the physics beyond the array API standard.
 
     Images are ``(H, W)``, windows ``(K, n, n)`` and corners ``(K, 2)`` integer (row, col) of a window's first pixel.
-    Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)`` and kernels HWIO.
+    Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)``, kernels HWIO.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Backend(Protocol):
         """Sum of the windows at their corners on an image of zeros: the adjoint of :meth:`gather_windows`."""
 
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
-        """'Same' cross-correlation, as networks use, of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O), h and w odd."""
+        """'Same' cross-correlation of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O), h and w odd."""
 
     def max_pool2d(self, x: Array) -> Array:
         """Maximum over non-overlapping 2 x 2 blocks."""
@@ -79,7 +79,7 @@ class Backend(Protocol):
         """``a`` as a constant of the differentiation: what the measurement alone decides has no gradient."""
 
     def value_and_grad(self, f: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
-        """Function that returns ``f``'s real value and its gradient by the first argument (a dict of arrays or an array).
+        """Function that returns ``f``'s real value and its gradient by the first argument: an array or a dict.
 
         The gradient by a complex array is ``dL/dx + i dL/dy``.
         """

@@ -66,7 +66,7 @@ def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | No
     predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
     measured = ifftshift2(amplitude)
     if mask is not None:  # what a bad pixel shows must not count, not even as NaN
-        good = xp.astype(ifftshift2(mask), xp.bool)
+        good = xp.astype(ifftshift2(xp.astype(mask, measured.dtype)), xp.bool)
         measured = xp.where(good, measured, xp.zeros_like(measured))
     # of each pattern on its own, so that the result does not depend on what else is in the batch
     tiny = 1e-6 * xp.max(measured, axis=(-2, -1), keepdims=True) + 1e-30

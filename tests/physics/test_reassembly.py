@@ -225,7 +225,7 @@ class TestGroups:
         assert side >= size + (gridsize - 1) * 4 + 10
         merged = merge_groups(np.full((1, 4, size, size), 3.0 + 0j), relative, side)
         back = extract_groups(merged, relative, size)
-        np.testing.assert_allclose(back, 3.0, atol=1e-9)  # nothing was cut off
+        np.testing.assert_allclose(back, 3.0, atol=1e-5)  # nothing cut off; weights below 1e-6 count as none
 
     def test_single_patches_need_no_canvas(self):
         assert group_canvas_size(np.zeros((5, 1, 2)), 64, 1) == 64

@@ -1,0 +1,140 @@
+"""The estimate from plain physics: fixed points, masks, chunks, progress, probe refinement."""
+
+import numpy as np
+import pytest
+
+from ptycho.physics.estimate import estimate_object, modulus_update, wave_change
+from ptycho.physics.objects import lines_object
+from ptycho.physics.patches import extract_patches
+from ptycho.physics.positions import raster_positions
+from ptycho.physics.probe import idealised_probe
+from ptycho.physics.propagation import diffraction_amplitude
+from tests.support import as_numpy
+
+N = 32
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Object, positions, probe of two modes and noise-free amplitudes."""
+    image = lines_object((72, 72), 3)
+    positions = raster_positions((72, 72), N, 5.0, jitter=1.5, rng=1)
+    base = idealised_probe(N) * 30
+    x = (np.arange(N) - N // 2) / N
+    probe = np.stack([base, 0.4 * base * x[:, None] * 8]).astype(np.complex64)
+    amplitude = diffraction_amplitude(extract_patches(image, positions, N), probe)
+    return image, positions, probe, amplitude
+
+
+def fourier_error(estimate, positions, amplitude, probe=None):
+    patches = extract_patches(estimate.object, positions - np.asarray(estimate.origin), N)
+    predicted = diffraction_amplitude(patches, estimate.probe if probe is None else probe)
+    return float(((predicted - amplitude) ** 2).sum() / (amplitude**2).sum()) ** 0.5
+
+
+def estimated(truth, passes=5, **options):
+    _, positions, probe, amplitude = truth
+    options = {"probe": probe, "amplitude": amplitude, **options}
+    measured = options.pop("amplitude")
+    return estimate_object(lambda index: measured[index], positions, options.pop("probe"), passes, **options)
+
+
+class TestModulusUpdate:
+    def test_nothing_to_change_at_the_truth(self, xp, truth):
+        image, positions, probe, amplitude = truth
+        patches = extract_patches(image, positions[:6], N)
+        update = modulus_update(*(xp.asarray(np.array(a)) for a in (patches, probe, amplitude[:6])))
+        assert np.abs(as_numpy(update)).max() < 1e-3
+
+    def test_numpy_agrees_with_every_namespace(self, xp, truth):
+        _, _, probe, amplitude = truth
+        flat = np.ones((6, N, N), np.complex64)
+        wanted = modulus_update(flat, probe, amplitude[:6])
+        update = modulus_update(*(xp.asarray(np.array(a)) for a in (flat, probe, amplitude[:6])))
+        np.testing.assert_allclose(as_numpy(update), wanted, atol=1e-4 * np.abs(wanted).max())
+        assert np.abs(wanted).max() > 0.1
+
+    def test_the_changed_waves_have_the_measured_amplitude(self, truth):
+        from ptycho.physics.propagation import far_field, illuminate
+
+        _, _, probe, amplitude = truth
+        flat = np.ones((3, N, N), np.complex64)
+        changed = illuminate(flat, probe) + wave_change(flat, probe, amplitude[:3])
+        reached = np.sqrt((np.abs(far_field(changed)) ** 2).sum(axis=1))
+        assert np.linalg.norm(reached - amplitude[:3]) < 0.02 * np.linalg.norm(amplitude[:3])
+
+    def test_a_pattern_does_not_see_its_batch(self, truth):
+        _, _, probe, amplitude = truth
+        flat = np.ones((6, N, N), np.complex64)
+        bright = amplitude[:6] * np.array([1, 1, 1e5, 1, 1, 1], np.float32)[:, None, None]
+        together = modulus_update(flat, probe, bright)
+        np.testing.assert_allclose(modulus_update(flat[:1], probe, bright[:1]), together[:1], atol=1e-6)
+
+    @pytest.mark.parametrize("shown", [0.0, 1e9, np.nan, np.inf])
+    @pytest.mark.parametrize("kind", [bool, np.float32])
+    def test_bad_pixels_change_nothing(self, xp, truth, shown, kind):
+        _, _, probe, amplitude = truth
+        flat = np.ones((2, N, N), np.complex64)
+        mask = np.ones((N, N), dtype=bool)
+        mask[4:9, 12] = mask[16, 16] = False
+        broken = np.where(mask, amplitude[:2], np.float32(shown)).astype(np.float32)
+        arrays = [xp.asarray(np.array(a)) for a in (flat, probe, broken, mask.astype(kind))]
+        wanted = modulus_update(flat, probe, amplitude[:2], mask)
+        np.testing.assert_allclose(as_numpy(modulus_update(*arrays)), wanted, atol=1e-4)
+        unmasked = modulus_update(flat, probe, amplitude[:2])
+        assert np.abs(wanted - unmasked).max() > 1e-3
+
+
+class TestEstimate:
+    def test_passes_lower_the_fourier_error(self, truth):
+        errors = [fourier_error(estimated(truth, passes), truth[1], truth[3]) for passes in (0, 1, 4, 12)]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 0.2 * errors[0]
+
+    def test_it_comes_close_to_the_object(self, truth):
+        image = truth[0]
+        out = estimated(truth, 60)
+        row, col = (int(v) for v in out.origin)
+        part = image[row : row + out.object.shape[0], col : col + out.object.shape[1]]
+        lit = out.weight > 0.3 * out.weight.max()
+        phase = np.vdot(out.object[lit], part[lit])
+        aligned = out.object * phase / abs(phase)
+        assert np.linalg.norm((aligned - part)[lit]) < 0.2 * np.linalg.norm(part[lit])
+
+    def test_chunks_do_not_matter(self, truth):
+        one, other = estimated(truth, 3, chunk=128), estimated(truth, 3, chunk=7)
+        np.testing.assert_allclose(one.object, other.object, atol=1e-4)
+        np.testing.assert_allclose(one.weight, other.weight, rtol=1e-5)
+
+    def test_no_pass_leaves_it_flat(self, truth):
+        out = estimated(truth, 0, start=0.7)
+        np.testing.assert_allclose(out.object, 0.7)
+        assert out.weight.max() > 0
+        assert (out.object.dtype, out.weight.dtype, out.probe.dtype) == (np.complex64, np.float32, np.complex64)
+
+    def test_bad_pixels_do_not_reach_the_object(self, truth):
+        mask = np.ones((N, N), dtype=bool)
+        mask[10:14, 20:22] = False
+        hot = np.where(mask, truth[3], np.float32(1e6))
+        wanted, out = estimated(truth, 3, mask=mask), estimated(truth, 3, mask=mask, amplitude=hot)
+        np.testing.assert_allclose(out.object, wanted.object, atol=1e-5)
+
+    def test_refinement_recovers_a_perturbed_probe(self, truth):
+        _, positions, probe, amplitude = truth
+        rows = np.arange(N) - N // 2
+        curved = np.exp(0.01j * (rows[:, None] ** 2 + rows[None, :] ** 2))
+        wrong = (probe * curved).astype(np.complex64)
+        kept = estimated(truth, 25, probe=wrong)
+        refined = estimated(truth, 25, probe=wrong, refine_probe=True)
+        np.testing.assert_array_equal(kept.probe, wrong)
+        assert fourier_error(refined, positions, amplitude) < 0.5 * fourier_error(kept, positions, amplitude)
+
+        def likeness(a):
+            return abs(np.vdot(a[0], probe[0])) / np.linalg.norm(a[0]) / np.linalg.norm(probe[0])
+
+        assert likeness(refined.probe) > likeness(wrong)
+
+    def test_every_pass_is_told(self, truth):
+        told = []
+        estimated(truth, 3, on_pass=lambda done, total: told.append((done, total)))
+        assert told == [(1, 3), (2, 3), (3, 3)]
