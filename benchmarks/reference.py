@@ -1,6 +1,6 @@
 """The reference simulation: train on one half of an object, reconstruct the other half, compare with the truth.
 
-    python -m benchmarks.reference [--gridsize 1] [--passes 10|0|none] [--epochs 20] [--seed 0] [--picture FILE.png]
+    python -m benchmarks.reference [--gridsize 1] [--passes 20|0|none] [--epochs 20] [--seed 0] [--picture FILE.png]
 
 Prints one line per run: structural similarity and peak signal-to-noise of amplitude and phase, rings of the Fourier
 ring correlation above 0.5, seconds of training and of reconstruction, and the same figures of the physics estimate
@@ -34,7 +34,7 @@ def main() -> None:
     """Parse, train, reconstruct, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gridsize", type=int, default=1)
-    parser.add_argument("--passes", default="10", help="estimate_passes, or none")
+    parser.add_argument("--passes", default="20", help="estimate_passes, or none")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG of amplitude and phase beside the truth")

@@ -49,7 +49,7 @@ class ModelConfig:
     )
     architecture: str = setting("cnn", "name of the network from diffraction to patches in the generator registry")
     estimate_passes: int | None = setting(
-        10,
+        20,
         "passes of plain physics over the scan whose object the network then corrects; 0 gives it only what each "
         "pattern alone says, none shows it the bare patterns as PtychoPINN does",
         at_least=0,
