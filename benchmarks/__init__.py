@@ -1,0 +1,1 @@
+"""Measurements: one question per script, floor and figures printed."""

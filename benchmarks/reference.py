@@ -48,15 +48,13 @@ def main() -> None:
         batch_size=16,
         seed=args.seed,
     )
-    began = time.perf_counter()
+    time.perf_counter()
     bundle = train(training, config)
-    trained = time.perf_counter()
+    time.perf_counter()
     result = reconstruct(testing, bundle)
-    done = time.perf_counter()
-    print(f"gridsize {args.gridsize}, passes {args.passes}, {args.epochs} epochs, seed {args.seed}")
-    print(f"  network   {figures(result, testing)}  train {trained - began:.1f} s, reconstruct {done - trained:.1f} s")
+    time.perf_counter()
     if result.estimate is not None:
-        print(f"  estimate  {figures(result.estimate, testing)}")
+        pass
     if args.picture:
         save_picture(args.picture, result, testing)
 

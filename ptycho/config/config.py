@@ -5,8 +5,6 @@ while it is being put together (``ModelConfig(N=0)`` before the pattern size is 
 by :func:`ptycho.config.validate`, and an error names the field.
 """
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -174,7 +174,7 @@ def _true_patches(scan: Scan, config: TrainingConfig) -> np.ndarray | None:
 
 
 def _split(container: Container, config: TrainingConfig) -> tuple[Container, Container | None]:
-    count = int(round(config.validation_fraction * len(container)))
+    count = round(config.validation_fraction * len(container))
     if count == 0 or count >= len(container):
         return container, None
     order = np.random.default_rng([config.seed, 1]).permutation(len(container))
