@@ -22,10 +22,12 @@ _CAPTIONS = {
     "complex": "The complex object: the hue is the phase, the brightness the amplitude.",
     "probe": "Illumination: the hue is the phase, the brightness the modulus of each mode.",
     "positions": "Scan positions over the coverage of the object.",
-    "patterns": "Some patterns as measured, above what object and probe predict, on one logarithmic scale for each.",
+    "patterns": "Some patterns as measured, what object and probe predict on the same logarithmic scale, and the "
+    "difference of the amplitudes.",
     "history": "Losses of training and validation.",
     "frc": "Fourier ring correlation of the two halves of the scan, reconstructed apart, with the 1/2-bit and the 0.5 "
     "threshold. Both halves went through one network, so this shows noise and not an error made twice.",
+    "frc_truth": "Fourier ring correlation with the truth, after registration, with the 1/2-bit and the 0.5 threshold.",
 }
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; color: #222;
@@ -135,7 +137,10 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
         f"<li><b>{html.escape(value)}</b><span>{html.escape(label)}</span></li>"
         for label, value in headline_figures(result)
     )
-    figures = "".join(_figure(key, picture) for key, picture in pictures.items())
+    captions = dict(_CAPTIONS)
+    if "ssim_amplitude" in result.figures:  # only a comparison with the truth has it
+        captions["frc"] = captions["frc_truth"]
+    figures = "".join(_figure(key, picture, captions.get(key, key)) for key, picture in pictures.items())
     numbers = _table((key, _number(value)) for key, value in sorted(result.figures.items()))
     sections = [
         f"<h1>{title}</h1>",
@@ -152,13 +157,12 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
     )
 
 
-def _figure(name: str, picture: bytes) -> str:
+def _figure(name: str, picture: bytes, caption: str) -> str:
     wide = ' class="wide"' if name == "patterns" else ""
     data = base64.b64encode(picture).decode("ascii")
-    caption = html.escape(_CAPTIONS.get(name, name))
     return (
         f'<figure{wide}><img alt="{html.escape(name)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
