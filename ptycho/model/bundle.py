@@ -86,7 +86,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
 
     path = Path(path)
     target = path if path.suffix == ".zip" else path / BUNDLE_NAME
-    weights = {name: np.ascontiguousarray(values) for name, values in bundle.params.items()}
+    weights = {name: np.asarray(values, order="C") for name, values in bundle.params.items()}
     members = {
         "config.json": _json(config_to_dict(bundle.config)),
         "units.json": _json(

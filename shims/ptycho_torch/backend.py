@@ -50,6 +50,8 @@ class TorchBackend:
     def conv2d(self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`; both permutations are views, so channels-last memory stays as it is."""
         kernel = kernel.permute(3, 2, 0, 1)
+        if kernel.dtype == torch.float64:  # the CPU's double-precision convolution takes no other layout
+            kernel = kernel.contiguous()
         y = functional.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding="same")
         return y.permute(0, 2, 3, 1)
 

@@ -53,7 +53,7 @@ class PtychoModule(lightning.LightningModule):
 
     def to_params(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters, kernels HWIO."""
-        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in self.named_arrays().items()}
+        return {k: np.asarray(v.detach().cpu().numpy(), order="C") for k, v in self.named_arrays().items()}
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """See Lightning."""

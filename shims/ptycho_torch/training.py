@@ -107,6 +107,7 @@ class Trainer:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
+                limit_val_batches=1.0 if watched == "val_loss" else 0,
                 log_every_n_steps=10,
                 use_distributed_sampler=False,
             )
@@ -147,5 +148,7 @@ def _hardware(config: TrainingConfig) -> tuple[str, Any]:
     if config.device == "auto":
         return config.accelerator, config.devices
     kind, _, number = config.device.partition(":")
+    if kind == "cpu":  # Lightning counts processes there; a CPU has no number
+        return kind, config.devices
     accelerator = {"cuda": "gpu", "gpu": "gpu"}.get(kind, kind)
     return accelerator, [int(number)] if number.isdigit() else config.devices
