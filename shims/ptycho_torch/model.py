@@ -76,7 +76,8 @@ class PtychoModule(lightning.LightningModule):
         if schedule == "cosine":
             curve: Any = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
         else:
-            curve = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=self.steps)
+            # the rate that is set after the last step belongs to the cycle too
+            curve = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=self.steps + 1)
         return {"optimizer": adam, "lr_scheduler": {"scheduler": curve, "interval": "step"}}
 
     def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
