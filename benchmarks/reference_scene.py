@@ -4,7 +4,7 @@ The object is 392 x 392 pixels with amplitude 0.3 to 1 and phase -0.8 to 0.8 rad
 uniformly at random in its left half and 1000 test positions in its right half, so that no pixel is seen by both.
 The probe is PtychoPINN's idealised disc.
 
-    python benchmarks/reference_scene.py OUT_DIR      writes train.npz and test.npz
+    python -m benchmarks.reference_scene OUT_DIR      writes train.npz and test.npz
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptycho.errors import DataError
-from ptycho.physics.objects import lines_object
+from ptycho.physics.objects import lines_object, random_field_object
 from ptycho.physics.patches import extract_patches
-from ptycho.physics.positions import raster_positions
-from ptycho.physics.probe import idealised_probe
+from ptycho.physics.positions import random_positions, raster_positions
+from ptycho.physics.probe import focused_probe, idealised_probe, probe_modes
 from ptycho.physics.propagation import diffraction_intensity
 from ptycho.physics.simulation import simulate
 
@@ -90,6 +92,74 @@ class TestRepeats:
         assert scan.name == "mine"
         np.testing.assert_array_equal(scan.patterns, out)
         assert out.any()
+
+
+class TestProperties:
+    """What holds for any object, probe and positions."""
+
+    @given(seed=st.integers(0, 2**32), nphotons=st.floats(1, 1e9), modes=st.integers(1, 3))
+    def test_mean_photons(self, seed, nphotons, modes):
+        where = random_positions(IMAGE.shape, N, 7, seed)
+        scan = simulate(IMAGE, probe_modes(PROBE, modes), where, nphotons, noise=False)
+        assert scan.mean_total_counts() == pytest.approx(nphotons, rel=1e-4)
+
+    @given(seed=st.integers(0, 2**32))
+    def test_noise_leaves_the_mean_where_it_was(self, seed):
+        scan = simulate(IMAGE, PROBE, WHERE, 1e5, seed)
+        assert scan.mean_total_counts() == pytest.approx(1e5, abs=6 * np.sqrt(1e5 / len(WHERE)))
+
+    @given(seed=st.integers(0, 2**32))
+    def test_parseval(self, seed):
+        """At whole pixels the photons on the detector are those behind the object, pattern by pattern."""
+        rng = np.random.default_rng(seed)
+        image = random_field_object((40, 44), rng, dtype=np.complex128)
+        probe = probe_modes(focused_probe(N, dtype=np.complex128), 2) * 300
+        where = np.round(random_positions(image.shape, N, 5, rng))
+        behind = [
+            (np.abs(image[r - N // 2 : r + N // 2, c - N // 2 : c + N // 2] * probe) ** 2).sum()
+            for r, c in where.astype(int)
+        ]
+        scan = simulate(image, probe, where, None, noise=False)
+        np.testing.assert_allclose(scan.patterns.sum(axis=(1, 2)), behind, rtol=1e-12)
+
+    @given(shift=st.tuples(st.integers(0, 9), st.integers(0, 9)), seed=st.integers(0, 2**32))
+    def test_a_moved_object_at_moved_positions_gives_the_same_patterns(self, shift, seed):
+        where = np.round(random_positions(IMAGE.shape, N, 6, seed) * 64) / 64  # binary fractions: sums are exact
+        moved = np.ones((60, 60), dtype=np.complex64)
+        moved[shift[0] : shift[0] + IMAGE.shape[0], shift[1] : shift[1] + IMAGE.shape[1]] = IMAGE
+        here = simulate(IMAGE, PROBE, where, 1e4, seed)
+        there = simulate(moved, PROBE, where + np.array(shift), 1e4, seed)
+        np.testing.assert_array_equal(there.patterns, here.patterns)
+
+    @given(seed=st.integers(0, 2**32), chunk_size=st.integers(1, 60))
+    def test_the_seed_decides_and_the_chunk_does_not(self, seed, chunk_size):
+        np.testing.assert_array_equal(
+            simulate(IMAGE, PROBE, WHERE, 1e4, seed).patterns,
+            simulate(IMAGE, PROBE, WHERE, 1e4, seed, chunk_size=chunk_size).patterns,
+        )
+
+    @given(angle=st.floats(-3, 3), factor=st.floats(0.1, 10))
+    def test_global_phase_and_unit_of_the_probe_do_not_matter(self, angle, factor):
+        wanted = simulate(IMAGE, PROBE, WHERE, 1e4, noise=False).patterns
+        turned = simulate(IMAGE * np.exp(1j * angle), PROBE * factor, WHERE, 1e4, noise=False).patterns
+        np.testing.assert_allclose(turned, wanted, rtol=1e-3, atol=1e-5 * wanted.max())
+
+
+def test_memory_is_bounded_by_the_chunk(tmp_path):
+    """Three thousand patterns into a memory map: no more than a chunk and the object at once."""
+    import tracemalloc
+
+    n, size = 3000, 32
+    where = random_positions((80, 80), size, n)
+    out = np.lib.format.open_memmap(tmp_path / "patterns.npy", "w+", np.uint16, (n, size, size))
+    image, probe = lines_object((80, 80)), idealised_probe(size)
+    simulate(image, probe, where[:2], 1e4)  # imports are not what is measured
+    tracemalloc.start()
+    simulate(image, probe, where, 1e4, chunk_size=50, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+    assert out[-1].any()
 
 
 def test_bad_pixels_record_nothing():
