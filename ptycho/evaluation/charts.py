@@ -54,7 +54,7 @@ def positions_figure(
     """
     points = np.asarray(positions, dtype=np.float64)
     unit, factor = ("pixels", 1.0) if pixel_size is None else ("µm", pixel_size * 1e6)
-    figure = new_figure(7.0, 5.6)
+    figure = new_figure(5.6, 4.6)
     axes = figure.subplots()
     if weight is not None:
         weight = np.asarray(weight)
@@ -72,8 +72,6 @@ def positions_figure(
         bar.ax.tick_params(labelsize=10, colors=INK)
     step = max(1, math.ceil(len(points) / _MOST_POINTS))
     rows, cols = factor * points[::step].T
-    if len(points) <= _MOST_POINTS // 4:
-        axes.plot(cols, rows, color=INK, linewidth=0.4, alpha=0.35)
     axes.scatter(cols, rows, s=float(np.clip(4000 / len(rows), 1.5, 16)), color=ORANGE, linewidths=0)
     if weight is None:
         axes.invert_yaxis()
@@ -107,7 +105,7 @@ def patterns_figure(
     brightness = {"norm": _logarithmic(seen[:, good] ** 2), "cmap": "inferno"}
     spread = limits(np.abs((told - seen)[:, good]))[1]
     signed = {"vmin": -spread, "vmax": spread, "cmap": "RdBu_r"}
-    figure = new_figure(2.5 * len(seen) + 1.9, 7.6)
+    figure = new_figure(2.3 * len(seen) + 1.5, 7.2)
     grid = figure.subplots(3, len(seen), squeeze=False)
     rows: tuple[tuple[str, np.ndarray, dict[str, Any]], ...] = (
         ("measured", seen**2, brightness),
@@ -123,9 +121,10 @@ def patterns_figure(
             style(axes)
         grid[row, 0].set_ylabel(label, fontsize=12, fontweight="bold", color=INK)
         if label != "measured":  # one bar serves the first two rows
-            beside = list(grid[:2, -1]) if label == "predicted" else [grid[2, -1]]
-            bar = figure.colorbar(drawn, ax=beside, pad=0.04, aspect=34 if len(beside) == 2 else 16)
-            bar.set_label("photons" if len(beside) == 2 else "amplitude (√photons)", color=INK, fontsize=11)
+            both = label == "predicted"
+            beside = list(grid[:2].ravel() if both else grid[2])
+            bar = figure.colorbar(drawn, ax=beside, pad=0.015, aspect=34 if both else 16)
+            bar.set_label("photons" if both else "amplitude (√photons)", color=INK, fontsize=11)
             bar.ax.tick_params(labelsize=10, colors=INK)
     for index, axes in enumerate(grid[0]):
         misfit = float(np.abs(told - seen)[index, good].sum() / max(seen[index, good].sum(), 1e-30))
@@ -142,12 +141,12 @@ def loss_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     history : one value per epoch by name. ``loss`` and ``val_loss`` (or ``train_loss``) are drawn; where neither is
         there, everything whose name contains "loss".
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FormatStrFormatter, MaxNLocator, ScalarFormatter
 
     named = {"loss": "training", "train_loss": "training", "val_loss": "validation", "validation_loss": "validation"}
     curves = {label: history[name] for name, label in named.items() if len(history.get(name, ()))}
     curves = curves or {name: values for name, values in history.items() if "loss" in name and len(values)}
-    figure = new_figure(6.4, 4.0)
+    figure = new_figure(5.6, 4.3)
     axes = figure.subplots()
     colours = {"training": BLUE, "validation": ORANGE}
     everything = np.concatenate([np.asarray(values, dtype=np.float64) for values in curves.values()] or [np.zeros(0)])
@@ -160,6 +159,10 @@ def loss_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     finite = everything[np.isfinite(everything)]
     if finite.size and finite.min() > 0 and finite.max() > 5 * finite.min():
         axes.set_yscale("log")
+        if finite.max() < 100 * finite.min():  # within two decades plain numbers read better than powers
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(FormatStrFormatter("%.3g"))
+            axes.tick_params(which="minor", labelsize=9, colors=INK)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=_GRID, linewidth=0.8)
@@ -185,12 +188,12 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
     """
     if not frc:
         raise DataError("frc: got no curve; expected at least one.")
-    figure = new_figure(7.0, 4.6)
+    figure = new_figure(5.6, 4.3)
     axes = figure.subplots()
     names = sorted(frc, key=lambda name: ([*_CURVES, name].index(name), name))
     for name, spare in zip(names, [GREEN, GREY] * len(names), strict=False):
         curve, colour = frc[name], _CURVES.get(name, spare)
-        label = f"{name} ({curve.rings('half-bit')} / {curve.rings(0.5)} of {len(curve)} rings)"
+        label = f"{name}: {curve.rings('half-bit')}, {curve.rings(0.5)} of {len(curve)}"
         axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=2, label=label)
         at = curve.cutoff("half-bit")
         if 0 < at < curve.frequency[-1]:
@@ -218,7 +221,7 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
         top = axes.secondary_xaxis("top", functions=(to_micrometres, from_micrometres))
         top.set_xlabel("spatial frequency (1 / µm)", color=INK, fontsize=11)
         top.tick_params(labelsize=10, colors=INK)
-    axes.legend(frameon=False, fontsize=10, labelcolor=INK, title="first below 1/2 bit / 0.5", title_fontsize=10)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, title="rings above 1/2 bit, above 0.5", title_fontsize=9)
     return figure
 
 

@@ -154,7 +154,7 @@ def length_text(metres: float) -> str:
     return f"{metres / factor:.4g} {unit}"
 
 
-def scale_bar(axes: Axes, pixel_size: float) -> None:
+def scale_bar(axes: Axes, pixel_size: float, fontsize: float = 11) -> None:
     """Draw a scale bar into the lower left corner of an image whose axes count pixels of ``pixel_size`` metres."""
     from matplotlib.patches import FancyBboxPatch, Rectangle
 

@@ -17,6 +17,7 @@ from ptycho.errors import DataError
 from ptycho.evaluation.charts import frc_figure, loss_figure, patterns_figure, positions_figure
 from ptycho.evaluation.comparison import Comparison
 from ptycho.evaluation.drawing import (
+    FAINT,
     INK,
     UNCOVERED,
     bounding_box,
@@ -154,7 +155,7 @@ def comparison_figure(comparison: Comparison, *, pixel_size: float | None = None
         "phase": (np.angle(comparison.estimate), np.angle(comparison.reference), "rad", True),
     }
     height, width = mask.shape
-    figure = new_figure(12.5, 8.2 * min(1.4, max(0.6, height / width)) + 0.4)
+    figure = new_figure(12.5, 7.4 * min(1.4, max(0.6, height / width)) + 0.4)
     grid = figure.subplots(2, 3)
     for row, (name, (ours, theirs, unit, cyclic)) in enumerate(parts.items()):
         difference = np.angle(np.exp(1j * (ours - theirs))) if cyclic else ours - theirs
@@ -172,7 +173,7 @@ def comparison_figure(comparison: Comparison, *, pixel_size: float | None = None
             axes.set(xticks=[], yticks=[])
             style(axes, title)
         if pixel_size is not None:
-            scale_bar(grid[row, 0], pixel_size)
+            scale_bar(grid[row, 0], pixel_size, fontsize=8)
     return figure
 
 
@@ -210,7 +211,7 @@ def _drawn(
     drawn = axes.imshow(masked, cmap=cmap, vmin=span[0], vmax=span[1], interpolation="nearest", **options)
     axes.set_facecolor(UNCOVERED)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02, aspect=28)
-    bar.outline.set_visible(False)
+    bar.outline.set(edgecolor=FAINT, linewidth=0.6)
     bar.ax.tick_params(labelsize=10, colors=INK)
     if unit:
         bar.set_label(unit, color=INK, fontsize=11)

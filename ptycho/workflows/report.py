@@ -1,50 +1,80 @@
-"""The report of a reconstruction: one HTML file with its pictures inside, without scripts and links."""
+"""The report of a reconstruction: one HTML file with its pictures inside, without scripts, links or outside fonts."""
 
 from __future__ import annotations
 
 import base64
 import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ptycho.errors import DataError
 
 if TYPE_CHECKING:
     from ptycho.workflows.results import Reconstruction
 
 __all__ = ["draw_pictures", "headline_figures", "report_html"]
 
+_SECTIONS = (
+    ("Object", "two", ("amplitude", "phase", "complex", "probe")),
+    ("Beside the truth", "one", ("truth",)),
+    ("Scan, resolution, training", "three", ("positions", "frc", "history")),
+    ("Patterns", "one", ("patterns",)),
+)
 _CAPTIONS = {
-    "amplitude": "Amplitude of the object. Limits are the 0.5 and 99.5 percentiles inside the covered area; grey was "
-    "not measured.",
-    "phase": "Phase of the object, after its global phase and linear ramp in the covered area were removed.",
+    "amplitude": "Amplitude of the object. Colours span the 0.5 to 99.5 percentiles of the covered area; grey is not "
+    "covered.",
+    "phase": "Phase of the object without its global value and its linear ramp, which no reconstruction knows.",
     "complex": "The complex object: the hue is the phase, the brightness the amplitude.",
-    "probe": "Illumination: the hue is the phase, the brightness the modulus of each mode.",
-    "positions": "Scan positions over the coverage of the object.",
-    "patterns": "Some patterns as measured, what object and probe predict on the same logarithmic scale, and the "
-    "difference of the amplitudes.",
-    "history": "Losses of training and validation.",
-    "frc": "Fourier ring correlation of the two halves of the scan, reconstructed apart, with the 1/2-bit and the 0.5 "
-    "threshold. Both halves went through one network, so this shows noise and not an error made twice.",
-    "frc_truth": "Fourier ring correlation with the truth, after registration, with the 1/2-bit and the 0.5 threshold.",
+    "probe": "The illumination: the hue is the phase, the brightness the amplitude of each mode.",
+    "truth": "The reconstruction laid on the true object, shift, ramp, phase and scale taken off, in the same colours.",
+    "positions": "Where the scan measured, over the coverage of the object.",
+    "patterns": "Measured patterns above those that object and probe predict, in photons on one logarithmic scale, and "
+    "the difference of their amplitudes.",
+    "history": "The loss after each epoch, on the patterns that were learned from and on those kept back.",
+    "frc": "Fourier ring correlation with the 1/2-bit and the 0.5 threshold; dots mark the first crossing of 1/2 bit.",
 }
+_AGAINST = {
+    True: " The object is compared with the true one.",
+    False: " Two halves of the scan, reconstructed apart, are compared. Both went through one network, so this shows "
+    "noise, and not an error that is made twice.",
+}
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; color: #222;
-  background: #fff; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-.sub { color: #666; margin-top: 0; }
-.headline { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; padding: 0; list-style: none; }
-.headline li { border: 1px solid #ddd; border-radius: 6px; padding: .5rem .9rem; min-width: 7rem; }
-.headline b { display: block; font-size: 1.35rem; } .headline span { color: #666; font-size: .85rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }
-figure { margin: 0; border: 1px solid #e4e4e4; border-radius: 6px; padding: .6rem; }
-figure.wide { grid-column: 1 / -1; } img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-figcaption { color: #555; font-size: .85rem; margin-top: .4rem; }
+:root { --ink: #1c2733; --faint: #5b6773; --line: #dfe4ea; --tint: #f4f6f9; --mark: #0072b2; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--tint); color: var(--ink); font: 17px/1.5 "Segoe UI", Roboto, "Helvetica Neue",
+  Arial, "DejaVu Sans", sans-serif; }
+header { background: var(--ink); color: #fff; padding: 1.4rem max(2rem, calc((100% - 1680px) / 2 + 2rem)) 1.2rem; }
+header h1 { margin: 0; font-size: 1.7rem; font-weight: 600; overflow-wrap: anywhere; }
+header p { margin: .3rem 0 0; color: #c3ccd6; } header code { color: #fff; overflow-wrap: anywhere; }
+main { max-width: 1680px; margin: 0 auto; padding: 1.2rem 2rem 3rem; }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .8rem; padding-bottom: .3rem; border-bottom: 2px solid var(--line); }
+h3 { font-size: 1rem; margin: 0 0 .4rem; color: var(--faint); text-transform: uppercase; letter-spacing: .05em; }
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(14.2rem, 1fr)); gap: 1rem; margin: 0;
+  padding: 0; list-style: none; }
+.headline li { background: #fff; border: 1px solid var(--line); border-top: 4px solid var(--mark); border-radius: 6px;
+  padding: .7rem 1rem .8rem; }
+.headline span { display: block; color: var(--faint); }
+.headline b { display: block; font-size: 1.75rem; line-height: 1.3; font-weight: 600; white-space: nowrap; }
+.headline small { color: var(--faint); font-size: .85rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem; }
+.pictures.three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
+.pictures.one { grid-template-columns: 1fr; }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .9rem;
+  display: flex; flex-direction: column; }
+figure div { flex: 1; display: flex; align-items: center; justify-content: center; }
+img { display: block; max-width: 100%; height: auto; }
+figcaption { color: var(--faint); font-size: .9rem; margin-top: .7rem; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
+section.table { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .9rem 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #eee; vertical-align: top; }
-th { font-weight: 500; color: #555; width: 17rem; }
-td { overflow-wrap: anywhere; font-family: ui-monospace, monospace; }
+th, td { text-align: left; padding: .22rem .5rem .22rem 0; border-bottom: 1px solid #eef1f4; vertical-align: top; }
+th { font-weight: 400; color: var(--faint); width: 45%; } td { overflow-wrap: anywhere; }
+td, code { font-family: ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", Consolas, monospace; }
+@media print { body { background: #fff; } figure, li { break-inside: avoid; } }
 """
 
 
@@ -53,19 +83,20 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
 
     Parameters
     ----------
-    result : with or without patterns, losses and FRC curves.
+    result : with or without patterns, losses, FRC curves and a truth.
 
     Returns
     -------
-    PNG files by name: ``amplitude``, ``phase``, ``complex``, ``probe``, ``positions`` and, where there is something to
-    draw, ``patterns``, ``history``, ``frc``.
+    dict
+        PNG files by name: ``amplitude``, ``phase``, ``complex``, ``probe``, ``positions`` and, where there is something
+        to draw, ``truth``, ``patterns``, ``history``, ``frc``.
 
     Raises
     ------
     DataError
         Nothing is covered, or the object is not finite where it is.
     """
-    from ptycho.evaluation import figures
+    from ptycho.evaluation import compare, figures
 
     place: dict[str, Any] = {"weight": result.weight, "pixel_size": result.pixel_size, "origin": result.origin}
     drawn = {
@@ -75,6 +106,13 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
         "probe": figures.probe_figure(result.probe, pixel_size=result.pixel_size),
         "positions": figures.positions_figure(result.positions, **place),
     }
+    if result.truth is not None:
+        try:
+            comparison = compare(result, result.truth, result.origin)
+        except DataError:  # they share too little to be laid on each other, which the figures say already
+            pass
+        else:
+            drawn["truth"] = figures.comparison_figure(comparison, pixel_size=result.pixel_size)
     if result.measured is not None and result.predicted is not None and len(result.measured):
         drawn["patterns"] = figures.patterns_figure(result.measured, result.predicted)
     if any(len(values) for values in result.history.values()):
@@ -84,8 +122,8 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
     return {name: figures.png_bytes(figure) for name, figure in drawn.items()}
 
 
-def headline_figures(result: Reconstruction) -> list[tuple[str, str]]:
-    """What a reader wants to know first, as (name, value) with units; only what is known.
+def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
+    """What a reader wants to know first, as (name, value, remark); only what is known.
 
     Parameters
     ----------
@@ -93,28 +131,33 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str]]:
     """
     from ptycho.evaluation.drawing import length_text
 
-    lines: list[tuple[str, str]] = []
     numbers = result.figures
+    tiles: list[tuple[str, str, str]] = []
     if "r_factor" in numbers:
-        lines.append(("R-factor", f"{numbers['r_factor']:.4f}"))
-    for name, curve in result.frc.items():
-        resolution = curve.resolution("half-bit")
-        if resolution is not None:
-            rounded = float(f"{resolution:.3g}")
-            text = f"{rounded:g} pixels" if curve.pixel_size is None else length_text(rounded)
-            lines.append((f"half period at 1/2 bit, {name}", text))
-    for key, label, unit in (("ssim", "SSIM", ""), ("psnr", "PSNR", " dB"), ("mae", "MAE", "")):
-        for part in ("amplitude", "phase"):
-            if f"{key}_{part}" in numbers:
-                lines.append((f"{label} {part}", f"{numbers[f'{key}_{part}']:.3g}{unit}"))
-    for name, values in result.history.items():
-        if "loss" in name and len(values):
-            lines.append((f"last {name.replace('_', ' ')}", f"{values[-1]:.4g}"))
-    lines.append(("patterns", f"{len(result.positions)}"))
-    lines.append(("object, pixels", f"{result.object.shape[0]} × {result.object.shape[1]}"))
-    if result.pixel_size is not None:
-        lines.append(("pixel", length_text(float(f"{result.pixel_size:.4g}"))))
-    return lines
+        tiles.append(("R-factor", f"{numbers['r_factor']:.3f}", "Σ |s A − √I| / Σ √I, all patterns"))
+    if result.frc:
+        name = next((key for key in ("complex", "phase") if key in result.frc), next(iter(result.frc)))
+        curve = result.frc[name]
+        rings = f"{curve.rings('half-bit')} of {len(curve)} rings above 1/2 bit, {curve.rings(0.5)} above 0.5"
+        half_period = curve.resolution("half-bit")
+        if half_period is None:
+            value = "none"
+        elif curve.pixel_size is None:
+            value = f"{half_period:.3g} pixels"
+        else:
+            value = length_text(float(f"{half_period:.3g}"))
+        tiles.append(("FRC half period", value, f"{name}: {rings}"))
+    for key, label, unit in (("ssim", "SSIM", ""), ("psnr", "PSNR", " dB")):
+        if f"{key}_amplitude" in numbers and f"{key}_phase" in numbers:
+            places = 1 if unit else 3
+            value = f"{numbers[f'{key}_amplitude']:.{places}f} / {numbers[f'{key}_phase']:.{places}f}{unit}"
+            tiles.append((label, value, "amplitude / phase, against the true object"))
+    if "seconds" in numbers:
+        tiles.append(("Time", _duration(numbers["seconds"]), _epochs(result.history)))
+    (height, width), size = result.object.shape, result.probe.shape[-1]
+    pixel = "" if result.pixel_size is None else f" of {length_text(float(f'{result.pixel_size:.4g}'))}"
+    tiles.append(("Patterns", f"{len(result.positions)}", f"{size} × {size}; object {height} × {width} pixels{pixel}"))
+    return tiles
 
 
 def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = None) -> str:
@@ -131,39 +174,67 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
         As in :func:`draw_pictures`.
     """
     pictures = draw_pictures(result) if pictures is None else pictures
-    name = str(result.provenance.get("data", {}).get("name", "")) or "a scan"
-    title = html.escape(f"Reconstruction of {name}")
-    headline = "".join(
-        f"<li><b>{html.escape(value)}</b><span>{html.escape(label)}</span></li>"
-        for label, value in headline_figures(result)
+    source = result.provenance.get("data") or {}
+    title = html.escape(str(source.get("name") or "") or "Reconstruction")
+    created, command = (html.escape(str(result.provenance.get(key) or "")) for key in ("created", "command"))
+    tiles = "".join(
+        f"<li><span>{html.escape(label)}</span><b>{html.escape(value)}</b><small>{html.escape(remark)}</small></li>"
+        for label, value, remark in headline_figures(result)
     )
-    captions = dict(_CAPTIONS)
-    if "ssim_amplitude" in result.figures:  # only a comparison with the truth has it
-        captions["frc"] = captions["frc_truth"]
-    figures = "".join(_figure(key, picture, captions.get(key, key)) for key, picture in pictures.items())
-    numbers = _table((key, _number(value)) for key, value in sorted(result.figures.items()))
-    sections = [
-        f"<h1>{title}</h1>",
-        f'<p class="sub">{html.escape(str(result.provenance.get("created", "")))}</p>',
-        f'<ul class="headline">{headline}</ul>',
-        f'<div class="figures">{figures}</div>',
-        f"<h2>Figures of merit</h2>{numbers}" if result.figures else "",
-        f"<h2>Provenance</h2>{_table(_flat(result.provenance))}" if result.provenance else "",
-    ]
+    body = "".join(
+        _section(heading, columns, names, pictures, result.truth is not None) for heading, columns, names in _SECTIONS
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
+        f"<title>{title}: ptychographic reconstruction</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<header><h1>{title}</h1><p>Ptychographic reconstruction{', ' + created if created else ''}</p>"
+        f"{'<p><code>' + command + '</code></p>' if command else ''}</header>\n<main>"
+        f'<ul class="headline">{tiles}</ul>\n{body}{_numbers(result)}{_provenance(result.provenance)}'
+        "</main>\n</body></html>\n"
     )
 
 
-def _figure(name: str, picture: bytes, caption: str) -> str:
-    wide = ' class="wide"' if name == "patterns" else ""
+def _section(heading: str, columns: str, names: Sequence[str], pictures: Mapping[str, bytes], truth_known: bool) -> str:
+    present = [name for name in names if name in pictures]
+    if not present:
+        return ""
+    figures = "".join(_figure(name, pictures[name], truth_known) for name in present)
+    return f'<h2>{html.escape(heading)}</h2>\n<div class="pictures {columns}">{figures}</div>\n'
+
+
+def _figure(name: str, picture: bytes, truth_known: bool) -> str:
     data = base64.b64encode(picture).decode("ascii")
+    caption = html.escape(_CAPTIONS[name] + (_AGAINST[truth_known] if name == "frc" else ""))
     return (
-        f'<figure{wide}><img alt="{html.escape(name)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f'<figure><div><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>\n"
     )
+
+
+def _numbers(result: Reconstruction) -> str:
+    if not result.figures:
+        return ""
+    rows = [(key.replace("_", " "), _number(value)) for key, value in sorted(result.figures.items())]
+    half = math.ceil(len(rows) / 2)
+    columns = [part for part in (rows[:half], rows[half:]) if part]
+    tables = "".join(f'<section class="table">{_table(part)}</section>' for part in columns)
+    return f'<h2>All figures</h2>\n<div class="tables">{tables}</div>\n'
+
+
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    """Tables of the groups of values, the single values first."""
+    if not provenance:
+        return ""
+    groups: dict[str, Mapping[str, Any]] = {"run": {k: v for k, v in provenance.items() if not isinstance(v, Mapping)}}
+    groups |= {key: value for key, value in provenance.items() if isinstance(value, Mapping)}
+    tables = "".join(
+        f'<section class="table"><h3>{html.escape(name)}</h3>{_table(_flat(values))}</section>'
+        for name, values in sorted(groups.items(), key=lambda group: group[0] == "config")
+        if values
+    )
+    return f'<h2>Provenance</h2>\n<div class="tables">{tables}</div>\n'
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
@@ -177,9 +248,21 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")
         else:
-            yield f"{above}{key}", _number(value) if isinstance(value, float) else str(value)
+            yield f"{above}{key}", "not known" if value is None else str(value)
 
 
 def _number(value: float) -> str:
-    number = float(np.asarray(value))
-    return f"{number:.6g}" if math.isfinite(number) else str(number)
+    return f"{float(np.asarray(value)):.6g}"
+
+
+def _duration(seconds: float) -> str:
+    """``48.2 s``, ``5 min 12 s``, ``2 h 05 min``."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _epochs(history: Mapping[str, Sequence[float]]) -> str:
+    longest = max((len(values) for values in history.values()), default=0)
+    return f"{longest} epochs of training" if longest else "reconstruction"

@@ -101,6 +101,7 @@ class Reconstruction:
         self.truth = None if self.truth is None else _array("truth", self.truth, np.complex64, 2)
         self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
         self.figures = {name: float(value) for name, value in self.figures.items()}
+        self.frc = {name: dataclasses.replace(curve, pixel_size=self.pixel_size) for name, curve in self.frc.items()}
         for name, image in (("weight", self.weight), ("truth", self.truth)):
             if image is not None and image.shape != self.object.shape:
                 raise DataError(f"{name}: got shape {image.shape}; expected the object's, {self.object.shape}.")
@@ -159,18 +160,17 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
     missing = [name for name in ("object", "weight", "origin", "positions", "probe") if name not in arrays]
     if missing:
         raise DataError(f"{source} lacks {missing[0]!r}; expected a complete reconstruction, of format {FORMAT}.")
-    pixel_size = None if "pixel_size" not in arrays else float(arrays["pixel_size"])
     return Reconstruction(
         object=arrays["object"],
         weight=arrays["weight"],
         origin=tuple(arrays["origin"]),
         positions=arrays["positions"],
         probe=arrays["probe"],
-        pixel_size=pixel_size,
+        pixel_size=None if "pixel_size" not in arrays else float(arrays["pixel_size"]),
         history={name: list(values) for name, values in _under("history", arrays).items()},
         provenance=json.loads(arrays.get("provenance", "{}")),
         figures={name: float(value) for name, value in _under("figures", arrays).items()},
-        frc=_curves(arrays, pixel_size),
+        frc=_curves(arrays),
         measured=arrays.get("measured"),
         predicted=arrays.get("predicted"),
         truth=arrays.get("truth"),
@@ -301,11 +301,11 @@ def _under(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
 
 
-def _curves(arrays: Mapping[str, Any], pixel_size: float | None) -> dict[str, FRC]:
+def _curves(arrays: Mapping[str, Any]) -> dict[str, FRC]:
     parts = _under("frc", arrays)
     names = dict.fromkeys(name.rsplit("/", 1)[0] for name in parts)
     return {
-        name: FRC(parts[f"{name}/frequency"], parts[f"{name}/correlation"], parts[f"{name}/independent"], pixel_size)
+        name: FRC(parts[f"{name}/frequency"], parts[f"{name}/correlation"], parts[f"{name}/independent"])
         for name in names
     }
 
