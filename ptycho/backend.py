@@ -60,6 +60,9 @@ class Backend(Protocol):
     def to_numpy(self, a: Array) -> np.ndarray:
         """Host copy (or view) of ``a``, without its gradient."""
 
+    def best_device(self) -> Any:
+        """Where to compute when nobody says where; None leaves it to the framework."""
+
     def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
         """Windows ``image[r : r + size, c : c + size]`` as ``(K, size, size)``."""
 
@@ -101,6 +104,10 @@ class NumpyBackend:
     def to_numpy(self, a: Array) -> np.ndarray:
         """See :class:`Backend`."""
         return np.asarray(a)
+
+    def best_device(self) -> Any:
+        """See :class:`Backend`."""
+        return None
 
     def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
         """See :class:`Backend`."""

@@ -181,6 +181,12 @@ class TestTorch:
         with pytest.raises(BackendError, match="device: 'abacus'"):
             get_backend("pytorch").asarray(np.ones(2), device="abacus")
 
+    @pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+    def test_a_gpu_is_taken_where_there_is_one(self, torch, monkeypatch, gpu, device):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        assert get_backend("pytorch").best_device() == device
+        assert get_backend("numpy").best_device() is None
+
     def test_absent_gpu(self, torch):
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")

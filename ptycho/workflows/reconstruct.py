@@ -78,7 +78,7 @@ def reconstruct(
             f"the detector to {config.N} (--crop {config.N}), or train a model for {scan.N}."
         )
     lender = get_backend(backend or bundle.config.backend)
-    where = None if device in (None, "auto") else device
+    where = lender.best_device() if device in (None, "auto") else device
     container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed)
     estimate = None
     if config.estimate_passes:

@@ -39,6 +39,10 @@ class TorchBackend:
         host = a.detach().cpu()
         return (host.float() if host.dtype == torch.bfloat16 else host).resolve_conj().numpy()
 
+    def best_device(self) -> str:
+        """The CUDA device where there is one, as Lightning chooses for training; else the CPU."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def gather_windows(self, image: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
         return _Gather.apply(image, corners, size)
