@@ -96,7 +96,7 @@ class TestValues:
             outside = np.ones((64, 64), dtype=bool)
             outside[16:48, 16:48] = False
             assert not centre[:, outside].any()
-            assert np.abs(whole[:, outside]).max() > 0
+            assert (whole[:, outside] != 0).mean() > 0.9
 
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])

@@ -18,6 +18,7 @@ from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import intensity_scale
 from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
+from ptycho.physics.propagation import far_field
 from ptycho.physics.reassembly import group_canvas_size
 
 N = 64
@@ -127,6 +128,17 @@ class TestPhysics:
         truth = extract_patches(scan.object, container.positions, N)
         low, high = (m.expected_counts(params, truth, batch["relative"]) for m in (smooth, sharp))
         assert low[..., :4, :].sum() < 0.2 * high[..., :4, :].sum()
+
+    @pytest.mark.parametrize("sigma", [0.5, 0.8])
+    def test_smoothing_is_the_gaussian_of_three_pixels(self, backend, scan, sigma):
+        pinn, _, _, _ = setting(scan, backend.name, gaussian_smoothing_sigma=sigma)
+        spike = np.zeros((1, N, N), np.complex64)
+        spike[0, 20, 30] = 1.0
+        line = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
+        spread = np.zeros_like(spike)
+        spread[0, 19:22, 29:32] = np.outer(line, line) / line.sum() ** 2
+        ours = backend.to_numpy(pinn._propagate(backend.asarray(spike)))
+        np.testing.assert_allclose(ours, far_field(spread), atol=1e-6)
 
     def test_one_object_for_a_group(self, backend, scan):
         pinn, params, batch, _ = setting(scan, backend.name, gridsize=2, object_big=False, estimate_passes=None)
