@@ -111,6 +111,15 @@ class TestZonePlate:
         first_zero = np.flatnonzero(np.diff(profile) > 0)[0]
         assert first_zero * 5e-9 == pytest.approx(1.22 * 50e-9, abs=5e-9)
 
+    def test_focus_carries_the_fresnel_phase(self):
+        """In the focal plane the rings alternate in sign on the sphere around the lens, pi r^2 / (lambda f)."""
+        probe = zone_plate_probe(256, **ZONE_PLATE, dtype=np.complex128)
+        lambda_f = ZONE_PLATE["diameter"] * ZONE_PLATE["outer_zone_width"]
+        sphere = np.exp(1j * np.pi * (radius(256) * ZONE_PLATE["pixel_size"]) ** 2 / lambda_f)
+        flat = probe / sphere
+        assert np.ptp(np.angle(sphere)) > 1.0
+        np.testing.assert_allclose(flat.imag, 0.0, atol=1e-6 * np.abs(flat).max())
+
     @pytest.mark.parametrize("sign", [-1, 1])
     def test_defocus_makes_the_shadow_of_the_aperture(self, sign):
         """Out of focus by z the beam is z D / f wide, and its wavefront is curved with radius z."""
@@ -175,7 +184,9 @@ class TestFocusedProbe:
         pupil, r = np.abs(far_field(probe)) ** 2, radius(n)
         assert pupil[r < 0.2 * n + 2].sum() > 0.95
         assert pupil[r < 0.06 * n - 1.5].mean() < 0.2 * pupil[(r > 0.08 * n) & (r < 0.18 * n)].mean()
-        assert (np.abs(probe) ** 2)[r < 0.22 * n].sum() > 0.7
+        within = [(np.abs(probe) ** 2)[r < part * 0.15 * n].sum() for part in (0.6, 1.25)]
+        assert within[0] < 0.5
+        assert within[1] > 0.75
         assert np.ptp(np.angle(probe)[r < 0.1 * n]) > 0.5
 
     @pytest.mark.parametrize("change", [{"aperture": 0.0}, {"aperture": 1.5}, {"stop": 1.0}, {"size": -0.1}])
