@@ -253,7 +253,8 @@ def _correlation_peak(
     spectrum = theirs * np.conj(ours)
     if normalised:
         size = np.abs(spectrum)
-        spectrum = spectrum / np.maximum(size, 1e-6 * max(float(size.max()), np.finfo(float).tiny))
+        strong = size > max(1e-6 * float(size.max()), 1e-200)
+        spectrum = np.divide(spectrum, size, out=np.zeros_like(spectrum), where=strong)
     surface = np.abs(np.fft.ifft2(spectrum))
     offsets = [np.fft.fftfreq(n, 1 / n) for n in surface.shape]
     allowed = (np.abs(offsets[0])[:, None] <= limit) & (np.abs(offsets[1])[None, :] <= limit)
