@@ -127,6 +127,7 @@ class TestSettings:
     def test_bfloat16(self, scan, bundle):
         half = trained(scan, precision="bf16")
         assert {v.dtype for v in half.params.values()} == {np.dtype(np.float32)}
+        assert any((half.params[k] != bundle.params[k]).any() for k in half.params)
         assert half.history["loss"][0] == pytest.approx(bundle.history["loss"][0], rel=0.05)
 
     def test_early_stopping(self, scan):
