@@ -87,10 +87,17 @@ def _dispatch(words: list[str]) -> int:
     call = _parse(first, words[1:])
     if call is None:
         return 0
-    level = logging.INFO if call[CommonOptions].verbose else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    _start_logging(call[CommonOptions].verbose)
     _RUNNERS[first](call)
     return 0
+
+
+def _start_logging(verbose: bool) -> None:
+    """Send the library's messages to standard error; what other libraries warn of only when asked."""
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
 
 
 def _classes(command: str) -> list[tuple[type, str]]:

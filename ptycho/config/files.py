@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import contextlib
+import secrets
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,15 +89,13 @@ def save_config(config: Any, path: str | Path) -> None:
     import yaml
 
     target = Path(path)
-    text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with partial.open("x", encoding="utf-8") as stream:
+            yaml.safe_dump(config_to_dict(config), stream, sort_keys=False)
+        partial.replace(target)
     except OSError as error:
         raise OutputError(f"The configuration {target} cannot be written: {error.strerror}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ DEMO_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "output_dir": Path("demo"),
         "size": 256,
-        "n_positions": 1000,
-        "nepochs": 10,
+        "positions": "fermat",
+        "step": 6.0,
+        "nepochs": 5,
         "n_filters_scale": 1,
     }
 )
