@@ -48,13 +48,15 @@ def main() -> None:
         batch_size=16,
         seed=args.seed,
     )
-    time.perf_counter()
+    began = time.perf_counter()
     bundle = train(training, config)
-    time.perf_counter()
+    trained = time.perf_counter()
     result = reconstruct(testing, bundle)
-    time.perf_counter()
+    done = time.perf_counter()
+    print(f"gridsize {args.gridsize}, passes {args.passes}, {args.epochs} epochs, seed {args.seed}")
+    print(f"  network   {figures(result, testing)}  train {trained - began:.1f} s, reconstruct {done - trained:.1f} s")
     if result.estimate is not None:
-        pass
+        print(f"  estimate  {figures(result.estimate, testing)}")
     if args.picture:
         save_picture(args.picture, result, testing)
 
