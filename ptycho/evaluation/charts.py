@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["frc_figure", "loss_figure", "patterns_figure", "positions_figure"]
 
 _CURVES = {"complex": INK, "amplitude": BLUE, "phase": ORANGE}
+_RINGS = "rings before the first below 1/2 bit, below 0.5"
 _GRID = "#e4e8ec"
 _MOST_PATTERNS = 4
 _MOST_POINTS = 4000
@@ -188,7 +189,7 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
     """
     if not frc:
         raise DataError("frc: got no curve; expected at least one.")
-    figure = new_figure(5.6, 4.3)
+    figure = new_figure(5.6, 4.9)
     axes = figure.subplots()
     names = sorted(frc, key=lambda name: ([*_CURVES, name].index(name), name))
     for name, spare in zip(names, [GREEN, GREY] * len(names), strict=False):
@@ -200,10 +201,11 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
             height = float(np.interp(at, curve.frequency, curve.correlation))
             axes.plot([at], [height], "o", color=colour, markersize=7, markeredgecolor="white")
     first = frc[names[0]]
+    lowest = min(-0.05, *(float(curve.correlation.min()) for curve in frc.values()))
     axes.plot(first.frequency, first.half_bit, color=GREY, linestyle="--", linewidth=1.4, label="1/2-bit threshold")
     axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.4, label="0.5 threshold")
     axes.axhline(0.0, color=FAINT, linewidth=0.8)
-    axes.set(xlim=(0, 0.5), ylim=(min(-0.1, float(first.correlation.min()) - 0.05), 1.05))
+    axes.set(xlim=(0, 0.5), ylim=(lowest - 0.05, 1.05))
     axes.set(xlabel="spatial frequency (cycles / pixel)", ylabel="correlation")
     axes.grid(color=_GRID, linewidth=0.8)
     style(axes)
@@ -221,7 +223,9 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
         top = axes.secondary_xaxis("top", functions=(to_micrometres, from_micrometres))
         top.set_xlabel("spatial frequency (1 / µm)", color=INK, fontsize=11)
         top.tick_params(labelsize=10, colors=INK)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, title="rings above 1/2 bit, above 0.5", title_fontsize=9)
+    figure.legend(
+        loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK, title=_RINGS, title_fontsize=9
+    )
     return figure
 
 

@@ -29,8 +29,11 @@ __all__ = ["Transform", "coverage", "register"]
 _UPSAMPLING = 20
 _STEPS = 30
 _CONVERGED = 1e-12
+_SETTLED = 1e-8
 _OUTLIER = 2.0
 _LARGEST = 1024
+_FARTHEST = 32
+_RIVAL = 0.05
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def register(
     limit = min(part.truth.shape) / 4 if max_shift is None else float(max_shift)
     ramp = ramp and phase
     starts = _starts(part, limit, shift, ramp)
-    fitted = min((_refine(part, start, shift, ramp, limit) for start in starts[:2]), key=lambda fit: fit.misfit)
+    fitted = min((_refine(part, start, shift, ramp, limit) for start in starts), key=lambda fit: fit.misfit)
     best = fitted if part is pair else _fit_at(pair, fitted.shift, fitted.ramp)
     transform = Transform(
         shift=(float(best.shift[0]), float(best.shift[1])),
@@ -209,7 +212,7 @@ def _fit_at(pair: _Pair, shift: np.ndarray, ramp: np.ndarray, shifter: Shifter |
 
 
 def _starts(pair: _Pair, limit: float, shift: bool, ramp: bool) -> list[_Fit]:
-    """Starting points, best first; the identity is always among them."""
+    """The two best starting points that are not neighbours of each other, the best first; or the identity."""
     nothing = np.zeros(2)
     fits = [_fit_at(pair, nothing, nothing)]
     if not (shift or ramp):
@@ -226,7 +229,15 @@ def _starts(pair: _Pair, limit: float, shift: bool, ramp: bool) -> list[_Fit]:
             moved = shift_image(pair.estimate, moved_by)
             left = spectral_peak(_common_weight(pair, moved_by) * pair.truth * np.conj(moved))
             fits.append(_fit_at(pair, moved_by, left))
-    return sorted(fits, key=lambda fit: fit.misfit)
+    fits.sort(key=lambda fit: fit.misfit)
+    apart = [fit for fit in fits[1:] if not _near(fits[0], fit, shape) and fit.misfit < 2 * fits[0].misfit + _RIVAL]
+    return [fits[0], *apart[:1]]
+
+
+def _near(one: _Fit, other: _Fit, shape: tuple[int, ...]) -> bool:
+    """Half a pixel, and a quarter of a turn across the image: refining either leads to the same place."""
+    turn = np.abs(one.ramp - other.ramp) * np.asarray(shape)
+    return bool(np.all(np.abs(one.shift - other.shift) < 0.5) and np.all(turn < np.pi / 2))
 
 
 def _spectral_offset(pair: _Pair) -> np.ndarray:
@@ -289,19 +300,31 @@ def _refine(pair: _Pair, start: _Fit, shift: bool, ramp: bool, limit: float) -> 
         columns += [-slope * turn for slope in shifter.gradient(best.shift)] if shift else []
         columns += [1j * rows * model, 1j * cols * model] if ramp else []
         normal, gradient = normal_equations(columns, pair.truth - model, weight)
-        accepted = False
-        while damping < 1e4 and not accepted:
+        trial = best
+        while damping < 1e4 and trial is best:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)[2:]
-            by = step[:2] if shift else np.zeros(2)
-            trial = _fit_at(pair, best.shift + by, best.ramp + (step[-2:] if ramp else np.zeros(2)), shifter)
-            accepted = trial.misfit < best.misfit and bool(np.all(np.abs(trial.shift) <= limit + 1))
-            damping = damping / 10 if accepted else damping * 10
-        if not accepted:
-            break
+            trial = _farther(pair, best, step if shift else np.concatenate([np.zeros(2), step]), shifter, limit)
+            damping = damping * 10 if trial is best else damping / 10
         gain, best = best.misfit - trial.misfit, trial
-        if gain < _CONVERGED:
+        if gain < _CONVERGED + _SETTLED * best.misfit:
             break
     return best
+
+
+def _farther(pair: _Pair, best: _Fit, step: np.ndarray, shifter: Shifter, limit: float) -> _Fit:
+    """The best of ``best`` and of going once, twice, four times ... along the step while that keeps paying.
+
+    Noise in the estimate makes its gradients, and with them the curvature, look larger than they are; so that steps are
+    too short by a constant factor, which doubling finds.
+    """
+    ramp = step[2:] if step.size == 4 else np.zeros(2)
+    found, times = best, 1.0
+    while times <= _FARTHEST:
+        trial = _fit_at(pair, best.shift + times * step[:2], best.ramp + times * ramp, shifter)
+        if trial.misfit >= found.misfit or np.any(np.abs(trial.shift) > limit + 1):
+            break
+        found, times = trial, 2 * times
+    return found
 
 
 def _amplitude_scale(pair: _Pair, shift: np.ndarray) -> float:

@@ -41,6 +41,7 @@ _AGAINST = {
     False: " Two halves of the scan, reconstructed apart, are compared. Both went through one network, so this shows "
     "noise, and not an error that is made twice.",
 }
+_LONG_TABLE = 14
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { --ink: #1c2733; --faint: #5b6773; --line: #dfe4ea; --tint: #f4f6f9; --mark: #0072b2; }
@@ -68,8 +69,11 @@ figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radi
 figure div { flex: 1; display: flex; align-items: center; justify-content: center; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--faint); font-size: .9rem; margin-top: .7rem; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 section.table { background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .9rem 1rem; }
+section.long { grid-column: 1 / -1; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2.5rem;
+  align-items: start; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { text-align: left; padding: .22rem .5rem .22rem 0; border-bottom: 1px solid #eef1f4; vertical-align: top; }
 th { font-weight: 400; color: var(--faint); width: 45%; } td { overflow-wrap: anywhere; }
@@ -114,7 +118,7 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
         else:
             drawn["truth"] = figures.comparison_figure(comparison, pixel_size=result.pixel_size)
     if result.measured is not None and result.predicted is not None and len(result.measured):
-        drawn["patterns"] = figures.patterns_figure(result.measured, result.predicted)
+        drawn["patterns"] = figures.patterns_figure(result.measured, result.predicted, mask=result.mask)
     if any(len(values) for values in result.history.values()):
         drawn["history"] = figures.loss_figure(result.history)
     if result.frc:
@@ -217,10 +221,7 @@ def _numbers(result: Reconstruction) -> str:
     if not result.figures:
         return ""
     rows = [(key.replace("_", " "), _number(value)) for key, value in sorted(result.figures.items())]
-    half = math.ceil(len(rows) / 2)
-    columns = [part for part in (rows[:half], rows[half:]) if part]
-    tables = "".join(f'<section class="table">{_table(part)}</section>' for part in columns)
-    return f'<h2>All figures</h2>\n<div class="tables">{tables}</div>\n'
+    return f'<h2>All figures</h2>\n<section class="table">{_table(rows)}</section>\n'
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
@@ -229,17 +230,26 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         return ""
     groups: dict[str, Mapping[str, Any]] = {"run": {k: v for k, v in provenance.items() if not isinstance(v, Mapping)}}
     groups |= {key: value for key, value in provenance.items() if isinstance(value, Mapping)}
-    tables = "".join(
-        f'<section class="table"><h3>{html.escape(name)}</h3>{_table(_flat(values))}</section>'
-        for name, values in sorted(groups.items(), key=lambda group: group[0] == "config")
-        if values
+    tables = {name: list(_flat(values)) for name, values in groups.items() if values}
+    sections = "".join(
+        f'<section class="table{" long" if len(rows) > _LONG_TABLE else ""}">'
+        f"<h3>{html.escape(name)}</h3>{_table(rows)}</section>"
+        for name, rows in sorted(tables.items(), key=lambda table: len(table[1]) > _LONG_TABLE)
     )
-    return f'<h2>Provenance</h2>\n<div class="tables">{tables}</div>\n'
+    return f'<h2>Provenance</h2>\n<div class="tables">{sections}</div>\n'
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    body = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in rows)
-    return f"<table>{body}</table>"
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    """Rows of name and value; a long table is cut into three that stand side by side."""
+    length = math.ceil(len(rows) / 3) if len(rows) > _LONG_TABLE else len(rows)
+    parts = [rows[first : first + length] for first in range(0, len(rows), max(length, 1))]
+    tables = "".join(
+        "<table>"
+        + "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in part)
+        + "</table>"
+        for part in parts
+    )
+    return f'<div class="columns">{tables}</div>' if len(parts) > 1 else tables
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
@@ -248,7 +258,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")
         else:
-            yield f"{above}{key}", "not known" if value is None else str(value)
+            yield f"{above}{key}", "not given" if value is None else str(value)
 
 
 def _number(value: float) -> str:

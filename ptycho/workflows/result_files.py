@@ -10,6 +10,7 @@ Layout, the same names in both (``/`` makes groups in HDF5)::
     pixel_size           () float64          metres; absent when it is not known
     truth                (H, W) complex64    the true object on the same grid; absent when it is not known
     measured, predicted  (K, N, N) float32   sqrt(photons), a few patterns; absent when there are none
+    mask                 (N, N) bool         True where the detector is good; absent when all of it is
     history/NAME         (E,) float64        one value per epoch
     figures/NAME         () float64          R-factor and the like
     frc/NAME/{frequency, correlation, independent}  (R,) float64; frequency in cycles per pixel
@@ -45,6 +46,7 @@ _UNITS = {
     "probe": "sqrt(photon)",
     "measured": "sqrt(photon)",
     "predicted": "sqrt(photon)",
+    "mask": "dimensionless",
     "pixel_size": "metre",
 }
 _AXES = {
@@ -56,6 +58,7 @@ _AXES = {
     "probe": "mode, row, column",
     "measured": "pattern, row, column",
     "predicted": "pattern, row, column",
+    "mask": "row, column",
 }
 
 

@@ -65,6 +65,7 @@ class Reconstruction:
     frc : Fourier ring correlation curves by name: ``complex``, ``amplitude``, ``phase``.
     measured, predicted : (K, N, N) float32, amplitudes of a few patterns, sqrt(photons).
     truth : (H, W) complex64 on the grid of ``object``, or None.
+    mask : (N, N) bool, True where the detector is good, or None.
 
     Raises
     ------
@@ -85,6 +86,7 @@ class Reconstruction:
     measured: np.ndarray | None = None
     predicted: np.ndarray | None = None
     truth: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Bring every field to its type and check the shapes."""
@@ -99,12 +101,21 @@ class Reconstruction:
             values = getattr(self, name)
             setattr(self, name, None if values is None else _array(name, values, np.float32, 3))
         self.truth = None if self.truth is None else _array("truth", self.truth, np.complex64, 2)
+        self.mask = None if self.mask is None else _array("mask", self.mask, np.bool_, 2)
         self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
         self.figures = {name: float(value) for name, value in self.figures.items()}
         self.frc = {name: dataclasses.replace(curve, pixel_size=self.pixel_size) for name, curve in self.frc.items()}
         for name, image in (("weight", self.weight), ("truth", self.truth)):
             if image is not None and image.shape != self.object.shape:
                 raise DataError(f"{name}: got shape {image.shape}; expected the object's, {self.object.shape}.")
+        side = self.probe.shape[1:]
+        for name, stack in (("mask", self.mask), ("measured", self.measured), ("predicted", self.predicted)):
+            if stack is not None and stack.shape[-2:] != side:
+                raise DataError(f"{name}: got shape {stack.shape}; expected patterns of the probe's size, {side}.")
+        if self.measured is not None and self.predicted is not None and len(self.measured) != len(self.predicted):
+            raise DataError(
+                f"predicted: got {len(self.predicted)} patterns; expected {len(self.measured)}, as measured."
+            )
         if self.positions.shape[1] != 2:
             raise DataError(f"positions: got shape {self.positions.shape}; expected (M, 2), (row, col) in pixels.")
 
@@ -174,6 +185,7 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
         measured=arrays.get("measured"),
         predicted=arrays.get("predicted"),
         truth=arrays.get("truth"),
+        mask=arrays.get("mask"),
     )
 
 
@@ -283,7 +295,7 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
         "positions": result.positions,
         "probe": result.probe,
     }
-    for name in ("truth", "measured", "predicted"):
+    for name in ("truth", "measured", "predicted", "mask"):
         if getattr(result, name) is not None:
             arrays[name] = getattr(result, name)
     if result.pixel_size is not None:

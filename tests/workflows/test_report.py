@@ -106,7 +106,7 @@ def test_what_matters_comes_first(page):
 
 def test_provenance_is_told_completely(page):
     text = " ".join(Outline(page).text.split())
-    for part in ("ab" * 32, "model.N 16", "seed 5", "wavelength not known", "2025-01-01T00:00:00+00:00"):
+    for part in ("ab" * 32, "model.N 16", "seed 5", "wavelength not given", "2025-01-01T00:00:00+00:00"):
         assert part in text, part
 
 

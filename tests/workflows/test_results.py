@@ -48,6 +48,7 @@ def reconstruction(**changes):
         "measured": rng.uniform(0, 3, (2, 16, 16)),
         "predicted": rng.uniform(0, 3, (2, 16, 16)),
         "truth": image,
+        "mask": rng.uniform(size=(16, 16)) > 0.1,
     }
     return Reconstruction(**{**values, **changes})
 
@@ -77,7 +78,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_same(loaded, result):
-    for name in ("object", "weight", "positions", "probe", "measured", "predicted", "truth"):
+    for name in ("object", "weight", "positions", "probe", "measured", "predicted", "truth", "mask"):
         expected = getattr(result, name)
         if expected is None:
             assert getattr(loaded, name) is None
@@ -106,7 +107,15 @@ def test_round_trip_is_exact(saved, source):
 
 def test_round_trip_of_the_bare_minimum(tmp_path, plain_pictures):
     result = reconstruction(
-        pixel_size=None, history={}, provenance={}, figures={}, frc={}, measured=None, predicted=None, truth=None
+        pixel_size=None,
+        history={},
+        provenance={},
+        figures={},
+        frc={},
+        measured=None,
+        predicted=None,
+        truth=None,
+        mask=None,
     )
     save_reconstruction(result, tmp_path / "out")
     for source in ("reconstruction.h5", "reconstruction.npz"):
@@ -144,7 +153,7 @@ def test_hdf5_states_units_and_layout(saved):
 def test_npz_is_plain_arrays_and_the_same_bytes_each_time(saved, tmp_path, plain_pictures):
     result, folder = saved
     with np.load(folder / "reconstruction.npz", allow_pickle=False) as archive:
-        assert all(archive[name].dtype.kind in "fciU" for name in archive.files)
+        assert all(archive[name].dtype.kind in "fcibU" for name in archive.files)
     save_reconstruction(result, tmp_path / "again")
     first, second = ((f / "reconstruction.npz").read_bytes() for f in (folder, tmp_path / "again"))
     assert first == second
@@ -313,6 +322,9 @@ def test_damaged_and_future_files_are_refused(tmp_path, plain_pictures):
         ("probe", np.ones((16, 16)), "probe: got"),
         ("truth", np.ones((2, 2)), "truth: got shape"),
         ("measured", np.asarray([[["a"]]]), "measured: got"),
+        ("measured", np.ones((2, 8, 8)), "measured: got shape"),
+        ("predicted", np.ones((3, 16, 16)), "predicted: got 3 patterns"),
+        ("mask", np.ones((8, 8), bool), "mask: got shape"),
     ],
 )
 def test_arrays_of_the_wrong_shape_are_refused(name, value, match):
