@@ -255,15 +255,14 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
 
 
 def _evaluate(call: Call) -> None:
-    from ptycho.workflows.evaluate import EvaluateOptions, evaluate_result, save_evaluation
+    from ptycho.workflows.evaluate import EVALUATION_FILES, EvaluateOptions, evaluate_result, save_evaluation
     from ptycho.workflows.output import output_folder
 
     started, options = time.perf_counter(), call[EvaluateOptions]
     comparison = evaluate_result(_needed(call, "result"), _needed(call, "truth"), options)
     _print_figures(comparison.metrics)
     if options.output_dir is not None:
-        results = ["evaluation.json", "evaluation.png"]
-        with output_folder(options.output_dir, results, call[CommonOptions].force) as out:
+        with output_folder(options.output_dir, EVALUATION_FILES, call[CommonOptions].force) as out:
             save_evaluation(comparison, out)
         _finish(started, out)
     else:

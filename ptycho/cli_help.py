@@ -92,7 +92,7 @@ COMMANDS = {
             ("truth", "scan file that holds its object, or another reconstruction"),
         ),
         "Register the two (sub-pixel shift, global phase, phase ramp, amplitude scale) and print SSIM, PSNR, MAE\n"
-        "and Fourier ring correlation. Writes evaluation.json and evaluation.png to DIR, if one is given.",
+        "and Fourier ring correlation. Writes evaluation.json, evaluation.png and frc.png to DIR, if one is given.",
         "  ptycho evaluate result sim/scan.npz\n  ptycho evaluate first second --out comparison",
     ),
     "demo": CommandText(

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from ptycho.config import InferenceConfig, TrainingConfig, dataclass_to_legacy_dict
 from ptycho.data import Container, Scan, load_scan, make_container
-from ptycho.data.atomic import written_whole
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
-from ptycho.workflows.output import write_json
+from ptycho.workflows.output import write_bytes, write_json
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.run import open_bundle, train_scan
 
@@ -357,13 +356,11 @@ def _cut(image: NDArray[Any], origin: tuple[float, float], half: int, fill: floa
 
 
 def _draw(image: Image, colours: str, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from ptycho.evaluation.drawing import new_figure, png_bytes, style
 
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 8)
     axes = figure.subplots()
     figure.colorbar(axes.imshow(image, cmap=colours), ax=axes, shrink=0.8)
     axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
-    with written_whole(path) as stream:
-        figure.savefig(stream, format="png", dpi=120)
+    style(axes)
+    write_bytes(png_bytes(figure), path)

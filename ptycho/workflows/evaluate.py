@@ -12,6 +12,7 @@ from ptycho.data import load_scan
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare
 
+EVALUATION_FILES = ("evaluation.json", "evaluation.png", "frc.png")
 RECONSTRUCTION_FILES = ("reconstruction.h5", "reconstruction.npz")
 
 
@@ -19,7 +20,9 @@ RECONSTRUCTION_FILES = ("reconstruction.h5", "reconstruction.npz")
 class EvaluateOptions:
     """How two objects are compared and where the comparison goes."""
 
-    output_dir: Path | None = setting(None, "folder for evaluation.json and evaluation.png; none writes nothing")
+    output_dir: Path | None = setting(
+        None, "folder for evaluation.json, evaluation.png and frc.png; none writes nothing"
+    )
     trim: int = setting(0, "pixels left out along the edge of the covered area", unit="pixels", at_least=0)
     max_shift: float | None = setting(
         None, "largest displacement that registration looks for; none looks everywhere", unit="pixels", above=0
@@ -68,58 +71,20 @@ def evaluate_result(
 
 
 def save_evaluation(comparison: Comparison, folder: str | Path) -> None:
-    """Write ``evaluation.json`` (the figures) and ``evaluation.png`` (both objects, their difference, the FRC).
+    """Write the files of :data:`EVALUATION_FILES`: the figures, both objects with their difference, the FRC curves.
 
     Raises
     ------
     OutputError
         A file cannot be written.
     """
-    from ptycho.workflows.output import write_json
+    from ptycho.evaluation.figures import comparison_figure, frc_figure, png_bytes
+    from ptycho.workflows.output import write_bytes, write_json
 
-    write_json(dict(comparison.metrics), Path(folder) / "evaluation.json")
-    draw_comparison(comparison, Path(folder) / "evaluation.png")
-
-
-def draw_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Draw estimate, reference and the FRC curves into one PNG file.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
-    """
-    import matplotlib
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from ptycho.data.atomic import written_whole
-
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(11, 7), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(2, 3)
-        estimate, reference = comparison.estimate, comparison.reference
-        rows = {
-            "amplitude": ("gray", np.abs(estimate), np.abs(reference)),
-            "phase": ("twilight", np.angle(estimate), np.angle(reference)),
-        }
-        for row, (name, (colours, *pair)) in zip(axes, rows.items(), strict=True):
-            low, high = np.percentile(pair[1][comparison.mask], [0.5, 99.5])
-            for axis, image, title in zip(row, pair, ("reconstruction", "reference"), strict=False):
-                visible = np.where(comparison.mask, image, np.nan)
-                drawn = axis.imshow(visible, cmap=colours, vmin=low, vmax=high)
-                axis.set(title=f"{name}, {title}", xlabel="column (pixels)", ylabel="row (pixels)")
-                figure.colorbar(drawn, ax=axis, shrink=0.8)
-            curve = comparison.frc[name]
-            row[2].plot(curve.frequency, curve.correlation, label="FRC")
-            row[2].plot(curve.frequency, curve.half_bit, "--", label="1/2-bit threshold")
-            row[2].axhline(0.5, color="0.6", linewidth=0.8)
-            row[2].set(title=name, xlabel="cycles per pixel", ylim=(-0.1, 1.05))
-            row[2].legend()
-        with written_whole(path) as stream:
-            figure.savefig(stream, format="png", dpi=120)
+    drawn = [comparison_figure(comparison), frc_figure(comparison.frc)]
+    write_json(dict(comparison.metrics), Path(folder) / EVALUATION_FILES[0])
+    for name, figure in zip(EVALUATION_FILES[1:], drawn, strict=True):
+        write_bytes(png_bytes(figure), Path(folder) / name)
 
 
 def figure_lines(figures: Mapping[str, float]) -> list[str]:

@@ -98,26 +98,20 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> Non
     OutputError
         The file cannot be written.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from ptycho.evaluation.drawing import new_figure, png_bytes
+    from ptycho.workflows.output import write_bytes
 
-    from ptycho.data.atomic import written_whole
-
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(12, 7.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(2, 3).ravel()
-        _draw_pattern(axes[0], inspection.mean_counts, "mean pattern (counts)")
-        brightest = int(inspection.numbers["brightest_pattern"])
-        _draw_pattern(axes[1], scan.counts([brightest])[0], f"pattern {brightest}, the brightest (counts)")
-        _draw_positions(axes[2], scan.positions)
-        _draw_probe(axes[3], axes[4], scan.probe)
-        axes[5].axis("off")
-        axes[5].text(0, 1, _wrapped(inspection.lines()), va="top", family="monospace", fontsize=6.5)
-        figure.suptitle(scan.name)
-        with written_whole(path) as stream:
-            figure.savefig(stream, format="png", dpi=120)
+    figure = new_figure(13.5, 8.4)
+    axes = figure.subplots(2, 3).ravel()
+    _draw_pattern(axes[0], inspection.mean_counts, "mean pattern (counts)")
+    brightest = int(inspection.numbers["brightest_pattern"])
+    _draw_pattern(axes[1], scan.counts([brightest])[0], f"pattern {brightest}, the brightest (counts)")
+    _draw_positions(axes[2], scan.positions)
+    _draw_probe(axes[3], axes[4], scan.probe)
+    axes[5].axis("off")
+    axes[5].text(-0.1, 1, _wrapped(inspection.lines()), va="top", family="monospace", fontsize=7)
+    figure.suptitle(scan.name)
+    write_bytes(png_bytes(figure, 110), path)
 
 
 def _count_statistics(scan: Scan) -> dict[str, Any]:
@@ -306,14 +300,15 @@ def _draw_pattern(axes: Axes, counts: NDArray[np.floating], title: str) -> None:
     norm = LogNorm(vmin=dim, vmax=max(bright, dim * 10))
     image = axes.imshow(np.maximum(counts, dim), norm=norm, cmap="magma")
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
-    axes.set(title=title, xlabel="column (pixels)", ylabel="row (pixels)")
+    _label(axes, title)
 
 
 def _draw_positions(axes: Axes, positions: NDArray[np.float64]) -> None:
     axes.plot(positions[:, 1], positions[:, 0], "-", color="0.85", linewidth=0.3)
     axes.scatter(positions[:, 1], positions[:, 0], s=4, c=np.arange(len(positions)), cmap="viridis")
-    axes.set(title="positions, first to last", xlabel="column (pixels)", ylabel="row (pixels)", aspect="equal")
+    axes.set(aspect="equal")
     axes.invert_yaxis()
+    _label(axes, "positions, first to last")
 
 
 def _draw_probe(left: Axes, right: Axes, probe: NDArray[np.complexfloating] | None) -> None:
@@ -325,11 +320,18 @@ def _draw_probe(left: Axes, right: Axes, probe: NDArray[np.complexfloating] | No
     amplitude, phase = np.abs(probe[0]), np.angle(probe[0])
     image = left.imshow(amplitude, cmap="magma")
     left.figure.colorbar(image, ax=left, shrink=0.8)
-    left.set(title="probe amplitude, first mode", xlabel="column (pixels)", ylabel="row (pixels)")
+    _label(left, "probe amplitude, first mode")
     visible = np.clip(amplitude / max(float(amplitude.max()), 1e-30) * 3, 0, 1)
     image = right.imshow(phase, cmap="twilight", vmin=-np.pi, vmax=np.pi, alpha=visible)
     right.figure.colorbar(image, ax=right, shrink=0.8)
-    right.set(title="probe phase (radians)", xlabel="column (pixels)", ylabel="row (pixels)")
+    _label(right, "probe phase (rad)")
+
+
+def _label(axes: Axes, title: str) -> None:
+    from ptycho.evaluation.drawing import style
+
+    axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
+    style(axes, title)
 
 
 def _wrapped(lines: list[str], width: int = 54) -> str:

@@ -65,6 +65,16 @@ def write_json(values: dict[str, Any], path: str | Path) -> None:
     OutputError
         The file cannot be written.
     """
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    write_bytes((json.dumps(values, indent=2, sort_keys=True) + "\n").encode(), path)
+
+
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Write a file whole or not at all, replacing an earlier one.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
     with written_whole(path) as stream:
-        stream.write(text.encode())
+        stream.write(content)

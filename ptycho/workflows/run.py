@@ -173,6 +173,7 @@ def reconstruct_scan(
             predict_amplitudes(stitched, stitched.probe, scan.positions[samples]), scan, bundle
         ),
         truth=truth,
+        mask=scan.mask,
     )
 
 

@@ -9,6 +9,7 @@ import yaml
 from ptycho.config import ModelConfig, TrainingConfig, load_config
 from ptycho.data import load_scan, save_npz
 from ptycho.model.bundle import load_bundle
+from ptycho.workflows.evaluate import EVALUATION_FILES
 from ptycho.workflows.results import RESULT_FILES, load_reconstruction
 from tests.cli.test_bad_input import limit_files
 
@@ -78,7 +79,7 @@ def test_train_then_reconstruct_elsewhere(done, scan_path, measured_path):
     figures = json.loads((done.folder / "compared" / "evaluation.json").read_text())
     assert figures["ssim_amplitude"] > 0.999
     assert "SSIM 1 amplitude, 1 phase" in compared.out
-    assert (done.folder / "compared" / "evaluation.png").exists()
+    assert sorted(path.name for path in (done.folder / "compared").iterdir()) == list(EVALUATION_FILES)
 
 
 def test_evaluate_against_the_truth(done, scan_path):
