@@ -1,14 +1,17 @@
 """The command explains itself, quickly."""
 
+import re
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
 from ptycho import __version__
 from ptycho.cli_help import COMMANDS
-from tests.cli.conftest import COMMAND
+from ptycho.config import TrainingConfig, config_from_dict
+from tests.cli.conftest import COMMAND, ROOT
 
 
 def test_help_is_immediate(ptycho):
@@ -63,3 +66,17 @@ def test_module_is_the_command(ptycho):
     done = subprocess.run([sys.executable, "-m", "ptycho", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == ptycho("--version").out
     assert COMMAND
+
+
+def test_the_readme_uses_commands_and_flags_that_exist(ptycho):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line.split("#")[0].split() for line in text.splitlines() if line.lstrip(" #").startswith("ptycho ")]
+    used = [words[1:] for words in lines if len(words) > 1 and words[1] in COMMANDS]
+    assert {"inspect", "run", "train", "reconstruct", "simulate", "evaluate"} <= {words[0] for words in used}
+    helps = {name: ptycho(name, "--help").out for name in COMMANDS}
+    for name, *words in used:
+        assert [word for word in words if word.startswith("--") and word not in helps[name]] == []
+    settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    assert config_from_dict(TrainingConfig, settings).model.gridsize == 2
+    for flag in re.findall(r"`(--[a-z_]+)", text):
+        assert flag in helps["run"] or flag in ("--config", "--help")
