@@ -146,6 +146,8 @@ class InferenceConfig:
     )
     debug: bool = setting(False, "log more of what happens")
     batch_size: int = setting(64, "groups per step", at_least=1)
-    backend: str = setting("pytorch", "framework that computes: pytorch or numpy")
+    backend: str = setting(
+        "pytorch", "framework that computes: pytorch or numpy; 'ptycho reconstruct' takes the bundle's unless told"
+    )
     seed: int = setting(0, "seed of every random choice", at_least=0)
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")

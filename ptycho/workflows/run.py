@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -125,8 +126,7 @@ def reconstruct_scan(
     ConfigError, DataError, BackendError
         The scan does not fit the model, or the backend is not there.
     """
-    config = config or InferenceConfig(batch_size=64)
-    config.model = bundle.config.model
+    config = dataclasses.replace(config or InferenceConfig(), model=bundle.config.model)
     validate(config)
     scan = subsample(scan, config.n_subsample, config.seed if config.subsample_seed is None else config.subsample_seed)
 

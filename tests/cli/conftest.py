@@ -46,13 +46,12 @@ def ptycho(tmp_path):
             [*COMMAND, *map(str, words)],
             cwd=folder,
             env=settings,
-            capture_output=True,
             text=True,
             timeout=300,
             check=False,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome(done.returncode, done.stdout, done.stderr or "")
 
     run.folder = folder
     return run
