@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config, validate
 from ptycho.data import Scan
-from ptycho.errors import DataError
+from ptycho.errors import DataError, OutputError, PtychoError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
 from ptycho.model.training import Progress
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 Counter = Callable[[int, int], None]
 Counters = Callable[[str], Counter]
 
+_LOGS = ("checkpoints", "logs", "tensorboard")
 _SAMPLES = 4
 _SMALLEST_HALF = 16
 
@@ -59,11 +62,30 @@ def train_scan(
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
+    OutputError
+        A checkpoint or a log cannot be written; those of this training are taken away again.
     """
     validate(config)
     publish(config)
     on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
-    return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass)
+    with _logs_whole(log_dir):
+        return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass)
+
+
+@contextlib.contextmanager
+def _logs_whole(log_dir: str | Path | None) -> Iterator[None]:
+    """Take away what a training has begun to log if the disk takes no more."""
+    folder = Path(log_dir or ".")
+    begun = [] if log_dir is None else [folder / name for name in _LOGS if not (folder / name).exists()]
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PtychoError):
+            raise
+        for path in begun:
+            shutil.rmtree(path, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise OutputError(f"The training cannot be kept in {folder}: {reason}; nothing was left behind.") from error
 
 
 def open_bundle(path: str | Path) -> Bundle:

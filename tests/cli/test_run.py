@@ -148,3 +148,9 @@ def test_full_disk_after_the_work(refused, scan_path, done):
     assert "result" in sentence
     refused("train", scan_path, "--out", "model", *QUICK, "--checkpoint", "false", "--force", preexec_fn=limit_files)
     assert (done.folder / "model" / "wts.h5.zip").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
+def test_full_disk_during_training(refused, scan_path):
+    sentence = refused("run", scan_path, "--out", "result", *QUICK, preexec_fn=limit_files)
+    assert "The training cannot be kept in result: File too large" in sentence
