@@ -26,7 +26,6 @@ HEAVY = (
     "array_api_compat",
     "h5py",
     "hdf5plugin",
-    "jsonargparse",
     "matplotlib",
     "rich",
     "scipy",

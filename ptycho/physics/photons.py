@@ -13,6 +13,7 @@ import numpy as np
 from ptycho.backend import Array, array_namespace
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_positive, require_size
+from ptycho.physics.propagation import intensity
 
 __all__ = [
     "intensity_scale",
@@ -48,7 +49,7 @@ def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Ar
         The patterns are empty, dark or not finite, so that there is nothing to scale by.
     """
     xp = array_namespace(amplitude)
-    values = _real(xp, amplitude)
+    values = _floating(xp, amplitude)
     if mask is not None:
         values = xp.where(mask, values, xp.zeros_like(values))
     n = values.shape[-1]
@@ -97,10 +98,10 @@ def photons_per_pattern(patches: Array, probe: Array) -> Array:
     (...) real.
     """
     xp = array_namespace(patches, probe)
-    illumination = _intensity(xp, probe)
+    illumination = intensity(_floating(xp, probe))
     if illumination.ndim == 3:
         illumination = xp.sum(illumination, axis=0)
-    return xp.sum(_intensity(xp, patches) * illumination, axis=(-2, -1))
+    return xp.sum(intensity(_floating(xp, patches)) * illumination, axis=(-2, -1))
 
 
 def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
@@ -169,16 +170,8 @@ def poisson_sample(intensity: np.ndarray, rng: int | np.random.Generator | None 
     return np.random.default_rng(rng).poisson(expected)
 
 
-def _real(xp: Array, values: Array) -> Array:
-    """``values`` as floating point: integers and half precision become float32."""
-    if values.dtype in (xp.float32, xp.float64):
+def _floating(xp: Array, values: Array) -> Array:
+    """``values`` as floating point: integers and half precision become float32, complex values stay."""
+    if values.dtype in (xp.float32, xp.float64) or xp.isdtype(values.dtype, "complex floating"):
         return values
     return xp.astype(values, xp.float32)
-
-
-def _intensity(xp: Array, wave: Array) -> Array:
-    if not xp.isdtype(wave.dtype, "complex floating"):
-        values = _real(xp, wave)
-        return values * values
-    real, imag = xp.real(wave), xp.imag(wave)
-    return real * real + imag * imag

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -23,7 +22,7 @@ from ptycho.physics.checks import require_positive, require_size
 from ptycho.physics.fourier import fftshift2, ifft2, ifftshift2
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
-from ptycho.physics.propagation import near_field
+from ptycho.physics.propagation import intensity, near_field
 
 __all__ = [
     "apply_aberrations",
@@ -275,7 +274,7 @@ def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     """
     require_positive("mean_total_counts", mean_total_counts, "photons")
     xp = array_namespace(probe)
-    power = xp.sum(_power(xp, probe))
+    power = xp.sum(intensity(probe))
     _require_light(power, "power")
     return probe * xp.astype(xp.sqrt(mean_total_counts / power), probe.dtype)
 
@@ -319,7 +318,7 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     """
     require_positive("probe_scale", probe_scale, "no unit")
     xp = array_namespace(probe)
-    power = _power(xp, probe)
+    power = intensity(probe)
     if power.ndim == 3:
         power = xp.sum(power, axis=0)
     inside = xp.asarray(disc_mask(power.shape[-1]), device=device(probe))
@@ -353,11 +352,6 @@ def _radius(n: int) -> np.ndarray:
 def _covered(r: np.ndarray, radius: float, pixel: float) -> np.ndarray:
     """Part of each pixel that a disc covers: a soft edge one pixel wide."""
     return np.clip((radius - r) / pixel + 0.5, 0.0, 1.0) if radius > 0 else np.zeros(r.shape)
-
-
-def _power(xp: Any, wave: Array) -> Array:
-    real, imag = xp.real(wave), xp.imag(wave)
-    return real * real + imag * imag
 
 
 def _require_light(value: Array, what: str) -> None:

@@ -85,8 +85,15 @@ def near_field(wave: Array, distance: float, wavelength: float, pixel_size: floa
 
 
 def intensity(wave: Array) -> Array:
-    """``|wave|^2`` as re*re + im*im: exact gradient at zero, and faster than the complex absolute value."""
+    """``|wave|^2`` as re*re + im*im: exact gradient at zero, and faster than the complex absolute value.
+
+    Parameters
+    ----------
+    wave : any shape, complex or real floating.
+    """
     xp = array_namespace(wave)
+    if not xp.isdtype(wave.dtype, "complex floating"):
+        return wave * wave
     real, imag = xp.real(wave), xp.imag(wave)
     return real * real + imag * imag
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ptycho.backend import Array, array_namespace
+from ptycho.physics.propagation import intensity
 
 __all__ = ["complex_mae", "total_variation"]
 
@@ -25,7 +26,7 @@ def total_variation(object: Array) -> Array:
     xp = array_namespace(object)
     down = object[..., 1:, :] - object[..., :-1, :]
     right = object[..., :, 1:] - object[..., :, :-1]
-    return xp.sum(_squared(xp, down)) + xp.sum(_squared(xp, right))
+    return xp.sum(intensity(down)) + xp.sum(intensity(right))
 
 
 def complex_mae(a: Array, b: Array) -> Array:
@@ -54,15 +55,8 @@ def complex_mae(a: Array, b: Array) -> Array:
     return xp.mean(amplitude) + xp.mean(xp.abs(difference))
 
 
-def _squared(xp: Any, values: Array) -> Array:
-    if not xp.isdtype(values.dtype, "complex floating"):
-        return values * values
-    real, imag = xp.real(values), xp.imag(values)
-    return real * real + imag * imag
-
-
 def _modulus(xp: Any, values: Array) -> Array:
     """``|values|`` with gradient 0 at 0."""
-    squared = _squared(xp, values)
+    squared = intensity(values)
     lit = squared > 0
     return xp.where(lit, xp.sqrt(xp.where(lit, squared, xp.ones_like(squared))), xp.zeros_like(squared))
