@@ -39,8 +39,31 @@ _ALIASES = {"torch": "pytorch", "tf": "tensorflow"}
 _EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 _OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
-array_namespace = array_api_compat.array_namespace
-device = array_api_compat.device
+
+
+def array_namespace(*arrays: Any) -> Any:
+    """The namespace of the array API standard that ``arrays`` (and Python numbers beside them) belong to.
+
+    Raises
+    ------
+    TypeError
+        The arrays are of different frameworks, or none of them is an array.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not any(tensorflow.is_tensor(a) for a in arrays):
+        return array_api_compat.array_namespace(*arrays)
+    others = [a for a in arrays if not tensorflow.is_tensor(a) and array_api_compat.is_array_api_obj(a)]
+    if others:
+        raise TypeError(f"Multiple namespaces for array inputs: tensorflow and {type(others[0]).__module__}")
+    return _backend_named("tensorflow").xp
+
+
+def device(a: Array) -> Any:
+    """Where ``a`` lies, in the words of its framework; what creation functions take as ``device=``."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and tensorflow.is_tensor(a):
+        return getattr(a, "device", None) or None  # a tensor inside a compiled function has none yet
+    return array_api_compat.device(a)
 
 
 @runtime_checkable
