@@ -20,7 +20,7 @@ import numpy as np
 from ptycho.backend import Array, Backend, NumpyBackend, device
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
-from ptycho.model.network import apply_cnn, cnn_shapes, init_cnn
+from ptycho.model.generators import Generator, channels, find_generator
 from ptycho.physics.estimate import modulus_update
 from ptycho.physics.likelihood import mae, poisson_nll
 from ptycho.physics.probe import disc_mask, normalise_probe
@@ -37,7 +37,12 @@ _WINDOW_FLOOR = 1e-3
 
 
 def initial_parameters(
-    config: ModelConfig, probe: np.ndarray, nphotons: float, seed: int, brightness: float = 1.0
+    config: ModelConfig,
+    probe: np.ndarray,
+    nphotons: float,
+    seed: int,
+    brightness: float = 1.0,
+    generator: Generator | None = None,
 ) -> dict[str, np.ndarray]:
     """Every parameter of the model on the host, float32.
 
@@ -48,27 +53,18 @@ def initial_parameters(
     nphotons : mean photons per pattern.
     seed : of the network's weights.
     brightness : power of the beam over the mean power of a pattern, >= 1; the brightest patterns tell.
+    generator : the network; default the one that ``config.architecture`` names.
 
     Returns
     -------
-    ``encoder/...``, ``amplitude/...``, ``phase/...`` of the network, ``probe/real`` and ``probe/imag`` (P, N, N)
-    normalised as CONVENTIONS say, and ``log_scale`` ().
+    What the network learns (for the cnn ``encoder/...``, ``amplitude/...``, ``phase/...``), ``probe/real`` and
+    ``probe/imag`` (P, N, N) normalised as CONVENTIONS say, and ``log_scale`` ().
     """
-    channels = config.gridsize**2
-    corrects = config.estimate_passes is not None
-    shapes = cnn_shapes(
-        config.N,
-        config.n_filters_scale,
-        4 * channels if corrects else channels,
-        channels if config.object_big else 1,
-        config.pad_object,
-        config.probe_big,
-    )
-    params = init_cnn(shapes, np.random.default_rng(seed))
-    if corrects:  # the untrained network leaves the estimate as it is
-        for name in params:
-            if name.endswith(("/centre/kernel", "/border/kernel", "/full/kernel")):
-                params[name] = params[name] * np.float32(0.0)
+    network = generator or find_generator(config.architecture)
+    params = {name: np.asarray(values, np.float32) for name, values in network.init(config, seed).items()}
+    taken = sorted({"probe/real", "probe/imag", "log_scale"} & set(params))
+    if taken:
+        raise ConfigError(f"architecture: the network names a parameter {taken[0]!r}, which is the model's own.")
     normed = normalise_probe(_host.astype(probe, np.complex64), config.probe_scale)
     params["probe/real"] = _host.astype(_host.real(normed), np.float32)
     params["probe/imag"] = _host.astype(_host.imag(normed), np.float32)
@@ -89,6 +85,7 @@ class PtychoPINN:
     side : pixels of a group's own canvas, from :func:`ptycho.physics.reassembly.group_canvas_size`.
     mask : (N, N) bool on the host, True on good detector pixels; None where all are.
     merge_window : (N, N) weights on the host, with which the patches of a group are averaged.
+    generator : the network; None takes the one that ``config.architecture`` names.
 
     A batch is a dictionary: ``X`` (B, N, N, C) normalised amplitude; ``relative`` (B, C, 2) position minus the group's
     centre, (row, col) pixels; ``start`` (B, C, N, N) complex, object estimate at the patches, where the model has one;
@@ -101,6 +98,7 @@ class PtychoPINN:
     side: int
     mask: np.ndarray | None = None
     merge_window: np.ndarray | None = None
+    generator: Generator | None = None
 
     def probe(self, params: dict[str, Array]) -> Array:
         """(P, N, N) complex probe in sqrt(photons), masked where the configuration says so."""
@@ -113,14 +111,9 @@ class PtychoPINN:
 
     def patches(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
         """Object patches (B, C, N, N) complex that the network answers to a batch; one per group unless object_big."""
-        if self.config.architecture != "cnn":
-            raise ConfigError(f"architecture: got {self.config.architecture!r}; expected 'cnn'.")
         if self.config.estimate_passes is not None:
             return self._corrected(params, batch)
-        xp = self.backend.xp
-        x = batch["X"] * self.intensity_scale * xp.exp(-params["log_scale"])
-        amplitude, phase = apply_cnn(params, x, self.backend, self.config.amp_activation)
-        return xp.permute_dims(_polar(xp, amplitude, phase), (0, 3, 1, 2))
+        return self._answer(params, batch["X"] * self.intensity_scale * self.backend.xp.exp(-params["log_scale"]))
 
     def consistent(self, patches: Array, relative: Array) -> Array:
         """The C patches of each group after merging them into one object: they agree where they overlap."""
@@ -184,10 +177,21 @@ class PtychoPINN:
         update = modulus_update(start, probe, amplitude, mask)
         seen = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
         x = xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in seen], axis=-1)
-        heads = apply_cnn(params, x, self.backend, "correction", "correction", "correction")
-        gain, turn = (xp.astype(head, amplitude.dtype) for head in heads)  # 1 + gain needs more than 8 bits
         base = start + update if self.config.estimate_passes == 0 else start
-        return base * xp.permute_dims(_polar(xp, 1.0 + gain, turn), (0, 3, 1, 2))
+        return base * self._answer(params, x)
+
+    def _answer(self, params: dict[str, Array], x: Array) -> Array:
+        """What the network makes of (B, N, N, channels): (B, C, N, N) complex."""
+        network = self.generator or find_generator(self.config.architecture)
+        answer = network.apply(params, x, self.config, self.backend)
+        expected = (*x.shape[:3], channels(self.config)[1])
+        xp = self.backend.xp
+        if tuple(answer.shape) != tuple(expected) or not xp.isdtype(answer.dtype, "complex floating"):
+            raise ConfigError(
+                f"architecture: the network {self.config.architecture!r} answered {answer.dtype} of shape "
+                f"{tuple(answer.shape)}; expected complex of shape {tuple(expected)}."
+            )
+        return xp.permute_dims(answer, (0, 3, 1, 2))
 
     def _propagate(self, wave: Array) -> Array:
         sigma = self.config.gaussian_smoothing_sigma
@@ -208,10 +212,6 @@ def merge_window(probe: np.ndarray) -> np.ndarray:
 def _complex(xp: Array, real: Array, imag: Array) -> Array:
     kind = xp.complex128 if real.dtype == xp.float64 else xp.complex64
     return xp.astype(real, kind) + xp.astype(imag, kind) * 1j
-
-
-def _polar(xp: Array, amplitude: Array, phase: Array) -> Array:
-    return _complex(xp, amplitude * xp.cos(phase), amplitude * xp.sin(phase))
 
 
 def _smoothed(xp: Array, wave: Array, sigma: float) -> Array:

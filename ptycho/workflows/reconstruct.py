@@ -13,6 +13,7 @@ from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
 from ptycho.model.batches import make_batch
 from ptycho.model.bundle import Bundle
+from ptycho.model.generators import Generator
 from ptycho.model.pinn import PtychoPINN, merge_window
 from ptycho.physics.estimate import Estimate
 from ptycho.physics.propagation import intensity
@@ -50,6 +51,7 @@ def reconstruct(
     neighbor_count: int = 4,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    generator: Generator | None = None,
 ) -> Stitched:
     """Infer every pattern's patch and stitch the patches at their positions.
 
@@ -65,6 +67,7 @@ def reconstruct(
     n_groups : groups to use; default one seeded by every pattern.
     neighbor_count, seed : of the grouping, for gridsize above 1.
     progress : told of the groups done and their total.
+    generator : the network, where the bundle's was handed to the training as ``generator=``.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def reconstruct(
         estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes)
         container.estimate = estimate
     side = max(bundle.side, group_canvas_size(container.relative, scan.N, config.gridsize))
-    model = PtychoPINN(config, lender, bundle.intensity_scale, side, scan.mask, merge_window(bundle.probe))
+    model = PtychoPINN(config, lender, bundle.intensity_scale, side, scan.mask, merge_window(bundle.probe), generator)
     params = {name: lender.asarray(values, device=where) for name, values in bundle.params.items()}
     weights = np.sum(intensity(bundle.probe), axis=0) if isinstance(window, str) and window == "probe" else window
     canvas = Canvas.covering(container.positions.reshape(-1, 2), scan.N, weights, crop)

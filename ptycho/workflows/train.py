@@ -13,6 +13,7 @@ from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle
+from ptycho.model.generators import Generator, find_generator
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.model.training import Progress
 from ptycho.physics.estimate import Estimate, estimate_object
@@ -35,6 +36,7 @@ def train(
     progress: Sequence[Progress] = (),
     log_dir: str | Path | None = None,
     on_pass: Callable[[int, int], None] | None = None,
+    generator: Generator | None = None,
 ) -> Bundle:
     """Train a network on a scan, without labels unless ``model_type`` is supervised.
 
@@ -45,6 +47,7 @@ def train(
     progress : told of every finished epoch.
     log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
     on_pass : told of every pass of the physics estimate.
+    generator : a network of your own; default the one that ``config.model.architecture`` names.
 
     Returns
     -------
@@ -59,6 +62,7 @@ def train(
     validate(config)
     backend = backend_for_training(config.backend)
     _check(scan, config.model)
+    generator = generator or find_generator(config.model.architecture)
     trainer = get_trainer(config.backend)(config, progress, log_dir)
     scan = _subsampled(scan, config)
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
@@ -84,12 +88,12 @@ def train(
         patches=_true_patches(scan, config),
     )
     container.estimate = estimate
-    params = initial_parameters(config.model, probe, nphotons, config.seed, brightness)
+    params = initial_parameters(config.model, probe, nphotons, config.seed, brightness, generator)
     if estimate is not None:  # the object was made with this probe, so the scale between them is known
         power = float(np.sum(params["probe/real"] ** 2 + params["probe/imag"] ** 2))
         params["log_scale"] = np.asarray(0.5 * np.log(np.sum(np.abs(probe) ** 2) / power), dtype=np.float32)
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
-    model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe))
+    model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe), generator)
     training, validation = _split(container, config)
     result = trainer.fit(model, params, training, validation)
     return Bundle(result.params, config, scale, nphotons, side, result.history, result.native)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
 
-from ptycho.config import TrainingConfig
+from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.errors import ConfigError
+from ptycho.model.generators import channels
 from ptycho.model.pinn import PtychoPINN
 
-__all__ = ["PtychoModule"]
+__all__ = ["ModuleGenerator", "PtychoModule"]
 
 _TRAINED_IF = {
     "probe/real": "probe_trainable",
@@ -45,7 +48,7 @@ class PtychoModule(lightning.LightningModule):
         self.weights = torch.nn.ParameterDict()
         for name, values in params.items():
             trained = bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True
-            self.weights[name] = torch.nn.Parameter(_native(values), requires_grad=trained)
+            self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=trained)
 
     def named_arrays(self) -> dict[str, torch.Tensor]:
         """The parameters as the core names and shapes them: views, kernels HWIO."""
@@ -89,13 +92,53 @@ class PtychoModule(lightning.LightningModule):
         return total
 
 
+class ModuleGenerator:
+    """A ``torch.nn.Module`` as a network of the model; see :class:`ptycho.model.generators.Generator`.
+
+    Parameters
+    ----------
+    build : called with the model's configuration, the channels in and the channels out; gives a module that takes real
+        (B, N, N, channels in) and answers complex (B, N, N, channels out). Buffers (running statistics) are refused:
+        what a model knows lies in its parameters.
+    """
+
+    def __init__(self, build: Callable[[ModelConfig, int, int], torch.nn.Module]) -> None:
+        self._build = build
+        self._modules: dict[str, torch.nn.Module] = {}
+
+    def init(self, config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+        """The module's own starting parameters, drawn from the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = self._build(config, *channels(config))
+        buffers = [name for name, _ in module.named_buffers()]
+        if buffers:
+            raise ConfigError(
+                f"architecture: the module has a buffer {buffers[0]!r}; use layers without running statistics, for "
+                "example GroupNorm in the place of BatchNorm."
+            )
+        return {_PREFIX + k.replace(".", "/"): v.detach().cpu().numpy() for k, v in module.named_parameters()}
+
+    def apply(self, params: dict[str, torch.Tensor], x: torch.Tensor, config: ModelConfig, backend: Any) -> Any:
+        """The module's answer with these parameters."""
+        key = repr(config)
+        if key not in self._modules:
+            self._modules[key] = self._build(config, *channels(config))
+        module = self._modules[key]
+        named = {k: params[_PREFIX + k.replace(".", "/")] for k, _ in module.named_parameters()}
+        return torch.func.functional_call(module, named, (x,))
+
+
+_PREFIX = "network/"
+
+
 def _is_kernel(name: str) -> bool:
     return name.endswith("/kernel")
 
 
-def _native(values: np.ndarray) -> torch.Tensor:
+def _native(name: str, values: np.ndarray) -> torch.Tensor:
     """Kernels HWIO become OIHW in channels-last memory, which the CPU's convolutions want; the rest is copied."""
     tensor = torch.tensor(values)
-    if tensor.ndim == 4:
+    if _is_kernel(name):
         return tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     return tensor
