@@ -44,8 +44,9 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
         raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
     xp = array_namespace(I_pred)
     predicted, measured = _good_values(xp, I_pred, I_meas, mask)
-    bounded = xp.maximum(predicted, xp.full_like(predicted, floor))
-    logarithm = xp.log(bounded) + (predicted - bounded) / floor
+    # chosen, not added: the slopes of a sum, measured / floor and its opposite, would cancel in single precision
+    tangent = (predicted - floor) / floor + math.log(floor)
+    logarithm = xp.where(predicted > floor, xp.log(xp.maximum(predicted, xp.full_like(predicted, floor))), tangent)
     return _mean(xp, predicted - measured * logarithm, mask)
 
 

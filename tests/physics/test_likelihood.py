@@ -131,6 +131,14 @@ class TestGradients:
         assert gradient[0] > 0
         assert (gradient[1:] < 0).all()
 
+    def test_bright_pixels_in_single_precision(self):
+        """The slope 1 - I_meas / I_pred is small and must not come out of the difference of large numbers."""
+        torch = pytest.importorskip("torch")
+        counts = torch.tensor([1e3, 1e4, 1e5])
+        predicted = (counts * 1.001).requires_grad_()
+        poisson_nll(predicted, counts).backward()
+        np.testing.assert_allclose(predicted.grad.numpy() * 3, 1 - 1 / 1.001, rtol=1e-3)
+
     @pytest.mark.parametrize("loss", LOSSES)
     def test_bad_pixels_have_no_gradient(self, loss):
         torch = pytest.importorskip("torch")
