@@ -1,10 +1,10 @@
 """Scans: the typed measurement, its files, fewer detector pixels, groups, and the network's container."""
 
-from ptycho.data.container import Container, amplitude_factor, make_container
+from ptycho.data.container import Container, amplitude_factor, make_container, scan_from_groups
 from ptycho.data.detector import bin_detector, crop_detector
 from ptycho.data.grouping import group_positions
 from ptycho.data.readers import Reader, ScanFile, available_readers, load_scan
-from ptycho.data.scan import Scan
+from ptycho.data.scan import Scan, measurement_by_contract
 from ptycho.data.writers import save_npz
 
 __all__ = [
@@ -19,5 +19,7 @@ __all__ = [
     "group_positions",
     "load_scan",
     "make_container",
+    "measurement_by_contract",
     "save_npz",
+    "scan_from_groups",
 ]

@@ -102,8 +102,39 @@ class Container:
 
     @property
     def coords_nominal(self) -> NDArray[np.float64]:
+        """PtychoPINN's name for :attr:`local_offsets`, which it calls ``coords`` and ``coords_true`` too."""
+        return self.local_offsets
+
+    coords = coords_true = coords_nominal
+
+    @property
+    def coords_nn(self) -> NDArray[np.float64]:
         """(G, 1, 2, C) pixels in PtychoPINN's order [x, y]: the positions themselves."""
         return _as_xy(self.positions)
+
+    @property
+    def nn_indices(self) -> NDArray[np.int64]:
+        """PtychoPINN's name for :attr:`indices`."""
+        return self.indices
+
+    @property
+    def Y(self) -> NDArray[np.complexfloating] | None:
+        """PtychoPINN's name for :attr:`patches`."""
+        return self.patches
+
+    @property
+    def Y_I(self) -> NDArray[np.floating] | None:
+        """(G, N, N, C) amplitude of :attr:`patches`; None without."""
+        return None if self.patches is None else np.abs(self.patches)
+
+    @property
+    def Y_phi(self) -> NDArray[np.floating] | None:
+        """(G, N, N, C) phase of :attr:`patches`, radians; None without."""
+        return None if self.patches is None else np.angle(self.patches)
+
+    def to_scan(self) -> Scan:
+        """The scan that the groups were drawn from, as far as they show it: each of their patterns once."""
+        return scan_from_groups(self.X / np.float32(self.factor), self.positions, self.indices, self.probe, self.mask)
 
     def subset(self, groups: ArrayLike | slice) -> Container:
         """The container of some of the groups, in the order given; slices share memory."""
@@ -181,6 +212,40 @@ def make_container(
             raise DataError(f"patches: shape {tuple(patches.shape)} given, {(len(scan), scan.N, scan.N)} expected.")
         patches = np.ascontiguousarray(np.moveaxis(patches[indices], 1, -1))
     return Container(X, scan.positions[indices], indices, factor, scan.mask, scan.probe, patches)
+
+
+def scan_from_groups(
+    amplitude: NDArray[np.floating],
+    positions: NDArray[np.float64],
+    indices: NDArray[np.integer] | None = None,
+    probe: NDArray[np.complexfloating] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+) -> Scan:
+    """A scan from groups of its patterns: each pattern once, in the order of its number.
+
+    Parameters
+    ----------
+    amplitude
+        (G, N, N, C) square root of counts, up to a common factor.
+    positions
+        (G, C, 2) pixels, (row, col).
+    indices
+        (G, C) number of each pattern; None tells patterns apart by their positions, to a millionth of a pixel.
+    probe, mask
+        As of the scan.
+
+    Raises
+    ------
+    DataError
+        What results is no valid scan.
+    """
+    places = positions.reshape(-1, 2)
+    if indices is None:
+        _, first = np.unique(np.round(places, 6), axis=0, return_index=True)
+    else:
+        _, first = np.unique(np.reshape(indices, -1), return_index=True)
+    patterns = np.moveaxis(amplitude, -1, 1).reshape(-1, *amplitude.shape[1:3])
+    return Scan(patterns=patterns[first], measurement="amplitude", positions=places[first], probe=probe, mask=mask)
 
 
 def _as_xy(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -264,6 +264,11 @@ class Scan:
         return values
 
 
+def measurement_by_contract(dtype: DTypeLike) -> Measurement:
+    """What patterns of a type hold where nobody says: integers counts, reals amplitudes, by PtychoPINN's contract."""
+    return "counts" if np.dtype(dtype).kind in "ui" else "amplitude"
+
+
 def scan_fields() -> tuple[str, ...]:
     """The names of the fields of a `Scan`, in order."""
     return tuple(f.name for f in dataclasses.fields(Scan))

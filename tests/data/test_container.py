@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.data import Container, amplitude_factor, make_container
+from ptycho.data import Container, amplitude_factor, make_container, scan_from_groups
 from ptycho.errors import DataError
 from tests.support import simulated_scan
 
@@ -57,13 +57,17 @@ def test_offsets_have_ptychopinns_order_and_sign():
     np.testing.assert_array_equal(box.local_offsets[0, 0], [[3, 3, -3, -3], [1, -1, 1, -1]])
     assert box.global_offsets.shape == (1, 1, 2, 1)
     np.testing.assert_array_equal(box.global_offsets[0, 0, :, 0], [23, 11])
-    np.testing.assert_array_equal(box.coords_nominal[0, 0], [[20, 20, 26, 26], [10, 12, 10, 12]])
+    np.testing.assert_array_equal(box.coords_nn[0, 0], [[20, 20, 26, 26], [10, 12, 10, 12]])
+    for same in (box.coords_nominal, box.coords_true, box.coords):
+        np.testing.assert_array_equal(same, box.local_offsets)
+    np.testing.assert_array_equal(box.nn_indices, box.indices)
+    assert box.Y is box.Y_I is box.Y_phi is None
 
 
 def test_relative_positions_sum_to_nothing():
     box = make_container(simulated_scan(40, 8), 2)
     np.testing.assert_allclose(box.relative.sum(axis=1), 0, atol=1e-9)
-    np.testing.assert_allclose(box.global_offsets - box.local_offsets, box.coords_nominal)
+    np.testing.assert_allclose(box.global_offsets - box.local_offsets, box.coords_nn)
 
 
 def test_patches_follow_their_patterns():
@@ -73,6 +77,32 @@ def test_patches_follow_their_patterns():
     np.testing.assert_array_equal(box.patches[:, 0, 0, :], box.indices)
     with pytest.raises(DataError, match="patches"):
         make_container(scan, patches=patches[:3])
+
+
+def test_patches_have_ptychopinns_names():
+    patches = (2 * np.exp(0.5j) * np.ones((12, 8, 8))).astype(np.complex64)
+    box = make_container(simulated_scan(12, 8), 2, 5, patches=patches)
+    assert box.Y is box.patches
+    np.testing.assert_allclose(box.Y_I, 2, rtol=1e-6)
+    np.testing.assert_allclose(box.Y_phi, 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_groups_give_their_scan_back(gridsize):
+    scan = simulated_scan(30, 16)
+    back = make_container(scan, gridsize, seed=3).to_scan()
+    assert back.measurement == "amplitude"
+    np.testing.assert_allclose(back.amplitude(), scan.amplitude(), rtol=1e-5)
+    np.testing.assert_array_equal(back.positions, scan.positions)
+    np.testing.assert_array_equal(back.probe, scan.probe)
+
+
+def test_patterns_are_told_apart_by_their_places_where_they_have_no_numbers():
+    scan = simulated_scan(30, 16, seed=1)
+    box = make_container(scan, 2, seed=3)
+    noisy = box.positions + np.random.default_rng(0).uniform(-1e-8, 1e-8, box.positions.shape)
+    back = scan_from_groups(box.X, noisy)
+    assert len(back) == len(np.unique(scan.positions, axis=0))
 
 
 def test_subset_keeps_groups_together():

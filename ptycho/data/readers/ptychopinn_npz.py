@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.scan import measurement_by_contract
 from ptycho.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _scan_axis(archive: NpzArchive, cube: NDArray[Any], count: int) -> int:
 
 
 def _contract(archive: NpzArchive, patterns: NDArray[Any]) -> str:
-    return "counts" if patterns.dtype.kind in "ui" or "bad_pixels" in archive else "amplitude"
+    return "counts" if "bad_pixels" in archive else measurement_by_contract(patterns.dtype)
 
 
 def _optional(archive: NpzArchive, key: str) -> NDArray[Any] | None:
