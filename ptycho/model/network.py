@@ -188,4 +188,4 @@ def _outside(backend: Backend, like: Array) -> Array:
     size = like.shape[1]
     mask = np.ones((1, size, size, 1), dtype=np.float32)  # host constant
     mask[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 0.0
-    return backend.asarray(mask, dtype=str(like.dtype).rsplit(".", 1)[-1], device=device(like))
+    return backend.xp.astype(backend.asarray(mask, device=device(like)), like.dtype)

@@ -102,7 +102,7 @@ def _widened(xp: Array, values: Array) -> Array:
 
 
 def _plan(like: Array, positions: Array, size: int, shape: tuple[int, int]) -> tuple[Array, Array, Array, tuple]:
-    """Window corners on the padded image, (K, 1, 1) row and column fractions, and the leading axes."""
+    """Window corners on the padded image, (K, 1, 1) row and column fractions of the patches' dtype, leading axes."""
     if size < 1:
         raise DataError(f"size: got {size}; expected the side of a patch, at least 1 pixel.")
     if positions.ndim < 1 or positions.shape[-1] != 2:
@@ -116,7 +116,7 @@ def _plan(like: Array, positions: Array, size: int, shape: tuple[int, int]) -> t
     lead = tuple(positions.shape[:-1])
     corner = xp.reshape(positions, (-1, 2)) - float(size // 2)
     whole = xp.floor(corner)
-    fraction = xp.astype(corner - whole, real)
+    fraction = xp.astype(corner - whole, like.dtype)
     margin = size + 1
     limits = [xp.clip(xp.astype(whole[:, axis], xp.int32), -margin, shape[axis]) + margin for axis in (0, 1)]
     corners = xp.stack(limits, axis=-1)

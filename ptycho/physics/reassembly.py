@@ -136,7 +136,7 @@ def reassemble(
     if not xp.isdtype(positions.dtype, "real floating"):
         positions = xp.astype(positions, real)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
-    total = accumulate_patches(patches * weights, on_canvas, shape)
+    total = accumulate_patches(patches * xp.astype(weights, patches.dtype), on_canvas, shape)
     spread = xp.broadcast_to(weights, tuple(patches.shape))
     weight = accumulate_patches(spread, on_canvas, shape)
     return Reassembled(_average(xp, total, weight), weight, origin)
@@ -248,7 +248,7 @@ def merge_groups(patches: Array, relative: Array, side: int, window: Array | Non
     if window is None:
         window = xp.ones(tuple(patches.shape[-2:]), dtype=real, device=device(patches))
     shape = (groups * side, side)
-    total = accumulate_patches(patches * window, stacked, shape)
+    total = accumulate_patches(patches * xp.astype(window, patches.dtype), stacked, shape)
     weight = accumulate_patches(xp.broadcast_to(window, tuple(patches.shape)), stacked, shape)
     return xp.reshape(_average(xp, total, weight), (groups, side, side))
 
@@ -284,4 +284,4 @@ def _average(xp: Array, total: Array, weight: Array) -> Array:
     """``total / weight`` where there is weight, 1 elsewhere; finite gradients throughout."""
     covered = weight > _COVERED
     safe = xp.where(covered, weight, xp.ones_like(weight))
-    return xp.where(covered, total / safe, xp.ones_like(total))
+    return xp.where(covered, total / xp.astype(safe, total.dtype), xp.ones_like(total))
