@@ -159,13 +159,13 @@ def _activation(xp: Array, name: str) -> Callable[[Array], Array]:
         return 0.5 * (1.0 + xp.tanh(0.5 * x))
 
     def relu(x: Array) -> Array:
-        return xp.clip(x, 0.0, None)
+        return x * xp.astype(x > 0.0, x.dtype)  # frameworks disagree on the slope of clip at 0; NaN stays NaN
 
     activations: dict[str, Callable[[Array], Array]] = {
         "relu": relu,
         "sigmoid": sigmoid,
         "swish": lambda x: x * sigmoid(x),
-        "softplus": lambda x: relu(x) + xp.log1p(xp.exp(-xp.abs(x))),
+        "softplus": lambda x: 0.5 * (x + xp.abs(x)) + xp.log1p(xp.exp(-xp.abs(x))),
         "phase": lambda x: math.pi * xp.tanh(x),
         "correction": xp.tanh,
     }
