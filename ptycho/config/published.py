@@ -1,6 +1,8 @@
 """The one dictionary that outside callers of PtychoPINN's names read their settings from.
 
-It is written at two gates, when a run starts and when a bundle is loaded, and nothing in the library reads it.
+It is written at two gates, when a run starts and when a bundle is loaded, and nothing in the library reads it. What a
+run made is put there too when it ends (``intensity_scale``, ``trained_model``), for callers that save without saying
+what.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from ptycho.data.container import Container, amplitude_factor, make_container, scan_from_groups
 from ptycho.data.detector import bin_detector, crop_detector
 from ptycho.data.grouping import group_positions
+from ptycho.data.offsets import LocalOffsets
 from ptycho.data.readers import Reader, ScanFile, available_readers, load_scan
 from ptycho.data.scan import Scan, measurement_by_contract
 from ptycho.data.writers import save_npz
 
 __all__ = [
     "Container",
+    "LocalOffsets",
     "Reader",
     "Scan",
     "ScanFile",

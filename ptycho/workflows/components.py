@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.config import InferenceConfig, TrainingConfig, dataclass_to_legacy_dict
-from ptycho.data import Container, Scan, load_scan, make_container
+from ptycho.config import InferenceConfig, TrainingConfig, published
+from ptycho.data import Container, Scan, make_container
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
 from ptycho.workflows.output import write_bytes, write_json
+from ptycho.workflows.prediction import TrainedModel, legacy_settings, trained_models
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.run import open_bundle, train_scan
+from ptycho.workflows.scans import as_scan
 
 __all__ = [
     "as_scan",
@@ -66,7 +68,7 @@ def run_cdi_example(
     -------
     amplitude, phase, results
         As :func:`reassemble_cdi_image`, or None twice; results hold ``history``, ``train_container``,
-        ``test_container``, ``bundle``, and with stitching its results.
+        ``test_container``, ``bundle``, ``models``, ``intensity_scale``, and with stitching its results.
 
     Raises
     ------
@@ -103,8 +105,7 @@ def train_cdi_model(train_data: Any, test_data: Any, config: TrainingConfig) -> 
     Returns
     -------
     dict
-        ``history`` (losses per epoch; ``train_loss`` repeats ``loss``), ``train_container``, ``test_container`` (None
-        without test data), ``bundle`` (the trained model).
+        As :func:`training_results`; ``test_container`` is None without test data.
 
     Raises
     ------
@@ -114,14 +115,30 @@ def train_cdi_model(train_data: Any, test_data: Any, config: TrainingConfig) -> 
     scan = as_scan(train_data)
     test_container = None if test_data is None else _container(as_scan(test_data), config, None)
     bundle = train_scan(scan, config)
+    return training_results(bundle, _container(scan, config, config.n_groups), test_container)
+
+
+def training_results(bundle: Bundle, train_container: Any, test_container: Any) -> dict[str, Any]:
+    """What PtychoPINN's callers get of a training; its model and scale are put into their settings dictionary too.
+
+    Returns
+    -------
+    dict
+        ``history`` (losses per epoch; ``train_loss`` repeats ``loss``), ``train_container``, ``test_container``,
+        ``bundle`` (the trained model), ``models`` (``diffraction_to_obj`` and ``autoencoder``, which predict), and
+        ``intensity_scale`` (sqrt(photons) per normalised amplitude).
+    """
     history = {name: list(values) for name, values in bundle.history.items()}
     if "loss" in history:
         history.setdefault("train_loss", list(history["loss"]))
+    published.publish(bundle.config, intensity_scale=bundle.intensity_scale, trained_model=bundle)
     return {
         "history": history,
-        "train_container": _container(scan, config, config.n_groups),
+        "train_container": train_container,
         "test_container": test_container,
         "bundle": bundle,
+        "models": trained_models(bundle),
+        "intensity_scale": bundle.intensity_scale,
     }
 
 
@@ -143,7 +160,7 @@ def reassemble_cdi_image(
     test_data
         Anything that :func:`as_scan` takes.
     config
-        Seed, neighbours and device; where no model is given, the bundle is the one in its ``output_dir``
+        Seed, neighbours, backend and device; where no model is given, the bundle is the one in its ``output_dir``
         (``model_path`` of an inference).
     flip_x, flip_y
         Change the sign of the positions' columns, rows.
@@ -178,6 +195,7 @@ def reassemble_cdi_image(
     stitched = reconstruct(
         centred,
         model,
+        backend=config.backend,
         device=config.device,
         window="crop",
         crop=M,
@@ -204,7 +222,7 @@ def reassemble_cdi_image(
     )
 
 
-def load_inference_bundle(model_dir: str | Path) -> tuple[Bundle, dict[str, Any]]:
+def load_inference_bundle(model_dir: str | Path) -> tuple[TrainedModel, dict[str, Any]]:
     """Load a trained model from the folder of a training.
 
     Parameters
@@ -215,7 +233,7 @@ def load_inference_bundle(model_dir: str | Path) -> tuple[Bundle, dict[str, Any]
     Returns
     -------
     model, config
-        The bundle, and its settings under PtychoPINN's names with ``intensity_scale``.
+        The bundle, which predicts, and its settings under PtychoPINN's names with ``intensity_scale``.
 
     Raises
     ------
@@ -226,8 +244,7 @@ def load_inference_bundle(model_dir: str | Path) -> tuple[Bundle, dict[str, Any]
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a training, which holds {BUNDLE_NAME}.")
     bundle = open_bundle(folder)
-    known = {key: value for key, value in dataclass_to_legacy_dict(bundle.config).items() if value is not None}
-    return bundle, known | {"intensity_scale": bundle.intensity_scale}
+    return trained_models(bundle)["diffraction_to_obj"], legacy_settings(bundle)
 
 
 def save_outputs(
@@ -262,52 +279,6 @@ def save_outputs(
         write_json({"history": dict(results["history"])}, folder / "history.json")
     if results.get("bundle") is not None:
         save_bundle(results["bundle"], folder)
-
-
-def as_scan(data: Any) -> Scan:
-    """Return data in any of the forms that PtychoPINN's callers have as a scan.
-
-    Parameters
-    ----------
-    data
-        A :class:`~ptycho.data.Scan`, the path of a scan file, or an object or mapping with PtychoPINN's names:
-        ``diff3d`` (M, N, N), ``xcoords``, ``ycoords`` (M,) pixels, and if there are any ``probeGuess`` (N, N) or
-        (P, N, N), ``objectGuess`` (H, W), ``scan_index`` (M,). By PtychoPINN's contract real ``diff3d`` are
-        amplitudes; integers are counts.
-
-    Raises
-    ------
-    DataError
-        A name is missing, the data are of another kind, or the scan is not valid.
-    """
-    if isinstance(data, Scan):
-        return data
-    if isinstance(data, str | Path):
-        return load_scan(data)
-
-    def named(name: str) -> Any:
-        return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
-
-    missing = [name for name in ("diff3d", "xcoords", "ycoords") if named(name) is None]
-    if missing:
-        raise DataError(
-            f"{type(data).__name__} has no {missing[0]}: expected a Scan, the path of a scan file, or an object with "
-            "diff3d, xcoords and ycoords."
-        )
-    patterns = np.asarray(named("diff3d"))
-    measurement = "counts" if patterns.dtype.kind in "ui" else "amplitude"
-    logger.info("diff3d is %s and taken for %s.", patterns.dtype, measurement)
-    columns, rows = (np.ravel(named(name)) for name in ("xcoords", "ycoords"))
-    if columns.shape != rows.shape:
-        raise DataError(f"xcoords has {columns.size} values, ycoords {rows.size}: as many are expected.")
-    return Scan(
-        patterns=patterns,
-        measurement="counts" if measurement == "counts" else "amplitude",
-        positions=np.stack([rows, columns], axis=-1),
-        probe=None if named("probeGuess") is None else np.asarray(named("probeGuess")),
-        object=None if named("objectGuess") is None else np.asarray(named("objectGuess")),
-        scan_index=named("scan_index"),
-    )
 
 
 def _oriented(

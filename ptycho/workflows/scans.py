@@ -1,16 +1,18 @@
-"""Open a scan for a workflow: read it, and keep the detector pixels that are wanted."""
+"""Open a scan for a workflow, from a file or as the caller has it, and keep the detector pixels that are wanted."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ptycho.config import ModelConfig
 from ptycho.config.settings import setting
-from ptycho.data import Scan, bin_detector, crop_detector, load_scan
+from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
 from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -112,3 +114,53 @@ def fit_model_to(scan: Scan, model: ModelConfig, *, adopt: bool) -> None:
     if model.N != scan.N:
         advice = f"use --crop {model.N} or --N {scan.N}" if model.N < scan.N else f"use --N {scan.N}"
         raise DataError(f"The patterns are {scan.N} x {scan.N} pixels and the model has N = {model.N}: {advice}.")
+
+
+def as_scan(data: Any) -> Scan:
+    """Return data in any of the forms that PtychoPINN's callers have as a scan.
+
+    Parameters
+    ----------
+    data
+        A :class:`~ptycho.data.Scan`, the path of a scan file, an object that holds its scan as ``scan`` (PtychoPINN's
+        RawData and containers here), a :class:`~ptycho.data.Container`, or an object or mapping with PtychoPINN's
+        names: ``diff3d`` (M, N, N), ``xcoords``, ``ycoords`` (M,) pixels, and if there are any ``probeGuess`` (N, N) or
+        (P, N, N), ``objectGuess`` (H, W), ``scan_index`` (M,). By PtychoPINN's contract real ``diff3d`` are amplitudes;
+        integers are counts.
+
+    Raises
+    ------
+    DataError
+        A name is missing, the data are of another kind, or the scan is not valid.
+    """
+    if isinstance(data, str | Path):
+        return load_scan(data)
+    if isinstance(data, Container):
+        return data.to_scan()
+    own = data if isinstance(data, Scan) else getattr(data, "scan", None)
+    if isinstance(own, Scan):
+        return own
+
+    def named(name: str) -> Any:
+        return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+
+    missing = [name for name in ("diff3d", "xcoords", "ycoords") if named(name) is None]
+    if missing:
+        raise DataError(
+            f"{type(data).__name__} has no {missing[0]}: expected a Scan, the path of a scan file, or an object with "
+            "diff3d, xcoords and ycoords."
+        )
+    patterns = np.asarray(named("diff3d"))
+    measurement = measurement_by_contract(patterns.dtype)
+    logger.info("diff3d is %s and taken for %s.", patterns.dtype, measurement)
+    columns, rows = (np.ravel(named(name)) for name in ("xcoords", "ycoords"))
+    if columns.shape != rows.shape:
+        raise DataError(f"xcoords has {columns.size} values, ycoords {rows.size}: as many are expected.")
+    return Scan(
+        patterns=patterns,
+        measurement=measurement,
+        positions=np.stack([rows, columns], axis=-1),
+        probe=None if named("probeGuess") is None else np.asarray(named("probeGuess")),
+        object=None if named("objectGuess") is None else np.asarray(named("objectGuess")),
+        scan_index=named("scan_index"),
+    )
