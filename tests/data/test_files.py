@@ -280,7 +280,7 @@ def test_other_files_are_refused(tmp_path, stored):
     with pytest.raises(DataError, match="is a directory"):
         load_scan(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"of no format that can be read; known are ptychopinn-npz: .*; tike-npz: "):
+    with pytest.raises(DataError, match=r"of no format that can be read; known are .*ptychopinn-npz.*tike-npz"):
         load_scan(tmp_path / "notes.txt")
     with pytest.raises(DataError, match=r"with the arrays a, b is of no format"):
         load_scan(stored({"a": np.zeros(2), "b": np.zeros(2)}))

@@ -4,6 +4,7 @@ A package adds a format by naming a class with the methods of `Reader` under tha
 registered in the same way.
 """
 
+from ptycho.data.readers.arrays import scan_from_arrays
 from ptycho.data.readers.registry import Reader, ScanFile, available_readers, load_scan
 
-__all__ = ["Reader", "ScanFile", "available_readers", "load_scan"]
+__all__ = ["Reader", "ScanFile", "available_readers", "load_scan", "scan_from_arrays"]

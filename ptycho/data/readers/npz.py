@@ -14,9 +14,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes, readable
 from ptycho.errors import DataError
 
 _MAP_FROM_BYTES = 2**30
+_PIECE_BYTES = 2**24
 _BROKEN = (
     OSError,
     EOFError,
@@ -63,6 +65,8 @@ class NpzArchive:
                 for info in archive.infolist():
                     if info.filename.endswith(".npy"):
                         self._members[info.filename[:-4]] = _read_header(archive, info)
+        except DataError:
+            raise
         except _BROKEN as error:
             raise DataError(f"{path} cannot be read as an NPZ file, it is truncated or not one: {error}.") from error
 
@@ -94,13 +98,18 @@ class NpzArchive:
                 f"{self.path}: {key!r} is an array of Python objects, which is refused because reading it can run "
                 "code; save it as an array of numbers."
             )
+        what = f"{self.path}: {key!r}"
         try:
             if self._mappable(member):
                 return self._map(member)
+            check_fits_memory(what, member.info.file_size)
+            check_expansion(what, member.info.file_size, member.info.compress_size)
             with self._open() as archive, archive.open(member.info) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
+        except DataError:
+            raise
         except _BROKEN as error:
-            raise DataError(f"{self.path}: {key!r} cannot be read, the file is damaged: {error}.") from error
+            raise DataError(f"{what} cannot be read, the file is damaged: {error}.") from error
 
     def optional(self, key: str) -> NDArray[Any] | None:
         """One array, or None if it is missing or a pickled scalar (as numpy writes None), which stays unread."""
@@ -131,11 +140,25 @@ class NpzArchive:
 
 
 def _unpack_bz2(path: Path) -> bytes | None:
+    """The contents of a bz2 file, unpacked piece by piece so that a bomb is noticed before it fills the memory."""
     with path.open("rb") as stream:
         if stream.read(3) != b"BZh":
             return None
         stream.seek(0)
-        return bz2.decompress(stream.read())
+        packed, pieces, size = stream.read(), [], 0
+    while packed.startswith(b"BZh"):  # anything else behind a stream is padding
+        unpacker = bz2.BZ2Decompressor()
+        feed = packed
+        while not unpacker.eof:
+            piece = unpacker.decompress(feed, _PIECE_BYTES)
+            if not piece and unpacker.needs_input and not unpacker.eof:
+                raise EOFError("the compressed stream ends too early")
+            feed, size = b"", size + len(piece)
+            check_expansion(str(path), size, path.stat().st_size)
+            check_fits_memory(str(path), size)
+            pieces.append(piece)
+        packed = unpacker.unused_data
+    return b"".join(pieces)
 
 
 def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
@@ -147,4 +170,10 @@ def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise ValueError(f"{info.filename} is of NPY version {version}")
-        return Member(info, tuple(shape), fortran_order, dtype, stream.tell())
+        member = Member(info, tuple(shape), fortran_order, dtype, stream.tell())
+    claimed = claimed_bytes(member.shape, dtype)
+    if not dtype.hasobject and claimed != info.file_size - member.header_bytes:
+        raise ValueError(
+            f"{info.filename} claims {readable(claimed)} and holds {readable(info.file_size - member.header_bytes)}"
+        )
+    return member

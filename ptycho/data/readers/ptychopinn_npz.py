@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.readers.exact import FORMAT_ID, stated_fields
 from ptycho.data.scan import measurement_by_contract
 from ptycho.errors import DataError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from ptycho.data.readers.registry import ScanFile
 
 logger = logging.getLogger(__name__)
-
-FORMAT_ID = "ptychopinn-scan"
-_STATED_FIELDS = ("object_origin", "wavelength", "distance", "detector_pixel_size", "pixel_size", "name")
 
 
 class PtychoPINNReader:
@@ -135,9 +133,4 @@ def _stated(archive: NpzArchive) -> dict[str, Any]:
         raise DataError(f"{archive.path}: _metadata is not JSON ({error}); remove it or repair it.") from error
     if not isinstance(content, dict):
         raise DataError(f"{archive.path}: _metadata holds {type(content).__name__}, a JSON object expected.")
-    if content.get("format") != FORMAT_ID:
-        return {"metadata": content}
-    stated = {name: content[name] for name in ("measurement", *_STATED_FIELDS) if content.get(name) is not None}
-    if isinstance(stated.get("object_origin"), list):
-        stated["object_origin"] = tuple(stated["object_origin"])
-    return {**stated, "metadata": content.get("metadata", {})}
+    return stated_fields(content) if content.get("format") == FORMAT_ID else {"metadata": content}

@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
+from ptycho.data.readers.assemble import GENERAL_OPTIONS, assemble
+from ptycho.data.readers.hdf5 import Hdf5File, is_hdf5
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.scan import Scan, scan_fields
 from ptycho.errors import DataError
@@ -30,8 +32,11 @@ class ScanFile:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
+        self.head = b""
         if self.path.is_dir():
-            raise DataError(f"{self.path} is a directory, a scan file was expected.")
+            if not self.is_zarr:
+                raise DataError(f"{self.path} is a directory, a scan file was expected.")
+            return
         try:
             with self.path.open("rb") as stream:
                 self.head = stream.read(16)
@@ -39,6 +44,21 @@ class ScanFile:
             raise DataError(f"{self.path} does not exist; give the path of a scan file.") from error
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+
+    @property
+    def stem(self) -> str:
+        """The name of the file up to its first dot."""
+        return self.path.name.split(".")[0]
+
+    @cached_property
+    def is_zarr(self) -> bool:
+        """Whether it is a folder that says it holds a Zarr group."""
+        return self.path.is_dir() and any((self.path / name).is_file() for name in ("zarr.json", ".zgroup"))
+
+    @cached_property
+    def is_hdf5(self) -> bool:
+        """Whether it begins like an HDF5 file, MATLAB's version 7.3 included."""
+        return self.path.is_file() and is_hdf5(self.path)
 
     @cached_property
     def npz(self) -> NpzArchive | None:
@@ -70,7 +90,7 @@ class Reader(Protocol):
         """Whether the file is of this format, judged by its beginning or its keys."""
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a `Scan` that the file holds.
+        """The fields of a `Scan` that the file holds, or what `ptycho.data.readers.assemble` makes them from.
 
         Parameters
         ----------
@@ -99,7 +119,9 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
         Name of the format, where the file alone does not decide; see `available_readers`.
     **given
         Fields of the `Scan` that replace what the file says or fill in what it leaves out (`measurement`,
-        `wavelength`, `mask`, ...), and options of the reader.
+        `wavelength`, `mask`, ...), options of the reader, and of every reader: `fftshift` (the zero frequency is
+        stored at [0, 0]), `beam_centre` (row, col) around which the frames are cut to a square, and `orientation`, one
+        of `ptycho.data.orientation.ORIENTATIONS`, in which the positions are turned.
 
     Returns
     -------
@@ -112,13 +134,14 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
     """
     file = ScanFile(path)
     reader = _choose(file, format)
-    unknown = sorted(set(given) - {*scan_fields(), *reader.options})
+    unknown = sorted(set(given) - {*scan_fields(), *reader.options, *GENERAL_OPTIONS})
     if unknown:
-        known = ", ".join((*scan_fields(), *sorted(reader.options)))
+        known = ", ".join((*scan_fields(), *sorted({*reader.options, *GENERAL_OPTIONS})))
         raise DataError(f"load_scan: unknown option {', '.join(unknown)}; for {reader.name} there are {known}.")
-    found = reader.read(file, given)
-    found.setdefault("name", file.path.name.split(".")[0])
-    fields = {**found, **{name: value for name, value in given.items() if name not in reader.options}}
+    found = assemble(reader.read(file, given), given, str(file.path))
+    if found.get("name") is None:
+        found["name"] = file.stem
+    fields = {**found, **{name: value for name, value in given.items() if name in scan_fields()}}
     try:
         return Scan(**fields)
     except DataError as error:
@@ -134,8 +157,11 @@ def _choose(file: ScanFile, format: str | None) -> Reader:
     for reader in readers.values():
         if reader.accepts(file):
             return reader
+    if file.head.startswith(b"MATLAB 5.0"):
+        raise DataError(f"{file.path} is a MATLAB file of an older version; save it with -v7.3, which is HDF5.")
     keys = f" with the arrays {', '.join(sorted(file.npz.keys())) or '(none)'}" if file.npz else ""
-    known = (
-        "; ".join(f"{reader.name}: {reader.description}" for reader in readers.values()) or "none: reinstall ptychopinn"
-    )
+    if file.is_hdf5:
+        with Hdf5File(file.path) as h5:
+            keys = f" with {', '.join(h5.names()) or 'nothing'} in it"
+    known = ", ".join(readers) or "none: reinstall ptychopinn"
     raise DataError(f"{file.path}{keys} is of no format that can be read; known are {known}.")

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.atomic import written_whole
-from ptycho.data.readers.ptychopinn_npz import FORMAT_ID
+from ptycho.data.readers.exact import scan_record
 from ptycho.data.scan import Measurement, Scan
-from ptycho.errors import DataError, OutputError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same scan gives the same bytes
+
+
+class PtychoPINNWriter:
+    """Writes PtychoPINN's NPZ, as `save_npz` does."""
+
+    name = "ptychopinn-npz"
+    description = "an NPZ file with diff3d, xcoords and ycoords"
+    extensions = (".npz",)
+
+    def lost(self, scan: Scan) -> list[str]:
+        """PtychoPINN takes every number in `diff3d` for an amplitude."""
+        if scan.measurement == "amplitude":
+            return []
+        return [
+            "The patterns are stored as counts: ptychodus and this library see that, PtychoPINN takes diff3d for "
+            "amplitudes; write amplitudes for it."
+        ]
+
+    def write(self, scan: Scan, path: Path) -> None:
+        """Write the scan."""
+        with path.open("xb") as stream:
+            _write_archive(scan, stream, None, compress=True)
 
 
 def save_npz(
@@ -53,15 +74,18 @@ def save_npz(
     DataError
         If the scan's metadata cannot be expressed as JSON.
     """
-    metadata = _metadata(scan, measurement)
-    try:
-        with written_whole(path, overwrite=overwrite) as stream, zipfile.ZipFile(stream, "w") as archive:
-            dtype, chunks = _patterns(scan, measurement)
-            _write(archive, "diff3d", (len(scan), scan.N, scan.N), dtype, chunks, compress)
-            for key, values in {**_arrays(scan), "_metadata": np.array(metadata)}.items():
-                _write(archive, key, values.shape, values.dtype, [values], compress)
-    except zipfile.LargeZipFile as error:
-        raise OutputError(f"{path} cannot be written: {error}.") from error
+    with written_whole(path, overwrite=overwrite) as stream:
+        _write_archive(scan, stream, measurement, compress)
+
+
+def _write_archive(scan: Scan, stream: IO[bytes], measurement: Measurement | None, compress: bool) -> None:
+    metadata = scan_record(scan, measurement=measurement or scan.measurement)
+    dtype, chunks = _patterns(scan, measurement)
+    arrays = {**_arrays(scan), "_metadata": np.array(metadata)}
+    with zipfile.ZipFile(stream, "w") as archive:
+        write_member(archive, "diff3d", (len(scan), scan.N, scan.N), dtype, chunks, compress)
+        for key, values in arrays.items():
+            write_member(archive, key, values.shape, values.dtype, [values], compress)
 
 
 def _patterns(scan: Scan, measurement: Measurement | None) -> tuple[np.dtype[Any], Iterator[NDArray[Any]]]:
@@ -91,32 +115,7 @@ def _arrays(scan: Scan) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _metadata(scan: Scan, measurement: Measurement | None) -> str:
-    content = {
-        "format": FORMAT_ID,
-        "version": 1,
-        "measurement": measurement or scan.measurement,
-        "object_origin": scan.object_origin,
-        "wavelength": scan.wavelength,
-        "distance": scan.distance,
-        "detector_pixel_size": scan.detector_pixel_size,
-        "pixel_size": scan.pixel_size,
-        "name": scan.name,
-        "metadata": dict(scan.metadata),
-    }
-    try:
-        return json.dumps(content, allow_nan=False, default=_plain)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"metadata: not everything in it can be written as JSON ({error}).") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _write(
+def write_member(
     archive: zipfile.ZipFile,
     key: str,
     shape: tuple[int, ...],
@@ -124,6 +123,7 @@ def _write(
     chunks: Iterable[NDArray[Any]],
     compress: bool,
 ) -> None:
+    """Add an array to an NPZ archive, piece by piece; its bytes depend on nothing but the arguments."""
     info = zipfile.ZipInfo(f"{key}.npy", date_time=_EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

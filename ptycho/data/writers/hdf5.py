@@ -1,0 +1,125 @@
+"""What the writers of HDF5 formats share: patterns piece by piece, the exact record, lengths with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.data.readers.exact import counts_of_amplitudes, scan_record
+from ptycho.data.scan import Scan
+from ptycho.errors import DataError
+
+Convert = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def stored_counts(scan: Scan) -> tuple[np.dtype[Any], Convert]:
+    """The dtype and the function by which raw patterns are stored as counts, which detector formats hold."""
+    if scan.measurement == "counts":
+        return np.dtype(scan.patterns.dtype), np.asarray
+    kind = np.dtype(scan.patterns.dtype)
+    return (kind if kind.kind == "f" else np.dtype(np.uint64)), counts_of_amplitudes
+
+
+def record_of(scan: Scan, *placeholders: str) -> str:
+    """The exact record of a scan whose patterns are stored as counts.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    *placeholders
+        Fields that the scan lacks and the format demands; they are None again when the record is read.
+    """
+    amplitudes = np.dtype(scan.patterns.dtype).str if scan.measurement == "amplitude" else None
+    return scan_record(scan, amplitude_dtype=amplitudes, placeholders=list(placeholders))
+
+
+def write_patterns(group: Any, name: str, scan: Scan) -> Any:
+    """Write the patterns as counts, one compressed piece per pattern, and return the dataset."""
+    dtype, convert = stored_counts(scan)
+    dataset = group.create_dataset(
+        name,
+        (len(scan), scan.N, scan.N),
+        dtype,
+        chunks=(1, scan.N, scan.N),
+        compression="gzip",
+        compression_opts=4,
+        shuffle=True,
+    )
+    for part in scan.chunks():
+        dataset[part] = convert(np.asarray(scan.patterns[part]))
+    return dataset
+
+
+def plain_text(text: str) -> str:
+    """A text as HDF5 can hold it: without zeros and stray surrogates."""
+    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+
+
+def write_record(group: Any, scan: Scan, *placeholders: str) -> None:
+    """Write the exact record, positions in pixels, and scan numbers into a group of this library's own."""
+    own = group.create_group("ptychopinn")
+    own["scan"] = record_of(scan, *placeholders)
+    own["positions"] = scan.positions
+    own["positions"].attrs["units"] = "pixel"
+    if scan.scan_index is not None:
+        own["scan_index"] = scan.scan_index
+
+
+def write_length(group: Any, name: str, value: float | None) -> None:
+    """Write a length in metres with its units, unless it is unknown."""
+    if value is not None:
+        group[name] = value
+        group[name].attrs["units"] = "m"
+
+
+def geometric_pixel(scan: Scan) -> float | None:
+    """Wavelength * distance / (N * detector pixel), metres; None where one of them is unknown."""
+    return scan.replace(pixel_size=None).object_pixel_size if scan.pixel_size is not None else scan.object_pixel_size
+
+
+def needed_pixel(scan: Scan, format: str, *, geometric: bool = False) -> float:
+    """The object's pixel in metres, without which positions in pixels have no place in a format of metres.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    format
+        For the message.
+    geometric
+        Prefer what follows from the geometry to what the scan states, for formats whose readers compute it.
+
+    Raises
+    ------
+    DataError
+        If the scan does not know it.
+    """
+    pixel = (geometric_pixel(scan) if geometric else None) or scan.object_pixel_size
+    if pixel is None:
+        raise DataError(
+            f"{format} keeps positions in metres, and the scan does not know the object's pixel; give it with "
+            "--pixel-size (metres), or --wavelength, --distance and --detector-pixel-size."
+        )
+    return pixel
+
+
+def object_centre(scan: Scan, pixel: float) -> tuple[float, float]:
+    """(row, col) metres of the middle of the object, in the frame of the positions."""
+    if scan.object is None or scan.object_origin is None:
+        raise ValueError("the scan has no object")
+    rows, columns = (
+        (start + (size - 1) / 2) * pixel for start, size in zip(scan.object_origin, scan.object.shape, strict=True)
+    )
+    return rows, columns
+
+
+def new_file(path: Path) -> Any:
+    """A new HDF5 file that the libraries of the last ten years read, and whose bytes do not depend on the clock."""
+    import h5py
+
+    return h5py.File(path, "x", libver=("earliest", "v110"), track_order=False)
