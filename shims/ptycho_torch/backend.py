@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import torch
 from torch.nn import functional
 
 from ptycho.errors import BackendError
+from ptycho_torch.namespace import xp
 
 __all__ = ["TorchBackend"]
 
@@ -19,7 +19,7 @@ class TorchBackend:
     """See :class:`ptycho.backend.Backend`."""
 
     name = "pytorch"
-    xp = array_api_compat.array_namespace(torch.empty(0))
+    xp = xp
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`; a tensor keeps its place in the graph."""

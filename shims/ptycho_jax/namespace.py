@@ -1,0 +1,5 @@
+"""JAX's namespace of the array API standard."""
+
+import jax.numpy as xp
+
+__all__ = ["xp"]
