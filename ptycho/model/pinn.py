@@ -110,13 +110,22 @@ class PtychoPINN:
         return modes
 
     def patches(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
-        """Object patches (B, C, N, N) complex that the network answers to a batch; one per group unless object_big."""
-        if self.config.estimate_passes is not None:
-            return self._corrected(params, batch)
-        return self._answer(params, batch["X"] * self.intensity_scale * self.backend.xp.exp(-params["log_scale"]))
+        """Object patches (B, C, N, N) complex; those of one group agree where they overlap."""
+        if self.config.estimate_passes is None:
+            seen = batch["X"] * self.intensity_scale * self.backend.xp.exp(-params["log_scale"])
+            return self.consistent(self._answer(params, seen), batch["relative"])
+        start, update, seen = self._known(params, batch)
+        answer = self._answer(params, seen)
+        if self.config.estimate_passes == 0:  # what single patterns say does not agree before it is merged
+            return self.consistent((start + update) * answer, batch["relative"])
+        return start * self.consistent(answer, batch["relative"])
+
+    def correction(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
+        """Factor (B, C, N, N) complex on the object estimate at the patches; needs estimate_passes above 0."""
+        return self.consistent(self._answer(params, self._known(params, batch)[2]), batch["relative"])
 
     def consistent(self, patches: Array, relative: Array) -> Array:
-        """The C patches of each group after merging them into one object: they agree where they overlap."""
+        """The C patches of each group after merging them into one: they agree where they overlap."""
         if self.config.gridsize == 1:
             return patches
         window = None if self.merge_window is None else self._constant(self.merge_window, patches)
@@ -124,9 +133,9 @@ class PtychoPINN:
         at = relative if patches.shape[1] > 1 else xp.zeros_like(relative[:, :1, :])
         return extract_groups(merge_groups(patches, at, self.side, window), relative, self.config.N)
 
-    def expected_counts(self, params: dict[str, Array], patches: Array, relative: Array) -> Array:
-        """Photons per pixel (B, C, N, N) that the merged patches predict."""
-        return diffraction_intensity(self.consistent(patches, relative), self.probe(params), self._propagate)
+    def expected_counts(self, params: dict[str, Array], patches: Array) -> Array:
+        """Photons per pixel (B, C, N, N) that the patches predict."""
+        return diffraction_intensity(patches, self.probe(params), self._propagate)
 
     def loss(
         self, params: dict[str, Array], batch: dict[str, Array], weights: TrainingConfig
@@ -138,10 +147,10 @@ class PtychoPINN:
         if self.config.model_type == "supervised":
             if "patches" not in batch:
                 raise ConfigError("model_type: 'supervised' needs a scan with its object (objectGuess) to learn from.")
-            terms["realspace"] = complex_mae(self.consistent(patches, batch["relative"]), batch["patches"])
+            terms["realspace"] = complex_mae(patches, batch["patches"])
             total = terms["realspace"]
         else:
-            predicted = self.expected_counts(params, patches, batch["relative"])
+            predicted = self.expected_counts(params, patches)
             measured = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
             mask = None if self.mask is None else self._constant(self.mask, predicted, "bool")
             terms["nll"] = poisson_nll(predicted, measured * measured, mask)
@@ -164,8 +173,8 @@ class PtychoPINN:
         power = xp.sum(intensity(self.probe(params)))
         return self.intensity_scale * (self.config.N / 2) / xp.sqrt(power)
 
-    def _corrected(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
-        """Object estimate times the network's correction, which sees the estimate and the pattern's own update."""
+    def _known(self, params: dict[str, Array], batch: dict[str, Array]) -> tuple[Array, Array, Array]:
+        """Object estimate at the patches, the change that each pattern asks for, and both as the network sees them."""
         xp = self.backend.xp
         # the starting point is data: no gradient leads into it
         fixed = {k: self.backend.stop_gradient(params[k]) for k in ("probe/real", "probe/imag", "log_scale")}
@@ -175,10 +184,8 @@ class PtychoPINN:
         start = batch["start"] if "start" in batch else xp.astype(xp.ones_like(amplitude) * level, probe.dtype)
         mask = None if self.mask is None else self._constant(self.mask, amplitude)
         update = modulus_update(start, probe, amplitude, mask)
-        seen = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
-        x = xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in seen], axis=-1)
-        base = start + update if self.config.estimate_passes == 0 else start
-        return base * self._answer(params, x)
+        parts = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
+        return start, update, xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in parts], axis=-1)
 
     def _answer(self, params: dict[str, Array], x: Array) -> Array:
         """What the network makes of (B, N, N, channels): (B, C, N, N) complex."""

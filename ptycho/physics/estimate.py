@@ -7,9 +7,9 @@ estimate at each position, and the change that the pattern asks for,
 .. math:: \Delta O = \frac{\sum_p P_p^* (\psi'_p - \psi_p)}{\sum_p |P_p|^2 + \alpha \max_r \sum_p |P_p|^2},
           \qquad \psi'_p = D^{-1}\left[\frac{\sqrt{I}}{\sqrt{\sum_q |D\psi_q|^2}}\, D\psi_p\right],
 
-the object update of the extended ptychographical iterative engine with all positions in parallel. Sources: Maiden,
-Rodenburg, Ultramicroscopy 109, 1256 (2009); Thibault, Menzel, Nature 494, 68 (2013) for the modes; Nesterov momentum as
-in Maiden, Johnson, Li, Optica 4, 736 (2017).
+the object update of the ptychographical iterative engine, for several positions at once. Sources: Maiden, Rodenburg,
+Ultramicroscopy 109, 1256 (2009); Maiden, Johnson, Li, Optica 4, 736 (2017) for the regularised denominator; Thibault,
+Menzel, Nature 494, 68 (2013) for the modes.
 """
 
 from __future__ import annotations
@@ -98,12 +98,15 @@ def estimate_object(
     *,
     mask: np.ndarray | None = None,
     start: float = 1.0,
-    momentum: float = 0.5,
     refine_probe: bool = False,
-    chunk: int = 128,
+    seed: int = 0,
     on_pass: Callable[[int, int], None] | None = None,
 ) -> Estimate:
-    """Object of a scan after some passes of parallel updates from a flat one, on the host.
+    """Object of a scan after some passes from a flat one, on the host.
+
+    A pass visits every pattern once, in small random batches: each batch changes the object before the next one is
+    taken, which is what makes the slow parts of the object converge. The last passes take the whole scan at once and
+    average over the noise that the small batches leave.
 
     Parameters
     ----------
@@ -113,9 +116,8 @@ def estimate_object(
     passes : each visits every pattern once; 0 leaves the object flat.
     mask : (N, N), 1 on good detector pixels.
     start : transmission of the flat object.
-    momentum : part of the last change that is kept in the next, 0 to below 1; 0.5 saves half of the passes.
     refine_probe : update the probe modes by the same rule, from the second pass on.
-    chunk : patterns held in memory at once; the result does not depend on it beyond rounding.
+    seed : of the order in which patterns are taken.
     on_pass : called with the number of passes done and their total.
 
     Returns
@@ -123,57 +125,108 @@ def estimate_object(
     Estimate
         On the canvas that holds every patch.
     """
-    size = probe.shape[-1]
-    shape, origin = canvas_for(positions, size)
+    shape, origin = canvas_for(positions, probe.shape[-1])
     on_canvas = positions - _host.asarray(origin)
-    everyone = _host.arange(positions.shape[0])
-    chunks = [everyone[first : first + chunk] for first in range(0, positions.shape[0], chunk)]
-    modes = _host.astype(probe, np.complex64)
-    estimate = _host.full(shape, start, dtype=np.complex64)
-    velocity = _host.zeros(shape, dtype=np.complex64)
-    for done in range(passes + 1):
-        power = _host.sum(intensity(modes), axis=0)
-        change, dose = _Accumulator(shape, size, np.complex128), _Accumulator(shape, size, np.float64)
-        probe_change, light = _host.zeros_like(modes), _host.zeros((size, size), dtype=np.float32)
-        for index in chunks:
-            dose.add(_host.broadcast_to(power, (index.size, size, size)), on_canvas[index])
-            if done == passes:
-                continue
-            patches = extract_patches(estimate, on_canvas[index], size)
-            difference = wave_change(patches, modes, amplitude(index), mask)
-            change.add(_host.sum(_host.conj(modes) * difference, axis=-3), on_canvas[index])
-            if refine_probe and done > 0:
-                probe_change = probe_change + _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)
-                light = light + _host.sum(intensity(patches), axis=0)
-        if done == passes:
-            break
-        step = change.image / (dose.image + 1e-3 * float(dose.image.max()))
-        velocity = momentum * velocity + step.astype(np.complex64)
-        estimate = estimate + velocity
-        if refine_probe and done > 0:
-            modes = modes + probe_change / (light + 1e-3 * float(light.max()))
+    canvas = _Canvas(shape, probe, start)
+    rng = np.random.default_rng(seed)
+    averaged = min(_AVERAGED, passes // 3)
+    for done in range(passes):
+        order = rng.permutation(positions.shape[0])
+        last = done >= passes - averaged
+        canvas.damping = _AVERAGED_DAMPING if last else _DAMPING
+        batch = order.size if last else _BATCH
+        for first in range(0, order.size, batch):
+            index = _host.sort(order[first : first + batch])
+            for part in range(0, index.size, _CHUNK):
+                chosen = index[part : part + _CHUNK]
+                canvas.see(on_canvas[chosen], amplitude(chosen), mask, refine_probe and done > 0)
+            canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
-    return Estimate(estimate, dose.image.astype(np.float32), origin, modes)
+    return Estimate(canvas.object, canvas.dose(on_canvas), origin, canvas.modes)
 
 
-class _Accumulator:
-    """An image in double precision to which patches are added in place, chunk by chunk."""
+_BATCH, _DAMPING = 16, 0.3
+_AVERAGED, _AVERAGED_DAMPING = 2, 0.05
+_PROBE_STEP = 0.5
+_CHUNK = 128
 
-    def __init__(self, shape: tuple[int, int], size: int, dtype: type) -> None:
-        margin = size + 1
-        self._padded = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=dtype)
-        self._margin, self._shape = margin, shape
+
+class _Canvas:
+    """Object and probe while they are estimated, and the changes that a batch of patterns asks for.
+
+    All work is done in the windows of the patterns, so that its cost does not depend on the size of the canvas.
+    """
+
+    def __init__(self, shape: tuple[int, int], probe: np.ndarray, start: float) -> None:
+        self.modes = _host.astype(probe, np.complex64)
+        self.damping = _DAMPING
+        self._shape, self._margin = shape, probe.shape[-1] + 1
+        padded = (shape[0] + 2 * self._margin, shape[1] + 2 * self._margin)
+        self._object = _host.full(padded, start, dtype=np.complex64)
+        self._sum = _host.zeros(padded, dtype=np.complex64)
+        self._light = _host.zeros(padded, dtype=np.float32)
+        self._modes_sum, self._modes_light = self._nothing()
+        self._seen: list[tuple[slice, slice]] = []
 
     @property
-    def image(self) -> np.ndarray:
-        """(H, W) sum so far."""
-        margin = self._margin
-        return self._padded[margin : margin + self._shape[0], margin : margin + self._shape[1]]
+    def object(self) -> np.ndarray:
+        """(H, W) complex64 view of the object so far."""
+        m = self._margin
+        return self._object[m : m + self._shape[0], m : m + self._shape[1]]
 
-    def add(self, patches: np.ndarray, positions: np.ndarray) -> None:
-        """Add (k, N, N) patches at (k, 2) positions inside the image, bilinearly."""
-        windows, corners = spread_patches(patches, positions, self._shape)
-        side = windows.shape[-1]
-        for window, (row, col) in zip(windows, corners.tolist(), strict=True):
-            self._padded[row : row + side, col : col + side] += window
+    def see(self, positions: np.ndarray, amplitude: np.ndarray, mask: np.ndarray | None, refine: bool) -> None:
+        """Add up what these patterns ask of object and probe."""
+        size = self.modes.shape[-1]
+        patches = extract_patches(self.object, positions, size)
+        difference = wave_change(patches, self.modes, amplitude, mask)
+        wanted, corners = spread_patches(
+            _host.sum(_host.conj(self.modes) * difference, axis=-3), positions, self._shape
+        )
+        light, _ = spread_patches(self._power_at(positions), positions, self._shape)
+        places = self._places(corners)
+        for window, power, place in zip(wanted, light, places, strict=True):
+            self._sum[place] += window
+            self._light[place] += power
+        self._seen += places
+        if refine:
+            self._modes_sum += _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)
+            self._modes_light += _host.sum(intensity(patches), axis=0)
+
+    def change(self) -> None:
+        """Change object and probe by what was added up, and forget it."""
+        keep = 1.0 - self.damping
+        floor = self.damping * float(_host.max(_host.sum(intensity(self.modes), axis=0)))
+        for place in self._seen:  # where windows overlap, the first one takes the whole change
+            self._object[place] += self._sum[place] / (keep * self._light[place] + floor)
+            self._sum[place] = 0.0
+        for place in self._seen:
+            self._light[place] = 0.0
+        self._seen = []
+        brightest = float(_host.max(self._modes_light))
+        if brightest > 0.0:
+            light = keep * self._modes_light + self.damping * brightest
+            self.modes = self.modes + _PROBE_STEP * self._modes_sum / light
+            self._modes_sum, self._modes_light = self._nothing()
+
+    def dose(self, positions: np.ndarray) -> np.ndarray:
+        """(H, W) float32, the probe's intensity summed over all positions."""
+        total = _host.zeros(self._light.shape, dtype=np.float64)
+        for first in range(0, positions.shape[0], _CHUNK):
+            some = positions[first : first + _CHUNK]
+            light, corners = spread_patches(self._power_at(some), some, self._shape)
+            for power, place in zip(light, self._places(corners), strict=True):
+                total[place] += power
+        m = self._margin
+        return _host.astype(total[m : m + self._shape[0], m : m + self._shape[1]], np.float32)
+
+    def _power_at(self, positions: np.ndarray) -> np.ndarray:
+        power = _host.sum(intensity(self.modes), axis=0)
+        return _host.broadcast_to(power, (positions.shape[0], *power.shape))
+
+    def _places(self, corners: np.ndarray) -> list[tuple[slice, slice]]:
+        side = self.modes.shape[-1] + 1
+        return [(slice(row, row + side), slice(col, col + side)) for row, col in corners.tolist()]
+
+    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
+        return _host.zeros_like(self.modes), _host.zeros(self.modes.shape[-2:], dtype=np.float32)

@@ -85,19 +85,25 @@ def reconstruct(
     container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed)
     estimate = None
     if config.estimate_passes:
-        estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes)
+        estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
         container.estimate = estimate
     side = max(bundle.side, group_canvas_size(container.relative, scan.N, config.gridsize))
     model = PtychoPINN(config, lender, bundle.intensity_scale, side, scan.mask, merge_window(bundle.probe), generator)
     params = {name: lender.asarray(values, device=where) for name, values in bundle.params.items()}
     weights = np.sum(intensity(bundle.probe), axis=0) if isinstance(window, str) and window == "probe" else window
-    canvas = Canvas.covering(container.positions.reshape(-1, 2), scan.N, weights, crop)
+    if estimate is None:
+        canvas = Canvas.covering(container.positions.reshape(-1, 2), scan.N, weights, crop)
+    else:
+        canvas = Canvas(estimate.object.shape, estimate.origin, scan.N, weights, crop)
     for first in range(0, len(container), batch_size):
         index = np.arange(first, min(first + batch_size, len(container)))
         batch = {k: lender.asarray(v, device=where) for k, v in make_batch(container, index).items()}
-        patches = lender.to_numpy(model.consistent(model.patches(params, batch), batch["relative"]))
-        canvas.add(patches, container.positions[index])
+        patches = model.patches(params, batch) if estimate is None else model.correction(params, batch)
+        canvas.add(lender.to_numpy(patches), container.positions[index])
         if progress is not None:
             progress(int(index[-1]) + 1, len(container))
     stitched = canvas.result()
-    return Stitched(stitched.object, stitched.weight, stitched.origin, bundle.probe, estimate)
+    image = stitched.object
+    if estimate is not None:  # the estimate was made on this canvas: only the correction has to be interpolated
+        image = np.where(stitched.weight > 0, estimate.object * image, image)
+    return Stitched(image, stitched.weight, stitched.origin, bundle.probe, estimate)

@@ -74,7 +74,7 @@ def train(
     estimate = None
     if config.model.estimate_passes:
         estimate = scan_estimate(
-            scan, probe, nphotons, config.model.estimate_passes, brightness, config.refine_probe, on_pass
+            scan, probe, nphotons, config.model.estimate_passes, brightness, config.refine_probe, config.seed, on_pass
         )
         probe = estimate.probe
     container = make_container(
@@ -106,6 +106,7 @@ def scan_estimate(
     passes: int,
     brightness: float | None = None,
     refine_probe: bool = False,
+    seed: int = 0,
     on_pass: Callable[[int, int], None] | None = None,
 ) -> Estimate:
     """The object that plain physics makes of a scan, in the model's units.
@@ -115,7 +116,7 @@ def scan_estimate(
     scan : the measurement.
     probe : (P, N, N) complex; in sqrt(photons) where ``brightness`` is None, else its power is set from that.
     nphotons : mean photons per pattern in the model's units.
-    passes, refine_probe, on_pass : see :func:`ptycho.physics.estimate.estimate_object`.
+    passes, refine_probe, seed, on_pass : see :func:`ptycho.physics.estimate.estimate_object`.
     brightness : power of the beam over the mean power of a pattern.
     """
     if brightness is not None:
@@ -130,6 +131,7 @@ def scan_estimate(
         mask=scan.mask,
         start=start,
         refine_probe=refine_probe,
+        seed=seed,
         on_pass=on_pass,
     )
 

@@ -80,24 +80,43 @@ def true_params(pinn, params, scan):
 class TestPhysics:
     @pytest.mark.parametrize("gridsize", [1, 2])
     def test_true_patches_predict_the_simulated_counts(self, backend, scan, gridsize):
-        pinn, params, batch, container = setting(scan, backend.name, gridsize=gridsize)
+        pinn, params, _, container = setting(scan, backend.name, gridsize=gridsize)
         params = true_params(pinn, params, scan)
         truth = extract_patches(scan.object, container.positions, N)
-        counts = backend.to_numpy(pinn.expected_counts(params, backend.asarray(truth), batch["relative"]))
+        counts = backend.to_numpy(pinn.expected_counts(params, backend.asarray(truth)))
         wanted = scan.patterns[container.indices]
-        tolerance = 1e-3 if gridsize == 1 else 5e-2  # merging patches at fractions blurs them a little
-        assert np.linalg.norm(counts - wanted) < tolerance * np.linalg.norm(wanted)
+        assert np.linalg.norm(counts - wanted) < 1e-3 * np.linalg.norm(wanted)
+
+    def test_merging_the_true_patches_changes_little(self, backend, scan):
+        pinn, params, batch, container = setting(scan, backend.name, gridsize=2)
+        truth = backend.asarray(extract_patches(scan.object, container.positions, N))
+        merged = pinn.consistent(truth, batch["relative"])
+        params = true_params(pinn, params, scan)
+        counts = backend.to_numpy(pinn.expected_counts(params, merged))
+        wanted = scan.patterns[container.indices]
+        # patches at fractions are blurred a little, which is why only the correction is merged
+        assert np.linalg.norm(counts - wanted) < 5e-2 * np.linalg.norm(wanted)
 
     def test_the_measured_amplitude_is_recovered_from_X(self, scan):
         pinn, _, batch, container = setting(scan, "numpy")
         measured = (batch["X"][..., 0] * pinn.intensity_scale) ** 2
         np.testing.assert_allclose(measured, scan.patterns[container.indices[:, 0]], rtol=1e-3, atol=1e-3)
 
-    def test_untrained_it_returns_the_estimate(self, backend, scan):
+    @pytest.mark.parametrize("gridsize", [1, 2])
+    def test_untrained_it_returns_the_estimate(self, backend, scan, gridsize):
         estimate = Estimate(scan.object, np.ones(scan.object.shape, np.float32), (0.0, 0.0), scan.probe)
-        pinn, params, batch, container = setting(scan, backend.name, estimate=estimate)
+        pinn, params, batch, container = setting(scan, backend.name, estimate=estimate, gridsize=gridsize)
         patches = backend.to_numpy(pinn.patches(params, batch))
         np.testing.assert_allclose(patches, extract_patches(scan.object, container.positions, N), atol=1e-6)
+
+    @pytest.mark.parametrize("gridsize", [1, 2])
+    def test_patches_are_the_estimate_times_the_correction(self, backend, scan, gridsize):
+        estimate = Estimate(scan.object, np.ones(scan.object.shape, np.float32), (0.0, 0.0), scan.probe)
+        pinn, params, batch, _ = setting(scan, backend.name, estimate=estimate, gridsize=gridsize)
+        params = awake(params, backend)
+        factor, patches = (backend.to_numpy(f(params, batch)) for f in (pinn.correction, pinn.patches))
+        assert np.abs(factor - 1).max() > 1e-3
+        np.testing.assert_allclose(patches, backend.to_numpy(batch["start"]) * factor, atol=1e-5)
 
     def test_without_passes_it_starts_from_the_flat_object_and_its_update(self, backend, scan):
         pinn, params, batch, _ = setting(scan, backend.name, estimate_passes=0)
@@ -121,12 +140,12 @@ class TestPhysics:
         assert whole[:, r > N // 4 + 1].any()
 
     def test_smoothing_keeps_a_flat_wave_and_dims_the_rim(self, scan):
-        smooth, params, batch, container = setting(scan, "numpy", gaussian_smoothing_sigma=0.8)
+        smooth, params, _, container = setting(scan, "numpy", gaussian_smoothing_sigma=0.8)
         sharp, _, _, _ = setting(scan, "numpy")
         flat = np.ones((1, N, N), np.complex64)
         np.testing.assert_allclose(smooth._propagate(flat), sharp._propagate(flat), atol=1e-3)
         truth = extract_patches(scan.object, container.positions, N)
-        low, high = (m.expected_counts(params, truth, batch["relative"]) for m in (smooth, sharp))
+        low, high = (m.expected_counts(params, truth) for m in (smooth, sharp))
         assert low[..., :4, :].sum() < 0.2 * high[..., :4, :].sum()
 
     @pytest.mark.parametrize("sigma", [0.5, 0.8])
@@ -143,8 +162,8 @@ class TestPhysics:
     def test_one_object_for_a_group(self, backend, scan):
         pinn, params, batch, _ = setting(scan, backend.name, gridsize=2, object_big=False, estimate_passes=None)
         patches = pinn.patches(params, batch)
-        assert tuple(patches.shape) == (2, 1, N, N)
-        counts = pinn.expected_counts(params, patches, batch["relative"])
+        assert tuple(patches.shape) == (2, 4, N, N)
+        counts = pinn.expected_counts(params, patches)
         assert tuple(counts.shape) == (2, 4, N, N)
         assert np.isfinite(backend.to_numpy(counts)).all()
 
@@ -249,9 +268,9 @@ class TestLoss:
     def test_groups_do_not_see_their_batch(self, backend, scan, variant):
         pinn, params, batch, _ = setting(scan, backend.name, B=3, **variant)
         params = awake(params, backend)
-        together = backend.to_numpy(pinn.consistent(pinn.patches(params, batch), batch["relative"]))
+        together = backend.to_numpy(pinn.patches(params, batch))
         last = {k: v[2:3] for k, v in batch.items()}
-        alone = backend.to_numpy(pinn.consistent(pinn.patches(params, last), last["relative"]))
+        alone = backend.to_numpy(pinn.patches(params, last))
         np.testing.assert_allclose(alone, together[2:3], atol=2e-5)
 
     def test_supervised(self, backend, scan):
