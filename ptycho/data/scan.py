@@ -174,10 +174,10 @@ class Scan:
         return _slices(len(self), itemsize * self.N**2, size)
 
     def subset(self, indices: ArrayLike | slice) -> Scan:
-        """The scan of some of the patterns, in the order of `indices`."""
+        """The scan of some of the patterns, in the order of `indices`; patterns of a file that can select stay unread."""
         index = _as_index(indices, len(self))
         return self.replace(
-            patterns=_take(self.patterns, index),
+            patterns=self.patterns.select(index) if hasattr(self.patterns, "select") else _take(self.patterns, index),
             positions=self.positions[index],
             scan_index=None if self.scan_index is None else self.scan_index[index],
         )

@@ -13,7 +13,8 @@ import numpy as np
 from ptycho.config import ModelConfig
 from ptycho.config.settings import setting
 from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
-from ptycho.errors import DataError
+from ptycho.data.orientation import ORIENTATIONS
+from ptycho.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,22 @@ class ScanOptions:
         unit="pixels",
         at_least=2,
     )
+    pixel_size: float | None = setting(
+        None, "the object's pixel, for positions in metres without a geometry that tells it", unit="metres", above=0
+    )
+    wavelength: float | None = setting(None, "wavelength instead of the file's", unit="metres", above=0)
+    distance: float | None = setting(None, "from sample to detector instead of the file's", unit="metres", above=0)
+    detector_pixel_size: float | None = setting(
+        None, "the detector's pixel instead of the file's", unit="metres", above=0
+    )
+    beam_centre: str | None = setting(
+        None, "ROW,COLUMN of the zero frequency on the frames, which are cut to a square around it", unit="pixels"
+    )
+    fftshift: bool = setting(False, "the patterns are stored with the zero frequency at [0, 0]: move it to the middle")
+    orientation: str = setting(
+        "none", "turn the positions like this; 'ptycho doctor' says how", choices=tuple(ORIENTATIONS)
+    )
+    patterns_file: Path | None = setting(None, "the file of the patterns, where the scan file has none (ptychodus)")
 
 
 def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Scan:
@@ -57,14 +74,32 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
         The file cannot be read, is no scan, or cannot be binned or cropped like this.
     """
     options = options or ScanOptions()
-    given = {} if options.measurement is None else {"measurement": options.measurement}
-    scan = path if isinstance(path, Scan) else load_scan(path, **given)
+    scan = path if isinstance(path, Scan) else load_scan(path, **_given(options))
     if options.bin > 1:
         scan = bin_detector(scan, options.bin)
     if options.crop is not None and options.crop != scan.N:
         scan = crop_detector(scan, options.crop)
     logger.info("%r", scan)
     return scan
+
+
+def _given(options: ScanOptions) -> dict[str, Any]:
+    """What `load_scan` is told: everything that is not left to the file."""
+    stated = ("measurement", "pixel_size", "wavelength", "distance", "detector_pixel_size", "patterns_file")
+    given = {name: getattr(options, name) for name in stated if getattr(options, name) is not None}
+    if options.beam_centre is not None:
+        try:
+            row, column = (float(number) for number in options.beam_centre.split(","))
+        except ValueError as error:
+            raise ConfigError(
+                f"beam_centre = {options.beam_centre} is not possible: expected ROW,COLUMN in pixels, e.g. 255.5,260."
+            ) from error
+        given["beam_centre"] = (row, column)
+    if options.fftshift:
+        given["fftshift"] = True
+    if options.orientation != "none":
+        given["orientation"] = options.orientation
+    return given
 
 
 def subsample(scan: Scan, count: int | None, seed: int) -> Scan:

@@ -54,7 +54,8 @@ def assemble(found: dict[str, Any], given: Mapping[str, Any], what: str) -> dict
         fields["patterns"] = _shifted(fields["patterns"])
         if fields.get("mask") is not None:
             fields["mask"] = np.fft.fftshift(fields["mask"])
-    scale = _centre(fields, given.get("beam_centre") or found_centre, what)
+    centre = found_centre if given.get("beam_centre") is None else given["beam_centre"]
+    scale = _centre(fields, centre, what)
     if "positions_m" in fields:
         metres = fields.pop("positions_m")
         pixel = object_pixel(fields, given)
