@@ -165,9 +165,9 @@ def load(
         first = int(len(grouped["X_full"]) * float(fraction))
         part = slice(None, first) if which == "train" else slice(first, None)
     X = to_numpy(grouped["X_full"])[part]
-    truth = grouped.get("Y")
-    if truth is not None:
-        truth = to_numpy(truth)[part]
+    truth = None if grouped.get("Y") is None else to_numpy(grouped["Y"])[part]
+    if truth is not None and (truth.dtype.kind != "c" or truth.shape != X.shape):
+        raise DataError(f"Y: {truth.dtype} of shape {truth.shape} given, complex {X.shape} expected beside X_full.")
     relative = to_numpy(grouped["coords_relative"])[part]
     return PtychoDataContainer(
         X,

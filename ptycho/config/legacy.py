@@ -5,10 +5,13 @@ The library itself reads configurations, never a dictionary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ptycho.config.mapping import config_to_dict
+from ptycho.config.mapping import config_from_dict, config_to_dict, known_keys
+
+Config = TypeVar("Config")
 
 KEY_MAPPING = {
     "object_big": "object.big",
@@ -56,3 +59,23 @@ def update_legacy_dict(cfg: dict[str, Any], config: Any) -> None:
     for key, value in dataclass_to_legacy_dict(config).items():
         if value is not None:
             cfg[key] = str(value) if isinstance(value, Path) else value
+
+
+def config_from_legacy(cls: type[Config], cfg: Mapping[str, Any]) -> Config:
+    """Build a configuration from a legacy dictionary; keys that it does not know, and None, are left out.
+
+    Parameters
+    ----------
+    cls
+        ``ModelConfig``, ``TrainingConfig`` or ``InferenceConfig``.
+    cfg
+        As :func:`dataclass_to_legacy_dict` makes it, e.g. the settings of a loaded model.
+
+    Raises
+    ------
+    ConfigError
+        A value is not possible.
+    """
+    names = {KEY_MAPPING.get(name, name): name for name in known_keys(cls)}
+    values = {names[key]: value for key, value in cfg.items() if key in names and value is not None}
+    return config_from_dict(cls, values, "the settings dictionary")

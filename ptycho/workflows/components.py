@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +75,41 @@ def run_cdi_example(
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
     """
-    train_scan_, test_scan = as_scan(train_data), None if test_data is None else as_scan(test_data)
-    turned = any((flip_x, flip_y, transpose))
-    if turned and config.model.model_type == "supervised":
+    orientation = (flip_x, flip_y, transpose)
+    return run_steps(train_cdi_model, reassemble_cdi_image, train_data, test_data, config, orientation, M, do_stitching)
+
+
+def run_steps(
+    train: Callable[..., dict[str, Any]],
+    reassemble: Callable[..., tuple[Image, Image, dict[str, Any]]],
+    train_data: Any,
+    test_data: Any,
+    config: TrainingConfig,
+    orientation: tuple[bool, bool, bool],
+    M: int,
+    do_stitching: bool,
+) -> tuple[Image | None, Image | None, dict[str, Any]]:
+    """What :func:`run_cdi_example` does, by given functions for its two steps.
+
+    Parameters
+    ----------
+    train, reassemble
+        Called as :func:`train_cdi_model` and :func:`reassemble_cdi_image`.
+    orientation
+        ``flip_x``, ``flip_y``, ``transpose``.
+    train_data, test_data, config, M, do_stitching
+        As there.
+    """
+    scan, test_scan = as_scan(train_data), None if test_data is None else as_scan(test_data)
+    if any(orientation) and config.model.model_type == "supervised":
         raise ConfigError(
             "flip_x, flip_y and transpose turn the positions but not the object that a supervised model learns from: "
             "orient the positions in the file."
         )
-    oriented = _oriented(train_scan_, flip_x, flip_y, transpose) if turned else train_scan_
-    results = train_cdi_model(oriented, test_scan, config)
+    results = train(_oriented(scan, *orientation), test_scan, config)
     if not do_stitching or test_scan is None:
         return None, None, results
-    amplitude, phase, stitched = reassemble_cdi_image(
-        test_scan, config, flip_x, flip_y, transpose, M, model=results["bundle"]
-    )
+    amplitude, phase, stitched = reassemble(test_scan, config, *orientation, M, model=results["bundle"])
     return amplitude, phase, results | stitched
 
 
@@ -240,11 +261,16 @@ def load_inference_bundle(model_dir: str | Path) -> tuple[TrainedModel, dict[str
     DataError
         There is no such folder, or no bundle in it, or it cannot be read.
     """
+    bundle = open_bundle(bundle_folder(model_dir))
+    return trained_models(bundle)["diffraction_to_obj"], legacy_settings(bundle)
+
+
+def bundle_folder(model_dir: str | Path) -> Path:
+    """The folder of a training as a path; DataError where it is none."""
     folder = Path(model_dir)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a training, which holds {BUNDLE_NAME}.")
-    bundle = open_bundle(folder)
-    return trained_models(bundle)["diffraction_to_obj"], legacy_settings(bundle)
+    return folder
 
 
 def save_outputs(

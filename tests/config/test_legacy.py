@@ -2,8 +2,19 @@
 
 from pathlib import Path
 
-from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig, publish, published, update_legacy_dict
+import pytest
+
+from ptycho.config import (
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+    config_from_legacy,
+    publish,
+    published,
+    update_legacy_dict,
+)
 from ptycho.config.config import dataclass_to_legacy_dict
+from ptycho.errors import ConfigError
 
 
 def test_training_names():
@@ -54,6 +65,14 @@ def test_none_leaves_the_value_alone():
     assert cfg["n_subsample"] == 7
     assert cfg["test_data_file_path"] == "old.npz"
     assert dataclass_to_legacy_dict(TrainingConfig())["n_subsample"] is None
+
+
+def test_a_configuration_comes_back_from_its_dictionary():
+    config = TrainingConfig(model=ModelConfig(N=128, object_big=False), output_dir=Path("/out"), n_subsample=7, seed=3)
+    assert config_from_legacy(TrainingConfig, {**dataclass_to_legacy_dict(config), "label": "x"}) == config
+    assert config_from_legacy(ModelConfig, {"probe.mask": True, "N": 64}) == ModelConfig(probe_mask=True)
+    with pytest.raises(ConfigError, match="gridsize = many"):
+        config_from_legacy(ModelConfig, {"gridsize": "many"})
 
 
 def test_publish_writes_the_shared_dictionary(monkeypatch):

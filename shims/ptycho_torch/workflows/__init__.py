@@ -1,0 +1,1 @@
+"""PtychoPINN's names for the workflow steps on PyTorch."""
