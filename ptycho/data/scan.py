@@ -174,7 +174,7 @@ class Scan:
         return _slices(len(self), itemsize * self.N**2, size)
 
     def subset(self, indices: ArrayLike | slice) -> Scan:
-        """The scan of some of the patterns, in the order of `indices`; patterns of a file that can select stay unread."""
+        """The scan of some of the patterns, in the order of `indices`; patterns in a file stay there."""
         index = _as_index(indices, len(self))
         return self.replace(
             patterns=self.patterns.select(index) if hasattr(self.patterns, "select") else _take(self.patterns, index),
