@@ -80,7 +80,7 @@ class Trainer:
             schedule.watch(watched)
             better = epoch == 0 or watched < best
             best, waited = (watched, 0) if better else (best, waited + 1)
-            if better:
+            if better and config.checkpoint:
                 kept = module.to_params()
             self._save(module, epoch + 1, better)
             self.logs.write(epoch + 1, (epoch + 1) * per_epoch, metrics)
@@ -94,9 +94,9 @@ class Trainer:
     def _save(self, module: PtychoModule, epoch: int, better: bool) -> None:
         if self.folder is None or not self.config.checkpoint:
             return
+        params = module.to_params()
         for name in ("best", "last") if better else ("last",):
-            path = self.folder / "checkpoints" / f"{name}.safetensors"
-            save_checkpoint(path, module.to_params(), module.state, epoch)
+            save_checkpoint(self.folder / "checkpoints" / f"{name}.safetensors", params, module.state, epoch)
 
 
 def _epoch(module: PtychoModule, data: PtychoData, schedule: Schedule, epoch: int, per_epoch: int) -> dict[str, float]:
