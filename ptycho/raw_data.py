@@ -24,6 +24,8 @@ __all__ = ["RawData", "get_relative_coords"]
 
 logger = logging.getLogger(__name__)
 
+_LOOKED_AT = 16
+
 
 class RawData:
     """A scan under PtychoPINN's names.
@@ -90,6 +92,7 @@ class RawData:
         if measurement is None:
             measurement = measurement_by_contract(self.diff3d.dtype)
             logger.info("diff3d is %s and taken for %s unless measurement says.", self.diff3d.dtype, measurement)
+            _warn_of_counts(np.asarray(self.diff3d[:_LOOKED_AT]), measurement)
         self._stated: dict[str, Any] = {"measurement": measurement, "mask": mask}
         _ = self.scan  # what is wrong is said now
 
@@ -281,6 +284,16 @@ def get_relative_coords(coords_nn: ArrayLike) -> tuple[NDArray[np.float64], NDAr
         raise DataError(f"coords_nn: shape {positions.shape} given, (groups, 1, 2, C) expected.")
     centres = positions.mean(axis=3, keepdims=True)
     return centres, centres - positions
+
+
+def _warn_of_counts(patterns: NDArray[Any], measurement: str) -> None:
+    """Say that patterns taken for amplitudes are whole numbers, as counts are and their square roots are not."""
+    if measurement == "amplitude" and patterns.size and patterns.max() > 1 and (patterns == np.rint(patterns)).all():
+        logger.warning(
+            "diff3d is %s and taken for amplitude by PtychoPINN's contract, but holds whole numbers only; if these are "
+            "counts, give integers or measurement='counts'.",
+            patterns.dtype,
+        )
 
 
 def _coordinates(**named: ArrayLike) -> list[NDArray[np.float64]]:

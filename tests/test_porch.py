@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from ptycho import params, probe
+from ptycho.backend import get_backend
 from ptycho.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho.config.published import default_values
-from ptycho.errors import DataError
+from ptycho.errors import BackendError, DataError
 from ptycho.physics import extract_patches
 from ptycho.tf_helper import reassemble_position
 
@@ -69,6 +70,43 @@ def test_probe_is_normalised_into_the_dictionary():
     y, x = np.mgrid[:32, :32] - 15.5
     disc = np.hypot(x, y) < 8
     assert np.mean(np.abs(disc * stored)) == pytest.approx(1 / params.cfg["probe_scale"], rel=0.05)
+
+
+@pytest.fixture(params=["numpy", "pytorch", "tensorflow", "jax"])
+def lender(request):
+    try:
+        return get_backend(request.param)
+    except (BackendError, ImportError):
+        pytest.skip(f"{request.param} is not installed")
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 1), (3, 32, 32)])
+def test_probes_of_every_framework(lender, shape):
+    rng = np.random.default_rng(1)
+    given = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+    returned = probe.set_probe_guess(None, lender.asarray(given))
+    expected = given.reshape(32, 32) if shape[-1] == 1 else given
+    np.testing.assert_array_equal(returned[..., 0], expected)
+    stored = params.cfg["probe"]
+    assert isinstance(stored, np.ndarray)
+    assert stored.shape == (*expected.shape, 1)
+    amplitudes = lender.asarray(np.abs(rng.normal(size=(5, 32, 32, 2))).astype(np.float32))
+    assert probe.set_probe_guess(amplitudes).shape == (32, 32, 1)
+
+
+def test_patches_of_every_framework_are_stitched(lender):
+    rng = np.random.default_rng(2)
+    patches = (rng.normal(size=(6, 16, 16, 1)) + 0j).astype(np.complex64)
+    offsets = rng.uniform(20, 40, size=(6, 1, 2, 1))
+    expected = reassemble_position(patches, offsets, M=8)
+    found = reassemble_position(lender.asarray(patches), lender.asarray(offsets, dtype="float32"), M=8)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_probe_from_nothing():
+    with pytest.raises(DataError, match="Neither X_train nor probe_guess is given"):
+        probe.set_probe_guess()
 
 
 def test_probe_is_estimated_from_amplitudes():

@@ -55,6 +55,16 @@ def test_the_type_decides_what_was_measured_and_the_log_says_so(scan, caplog):
     assert rawdata(scan, diff3d=scan.amplitude().tolist()).scan.measurement == "amplitude"
 
 
+def test_whole_numbers_taken_for_amplitudes_are_warned_of(scan, caplog):
+    assert rawdata(scan, diff3d=scan.counts()).scan.measurement == "amplitude"
+    assert "holds whole numbers only; if these are counts" in caplog.text
+    caplog.clear()
+    rawdata(scan, diff3d=scan.counts(), measurement="amplitude")
+    rawdata(scan)
+    rawdata(scan, diff3d=scan.patterns)
+    assert not caplog.text
+
+
 def test_grouped_data_are_ptychopinns(scan):
     raw = RawData(
         scan.positions[:, 1],
