@@ -113,7 +113,7 @@ class Schedule:
         """Told of every epoch's loss; on a plateau of three epochs the rate is halved, down to a tenth."""
         if self.course != "plateau":
             return
-        if loss < self._best * (1.0 - 1e-4):
+        if loss < self._best:
             self._best, self._waited = loss, 0
             return
         self._waited += 1

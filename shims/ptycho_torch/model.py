@@ -74,7 +74,10 @@ class PtychoModule(lightning.LightningModule):
         if schedule == "constant":
             return adam
         if schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=2, min_lr=rate * 0.1)
+            # any lower loss is better: a threshold relative to a negative loss would call a worse one better
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                adam, factor=0.5, patience=2, threshold=0.0, min_lr=rate * 0.1
+            )
             return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": self.watched}}
         if schedule == "cosine":
             curve: Any = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
