@@ -142,8 +142,23 @@ class RawData:
         return raw
 
     @staticmethod
-    def from_file(train_data_file_path: str | Path, *, measurement: str | None = None) -> RawData:
+    def from_file(
+        train_data_file_path: str | Path,
+        validate_config: bool = False,
+        current_config: Any = None,
+        *,
+        measurement: str | None = None,
+    ) -> RawData:
         """Read a scan file of any format that the library reads.
+
+        Parameters
+        ----------
+        train_data_file_path
+            The file.
+        validate_config, current_config
+            Log a warning where the configuration's N is not the patterns'.
+        measurement
+            "counts" or "amplitude"; None takes the file's word.
 
         Raises
         ------
@@ -153,6 +168,8 @@ class RawData:
         given = {} if measurement is None else {"measurement": measurement}
         scan = load_scan(train_data_file_path, **given)
         logger.info("%s holds %s of %s.", train_data_file_path, scan.measurement, scan.patterns.dtype)
+        if validate_config and current_config is not None and current_config.model.N != scan.N:
+            logger.warning("N is %d, and the patterns are %d x %d.", current_config.model.N, scan.N, scan.N)
         return RawData.from_scan(scan)
 
     @staticmethod
@@ -168,14 +185,18 @@ class RawData:
         objectGuess: Any,
         scan_index: ArrayLike | None = None,
         *,
-        nphotons: float = 1e9,
+        nphotons: float | None = None,
         seed: int = 0,
     ) -> RawData:
-        """A simulated scan with ``nphotons`` photons per pattern; the other arguments as of the class."""
+        """Counts of a simulated scan with ``nphotons`` per pattern (None: the settings dictionary's).
+
+        The other arguments are those of the class.
+        """
+        photons = float(params.params()["nphotons"]) if nphotons is None else nphotons
         columns, rows = _coordinates(xcoords=xcoords, ycoords=ycoords)
         index = None if scan_index is None else np.asarray(scan_index)
         positions = np.stack([rows, columns], axis=-1)
-        scan = simulate(to_numpy(objectGuess), to_numpy(probeGuess), positions, nphotons, seed, scan_index=index)
+        scan = simulate(to_numpy(objectGuess), to_numpy(probeGuess), positions, photons, seed, scan_index=index)
         return RawData.from_scan(scan)
 
     def to_file(self, file_path: str | Path) -> None:

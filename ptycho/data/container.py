@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho.data.grouping import group_positions
+from ptycho.data.offsets import LocalOffsets
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 
@@ -91,9 +92,9 @@ class Container:
         return self.positions - self.centres[:, None, :]
 
     @property
-    def local_offsets(self) -> NDArray[np.float64]:
+    def local_offsets(self) -> LocalOffsets:
         """(G, 1, 2, C) pixels in PtychoPINN's order [x, y] and sign: -(position - centre), its `coords_relative`."""
-        return _as_xy(-self.relative)
+        return LocalOffsets.of(_as_xy(-self.relative), self.positions, self)
 
     @property
     def global_offsets(self) -> NDArray[np.float64]:
@@ -101,7 +102,7 @@ class Container:
         return _as_xy(self.centres[:, None, :])
 
     @property
-    def coords_nominal(self) -> NDArray[np.float64]:
+    def coords_nominal(self) -> LocalOffsets:
         """PtychoPINN's name for :attr:`local_offsets`, which it calls ``coords`` and ``coords_true`` too."""
         return self.local_offsets
 

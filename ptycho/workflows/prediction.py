@@ -105,8 +105,8 @@ class TrainedModel(Bundle):
         X = (scaled / self.intensity_scale).astype(np.float32)
         positions = centres - local
         memory = given[0]
-        if isinstance(memory, LocalOffsets) and memory.scan is not None and memory.positions is not None:
-            scan, positions = memory.scan, memory.positions
+        if isinstance(memory, LocalOffsets) and memory.positions is not None:
+            scan, positions = as_scan(memory.source), memory.positions
         elif len(given) == 2 and scan is None:
             scan = scan_from_groups(X, positions)
         indices = np.arange(count * channels).reshape(count, channels)

@@ -49,10 +49,10 @@ def test_a_container_has_ptychopinns_arrays(raw, grouped):
 def test_offsets_know_where_they_are_from(raw, grouped):
     offsets = load(lambda: grouped, raw.probeGuess).local_offsets
     assert isinstance(offsets, LocalOffsets)
-    assert offsets.scan is grouped["scan"]
+    assert offsets.source is grouped["scan"]
     np.testing.assert_allclose(offsets.positions, raw.scan.positions[grouped["nn_indices"]])
     for plain in (offsets[:3], offsets * 1, np.array(offsets)):
-        assert getattr(plain, "scan", None) is None
+        assert getattr(plain, "source", None) is getattr(plain, "positions", None) is None
 
 
 def test_without_truth_the_patches_are_one(grouped):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.backend import get_backend
+from ptycho.data import make_container
 from ptycho.errors import BackendError, ConfigError, DataError
 from ptycho.loader import load
 from ptycho.physics import extract_patches
@@ -68,8 +69,16 @@ def test_the_same_scan_however_it_is_told(trained, raw):
     assert set(box.nn_indices.ravel()) == set(range(len(raw.scan)))  # so the groups show the whole scan
     plain = model.predict([scaled, np.array(box.local_offsets), box.global_offsets])
     assert agreement(plain, known) > 0.9995  # the order of the patterns is another, and rounding tells
-    core = trained[2]["train_container"]
-    assert model.predict(core).shape == (16, 64, 64, 1)
+
+
+def test_containers_of_a_training_predict_too(trained, scan):
+    """One group for every pattern: what they show is the whole scan."""
+    model, every = model_of(trained, 2), make_container(scan, 2)
+    known = model.predict([every.X * model.intensity_scale, every.local_offsets])
+    np.testing.assert_array_equal(model.predict(every), known)
+    true = extract_patches(scan.object, every.centres, 64)[:, 20:44, 20:44]
+    assert agreement(known[:, 20:44, 20:44, 0], true) > 0.97
+    assert model.predict(trained[2]["train_container"]).shape == (16, 64, 64, 1)
 
 
 def test_the_result_does_not_depend_on_the_batches(trained, raw):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho import params
+from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import load_scan, save_npz
 from ptycho.errors import DataError
 from ptycho.physics import extract_patches
@@ -133,7 +134,7 @@ def test_gridsize_is_the_dictionarys_where_it_is_not_given(scan, monkeypatch):
     assert rawdata(scan).generate_grouped_data(N, nsamples=3, gridsize=1)["X_full"].shape[-1] == 1
 
 
-def test_files(scan, tmp_path):
+def test_files(scan, tmp_path, caplog):
     whole = scan.replace(mask=np.arange(N * N).reshape(N, N) > 3, object_origin=(-2.0, 3.0), scan_index=np.arange(30))
     save_npz(whole, tmp_path / "scan.npz")
     raw = RawData.from_file(tmp_path / "scan.npz")
@@ -145,6 +146,10 @@ def test_files(scan, tmp_path):
     both = RawData.from_files(tmp_path / "scan.npz", str(tmp_path / "again.npz"))
     assert [len(part.xcoords) for part in both] == [30, 30]
     assert RawData.from_file(tmp_path / "scan.npz", measurement="amplitude").scan.measurement == "amplitude"
+    RawData.from_file(tmp_path / "scan.npz", True, TrainingConfig(model=ModelConfig(N=16)))
+    assert not caplog.text
+    RawData.from_file(tmp_path / "scan.npz", validate_config=True, current_config=TrainingConfig())
+    assert "N is 64, and the patterns are 16 x 16" in caplog.text
 
 
 def test_what_ptychodus_writes_is_counts(scan, tmp_path):
@@ -168,13 +173,16 @@ def test_changed_attributes_are_what_counts(scan):
     np.testing.assert_array_equal(raw.scan.positions[:, 1], scan.positions[:, 1] + 1)
 
 
-def test_simulation_has_its_photons(scan):
+def test_simulation_has_its_photons(scan, monkeypatch):
     raw = RawData.from_simulation(
         scan.positions[:, 1], scan.positions[:, 0], scan.probe, scan.object, np.arange(30), nphotons=1e5, seed=3
     )
     assert raw.scan.mean_total_counts() == pytest.approx(1e5, rel=0.01)
     assert raw.scan.measurement == "counts"
     np.testing.assert_array_equal(raw.scan_index, np.arange(30))
+    monkeypatch.setitem(params.cfg, "nphotons", 2e4)
+    dictated = RawData.from_simulation(scan.positions[:, 1], scan.positions[:, 0], scan.probe, scan.object)
+    assert dictated.scan.mean_total_counts() == pytest.approx(2e4, rel=0.02)
 
 
 def test_it_says_its_shapes(scan):
