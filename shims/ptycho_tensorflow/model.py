@@ -1,0 +1,171 @@
+"""The model as a ``keras.Model``: parameters as Keras's weights, the loss from the core."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ptycho.config import TrainingConfig, config_from_dict, config_to_dict
+from ptycho.model.pinn import PtychoPINN
+from ptycho_tensorflow.backend import TensorflowBackend
+
+__all__ = ["PtychoModel"]
+
+_TRAINED_IF = {
+    "probe/real": "probe_trainable",
+    "probe/imag": "probe_trainable",
+    "log_scale": "intensity_scale_trainable",
+}
+
+
+@keras.saving.register_keras_serializable("ptychopinn")
+class PtychoModel(keras.Model):
+    """PtychoPINN's parameters as weights and its loss as the steps of Keras's ``fit``.
+
+    Parameters
+    ----------
+    model : what stays fixed.
+    params : host arrays by name.
+    config : losses, precision, what is trained.
+    strategy : where the weights lie and the steps run; default the device that TensorFlow prefers.
+    """
+
+    def __init__(
+        self,
+        model: PtychoPINN,
+        params: dict[str, np.ndarray],
+        config: TrainingConfig,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        super().__init__(name="ptychopinn")
+        self.model, self.config = model, config
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.named: dict[str, keras.Variable] = {}
+        with self.strategy.scope():
+            for name, values in params.items():
+                self.named[name] = self.add_weight(
+                    shape=values.shape,
+                    initializer=lambda shape, dtype, values=values: tf.constant(values, dtype),
+                    trainable=bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True,
+                    name=name.replace("/", "."),
+                )
+        self.means: list[keras.metrics.Metric] = []
+        self.train_function: Any = None
+        self.test_function: Any = None
+        self.built = True
+
+    def call(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Object patches (B, C, N, N) complex of a batch as the core makes it."""
+        return self.model.patches(self._arrays({k: w.value for k, w in self.named.items()}), batch)
+
+    def to_params(self) -> dict[str, np.ndarray]:
+        """Host copies of the parameters, as the core names and shapes them."""
+        return {name: keras.ops.convert_to_numpy(weight) for name, weight in self.named.items()}
+
+    def compile_for(self, optimizer: keras.Optimizer, batch: dict[str, tf.Tensor]) -> None:
+        """Keras's ``compile``, with a mean over the epoch for every loss that ``batch`` shows."""
+        names = self._evaluated({k: tf.convert_to_tensor(w.value) for k, w in self.named.items()}, batch)
+        with self.strategy.scope():
+            self.means = [keras.metrics.Mean(name) for name in names]
+        self.compile(optimizer=optimizer, jit_compile=False)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """See Keras."""
+        return list(self.means)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """One step of the optimiser, on this replica's part of the batch."""
+        part, own = _part(batch)
+        trained = {k: tf.convert_to_tensor(w.value) for k, w in self.named.items() if w.trainable}
+        fixed = {k: tf.convert_to_tensor(w.value) for k, w in self.named.items() if not w.trainable}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trained)
+            losses = self._evaluated({**trained, **fixed}, part)
+        gradients = tape.gradient(losses["loss"], trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        context = tf.distribute.get_replica_context()
+        # summed here, so that the norm that is clipped is the whole batch's; the optimiser sums once more
+        share = own / (batch["X"].shape[0] * context.num_replicas_in_sync)
+        summed = context.all_reduce("sum", [gradient * share for gradient in gradients.values()])
+        self.optimizer.apply(summed, [self.named[name] for name in gradients])
+        self._record(losses, own)
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """The losses of this replica's part of the batch."""
+        part, own = _part(batch)
+        self._record(self._evaluated({k: tf.convert_to_tensor(w.value) for k, w in self.named.items()}, part), own)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """See Keras."""
+        if self.train_function is None or force:
+            self.train_function = self._everywhere(self.train_step)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """See Keras."""
+        if self.test_function is None or force:
+            self.test_function = self._everywhere(self.test_step)
+
+    def get_config(self) -> dict[str, Any]:
+        """See Keras: what rebuilds the model, before its weights are read."""
+        return {
+            "config": json.loads(json.dumps(config_to_dict(self.config), default=str)),
+            "intensity_scale": self.model.intensity_scale,
+            "side": self.model.side,
+            "shapes": {name: list(weight.shape) for name, weight in self.named.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PtychoModel:
+        """See Keras."""
+        training = config_from_dict(TrainingConfig, config["config"])
+        model = PtychoPINN(training.model, TensorflowBackend(), config["intensity_scale"], config["side"])
+        return cls(model, {name: np.zeros(shape, np.float32) for name, shape in config["shapes"].items()}, training)
+
+    def save_own_variables(self, store: Any) -> None:
+        """See Keras: the weights under their names, with dots."""
+        for weight in self.named.values():
+            store[weight.name] = keras.ops.convert_to_numpy(weight)
+
+    def load_own_variables(self, store: Any) -> None:
+        """See Keras."""
+        for weight in self.named.values():
+            weight.assign(store[weight.name])
+
+    def _evaluated(self, values: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        total, terms = self.model.loss(self._arrays(values), batch, self.config)
+        return {"loss": total, **terms}
+
+    def _arrays(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The parameters in the precision that they compute in: the network's alone may be halved."""
+        kind = tf.bfloat16 if self.config.precision == "bf16" else tf.float32
+        return {
+            name: tf.convert_to_tensor(v) if name in _TRAINED_IF else tf.cast(v, kind) for name, v in values.items()
+        }
+
+    def _record(self, losses: dict[str, tf.Tensor], groups: int) -> None:
+        for mean in self.means:
+            mean.update_state(losses[mean.name], sample_weight=float(groups))
+
+    def _everywhere(self, step: Callable[[dict[str, tf.Tensor]], None]) -> Callable[[Iterator], dict[str, tf.Tensor]]:
+        """``step`` on every device, compiled once for each shape of a batch: whole ones and the last of an epoch."""
+
+        @tf.function(autograph=False)
+        def stepped(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            self.strategy.run(step, args=(batch,))
+            return {mean.name: mean.result() for mean in self.means}
+
+        return lambda batches: stepped(next(batches))
+
+
+def _part(batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], int]:
+    """The groups of a batch that this replica takes, and how many; the first, counted as 0, if none is left."""
+    context = tf.distribute.get_replica_context()
+    replica, replicas = int(tf.get_static_value(context.replica_id_in_sync_group)), context.num_replicas_in_sync
+    groups = batch["X"].shape[0]
+    first, last = groups * replica // replicas, groups * (replica + 1) // replicas
+    return {name: values[first : max(last, first + 1)] for name, values in batch.items()}, last - first
