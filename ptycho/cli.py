@@ -103,6 +103,8 @@ def _start_logging(verbose: bool) -> None:
 def _classes(command: str) -> list[tuple[type, str]]:
     """The configuration classes of a command with the headings of their flags."""
     from ptycho.config import InferenceConfig, TrainingConfig
+    from ptycho.workflows.convert import ConvertOptions
+    from ptycho.workflows.doctor import DoctorOptions
     from ptycho.workflows.evaluate import EvaluateOptions
     from ptycho.workflows.inspect import InspectOptions
     from ptycho.workflows.scans import ScanOptions
@@ -113,6 +115,8 @@ def _classes(command: str) -> list[tuple[type, str]]:
     chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],
         "inspect": [scan, (InspectOptions, "the picture")],
+        "convert": [scan, (ConvertOptions, "what is written")],
+        "doctor": [scan, (DoctorOptions, "the examination")],
         "train": [scan, training],
         "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs")],
         "run": [scan, training, (RunOptions, "this command")],
@@ -185,6 +189,41 @@ def _inspect(call: Call) -> None:
         picture = out / f"{path.name.split('.')[0]}.png"
         draw_inspection(scan, inspection, picture)
     print(f"picture {picture}")
+
+
+def _convert(call: Call) -> None:
+    from ptycho.workflows.convert import ConvertOptions, convert_scan
+    from ptycho.workflows.scans import ScanOptions
+
+    started = time.perf_counter()
+    source, target = _needed(call, "source"), _needed(call, "target")
+    done = convert_scan(source, target, call[ScanOptions], call[ConvertOptions], force=call[CommonOptions].force)
+    print(f"patterns {len(done.scan)} of {done.scan.N} x {done.scan.N}, {done.scan.measurement}")
+    print(f"format {done.format}")
+    for sentence in done.lost:
+        print(f"note {sentence}")
+    _finish(started, Path(target))
+
+
+def _doctor(call: Call) -> None:
+    from ptycho.cli_progress import ProgressBars
+    from ptycho.workflows.doctor import DOCTOR_FILES, DoctorOptions, diagnose
+    from ptycho.workflows.doctor_picture import draw_diagnosis
+    from ptycho.workflows.output import output_folder, write_json
+    from ptycho.workflows.scans import ScanOptions, open_scan
+
+    started, options = time.perf_counter(), call[DoctorOptions]
+    scan = open_scan(_needed(call, "scan"), call[ScanOptions])
+    with ProgressBars(not call[CommonOptions].quiet) as bars:
+        diagnosis = diagnose(scan, options, bars.counter("orientations"))
+    print("\n".join(diagnosis.lines()))
+    if options.output_dir is None:
+        print(f"seconds {time.perf_counter() - started:.1f}")
+        return
+    with output_folder(options.output_dir, DOCTOR_FILES, call[CommonOptions].force) as out:
+        write_json(diagnosis.as_dict(), out / "doctor.json")
+        draw_diagnosis(scan, diagnosis, out / "doctor.png")
+    _finish(started, out / "doctor.png")
 
 
 def _train(call: Call) -> None:
@@ -335,6 +374,8 @@ def _finish(started: float, saved: Path) -> None:
 _RUNNERS: dict[str, Callable[[Call], None]] = {
     "simulate": _simulate,
     "inspect": _inspect,
+    "convert": _convert,
+    "doctor": _doctor,
     "train": _train,
     "reconstruct": _reconstruct,
     "run": _run,

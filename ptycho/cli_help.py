@@ -50,11 +50,34 @@ COMMANDS = {
     ),
     "inspect": CommandText(
         "say and draw what a scan file holds, and what looks wrong about it",
-        (("scan", "scan file: .npz in PtychoPINN's, ptychodus's or Tike's keys, or .npz.bz2"),),
+        (("scan", "scan file of any readable format"),),
         "Print shape, dtype, counts, positions, overlap, probe and mask of a scan, guess problems,\n"
         "and draw a picture DIR/NAME.png. An earlier picture of the same scan is replaced.",
         "  ptycho inspect scan.npz\n"
         "  ptycho inspect scan.npz --measurement counts --crop 64      as 'run' would see it with these flags",
+    ),
+    "convert": CommandText(
+        "write a scan file in another format",
+        (
+            ("source", "scan file of any readable format"),
+            ("target", "file to write; its ending says the format: .npz, .h5, .cxi, .nxs or .zarr"),
+        ),
+        "Read a scan and write it as PtychoPINN's NPZ (.npz), ptychodus's product (.h5), CXI (.cxi),\n"
+        "NeXus NXcxi_ptycho (.nxs) or Zarr (.zarr), and say what other programs will not see of it.\n"
+        "TARGET appears whole or not at all.",
+        "  ptycho convert scan.npz scan.cxi --wavelength 1.24e-10 --distance 2 --detector_pixel_size 75e-6\n"
+        "  ptycho convert scan.cxi scan.npz --write_as amplitude       as PtychoPINN itself expects diff3d\n"
+        "  ptycho convert raw.cxi small.h5 --beam_centre 515,240 --crop 256",
+    ),
+    "doctor": CommandText(
+        "say what is wrong with a scan before a night is lost",
+        (("scan", "scan file of any readable format"),),
+        "Look for counts taken for amplitudes, saturation, hot and dead pixels, frozen frames, a beam off\n"
+        "centre or unshifted patterns, a probe on other pixels, little overlap, a raster, coinciding\n"
+        "positions and low dose, and try the eight orientations of the positions with a short reconstruction.",
+        "  ptycho doctor scan.npz\n"
+        "  ptycho doctor scan.npz --out checkup                        also writes doctor.json and doctor.png\n"
+        "  ptycho doctor scan.npz --orientation transpose              check that the advice was right",
     ),
     "train": CommandText(
         "train a network on a scan; writes the bundle wts.h5.zip",

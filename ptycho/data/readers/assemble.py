@@ -58,7 +58,7 @@ def assemble(found: dict[str, Any], given: Mapping[str, Any], what: str) -> dict
     scale = _centre(fields, centre, what)
     if "positions_m" in fields:
         metres = fields.pop("positions_m")
-        pixel = object_pixel(fields, given)
+        pixel = object_pixel(fields, given) or (record or {}).get("pixel_size")
         if pixel is None:
             raise DataError(
                 f"{what}: the positions are in metres and the object's pixel is not known; give it with --pixel-size "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class CxiReader:
 
     name = "cxi"
     description = "an HDF5 file with entry_1/data_1/data or entry_1/instrument_1/detector_1/data and translations"
-    options: frozenset[str] = frozenset()
+    options = frozenset({"patterns_file"})
 
     def accepts(self, file: ScanFile) -> bool:
         """Recognise the file by its groups; one that calls itself NXcxi_ptycho is left to that reader."""
@@ -45,40 +46,54 @@ class CxiReader:
             return f"{ENTRY}/instrument_1" in h5 and not named.startswith("NX")
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the fields of the scan."""
-        with Hdf5File(file.path) as h5:
+        """Read the fields of the scan; `patterns_file` names another CXI file, whose detector is taken."""
+        with Hdf5File(file.path) as h5, Hdf5File(Path(given.get("patterns_file") or file.path)) as frames:
             source, detector = f"{ENTRY}/instrument_1/source_1", f"{ENTRY}/instrument_1/detector_1"
             energy = h5.number(f"{source}/energy", energy_unit)
             wavelength = h5.length(f"{source}/wavelength", f"{ENTRY}/instrument_1/beam_1/wavelength")
             if wavelength is None and energy is not None and energy > 0:
                 wavelength = wavelength_of(energy)
+            fields = entry_fields(h5, frames, ENTRY, detector)
+            if None in (wavelength, fields["distance"], fields["detector_pixel_size"]):
+                fields["pixel_size"] = h5.length(f"{ENTRY}/ptychodus/object_pixel_width_m")
             return {
-                **entry_fields(h5, ENTRY, detector),
+                **fields,
                 "wavelength": wavelength,
                 "name": h5.text(f"{ENTRY}/title") or h5.text(f"{ENTRY}/sample_1/name") or file.stem,
             }
 
 
-def entry_fields(h5: Hdf5File, entry: str, detector: str) -> dict[str, Any]:
-    """What CXI and NXcxi_ptycho name alike: everything of an entry but the wavelength and the name."""
-    data = h5.first(f"{entry}/data_1/data", f"{detector}/data", f"{entry}/data/data")
+def entry_fields(h5: Hdf5File, frames: Hdf5File, entry: str, detector: str) -> dict[str, Any]:
+    """What CXI and NXcxi_ptycho name alike: everything of an entry but the wavelength and the name.
+
+    Parameters
+    ----------
+    h5, frames
+        The file of everything else, and that of the detector; mostly the same.
+    entry, detector
+        Names of the groups.
+    """
+    data = frames.first(f"{entry}/data_1/data", f"{detector}/data", f"{entry}/data/data")
     if data is None:
-        raise DataError(f"{h5.path} lacks the patterns {entry}/data_1/data and {detector}/data.")
+        raise DataError(
+            f"{frames.path} lacks the patterns {entry}/data_1/data and {detector}/data; if they are in a file of their "
+            "own, name it with --patterns-file."
+        )
     translation = h5.first(
         f"{entry}/data_1/translation", f"{entry}/sample_1/geometry_1/translation", f"{detector}/translation"
     )
     if translation is None:
         raise DataError(f"{h5.path} lacks the positions {entry}/sample_1/geometry_1/translation.")
-    basis = _basis(h5, detector)
+    basis = _basis(frames, detector)
     fields: dict[str, Any] = {
-        "patterns": h5.patterns(data),
+        "patterns": frames.patterns(data),
         "measurement": "counts",
         "positions_m": _positions(h5, translation, basis),
-        "distance": h5.length(f"{detector}/distance"),
-        "detector_pixel_size": _pixel(h5, detector, basis),
+        "distance": frames.length(f"{detector}/distance"),
+        "detector_pixel_size": _pixel(frames, detector, basis),
         "probe": _image(h5, 3, f"{entry}/image_1/data", f"{entry}/instrument_1/source_1/illumination"),
         "object": _image(h5, 2, f"{entry}/image_2/data"),
-        "mask": good_pixels(h5, f"{detector}/mask"),
+        "mask": good_pixels(frames, f"{detector}/mask"),
         "record": read_record(h5.text(f"{entry}/ptychopinn/scan"), f"{h5.path}: {entry}/ptychopinn/scan"),
         "record_positions": h5.array(f"{entry}/ptychopinn/positions", kinds="f"),
         "scan_index": h5.array(f"{entry}/ptychopinn/scan_index", kinds="iu"),
@@ -88,7 +103,7 @@ def entry_fields(h5: Hdf5File, entry: str, detector: str) -> dict[str, Any]:
         logger.warning("%s: %s/image_1 is not as large as the patterns, so it is no probe.", h5.path, entry)
         fields["probe"] = fields["object"] = None
     if fields["distance"] is None:
-        fields["distance"] = _corner_distance(h5, detector, basis)
+        fields["distance"] = _corner_distance(frames, detector, basis)
     centre = [h5.number(f"{entry}/ptychodus/object_center_{axis}_m") for axis in "yx"]
     if fields["object"] is not None and None not in centre:
         fields["object_centre_m"] = centre

@@ -122,7 +122,7 @@ class Hdf5Source:
         return self._open[2]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LazyPatterns:
     """Frames of one or several sources as an (M, H, W) array that is read piece by piece.
 
@@ -179,11 +179,21 @@ class LazyPatterns:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of what is returned."""
-        return self.converts_to or np.result_type(*(source.dtype for source in self.sources))
+        return self.converts_to or self._stored_dtype
+
+    @property
+    def _stored_dtype(self) -> np.dtype[Any]:
+        """That of the sources, byte order and all, or what holds the values of all of them."""
+        first, *others = (source.dtype for source in self.sources)
+        return np.dtype(np.result_type(first, *others)) if others else first
 
     def __len__(self) -> int:
         """The number M of patterns."""
         return self.shape[0]
+
+    def __repr__(self) -> str:
+        """What they are, unread."""
+        return f"LazyPatterns({self.shape}, {self.dtype}, {len(self.sources)} source(s))"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Everything, in memory."""
@@ -237,7 +247,7 @@ class LazyPatterns:
     def _read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Frames by their numbers in the sources, cut but otherwise as stored; runs of numbers are read at once."""
         rows, columns = self.sources[0].shape[-2:] if self.window is None else self._window_shape()
-        out = np.empty((len(numbers), rows, columns), np.result_type(*(source.dtype for source in self.sources)))
+        out = np.empty((len(numbers), rows, columns), self._stored_dtype)
         start = 0
         for stop in (*(np.flatnonzero(np.diff(numbers) != 1) + 1), len(numbers)):
             if stop > start:

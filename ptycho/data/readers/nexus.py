@@ -46,7 +46,7 @@ class NexusReader:
                 raise DataError(f"{file.path} has no entry of the definition {DEFINITIONS[0]}.")
             instrument = _of_class(h5, entry, "NXinstrument") or f"{entry}/instrument_1"
             detector = _of_class(h5, instrument, "NXdetector") or f"{instrument}/detector_1"
-            fields = entry_fields(h5, entry, detector)
+            fields = entry_fields(h5, h5, entry, detector)
             beam = _of_class(h5, instrument, "NXbeam") or f"{instrument}/beam_1"
             fields["wavelength"] = _wavelength(h5, instrument, beam)
             fields["name"] = h5.text(f"{entry}/title") or h5.text(f"{entry}/sample_1/name") or file.stem

@@ -124,7 +124,7 @@ def _stack(h5: Hdf5File) -> dict[str, Any]:
     return {
         "patterns": h5.patterns("patterns"),
         "measurement": "counts",
-        "mask": None if bad is None or not bad.any() else bad == 0,
+        "mask": None if bad is None else bad == 0,
         "detector_pixel_size": known[0] if known else None,
         "indexes": h5.array("indexes", kinds="iu"),
     }

@@ -39,8 +39,8 @@ class PtychodusNpzReader:
             stack: dict[str, Any] = {
                 "patterns": archive.array("patterns"),
                 "measurement": "counts",
-                "mask": None if bad is None or not bad.any() else bad == 0,
-                "detector_pixel_size": _NpzProduct(archive).number("detector_pixel_width_m"),
+                "mask": None if bad is None else bad == 0,
+                "detector_pixel_size": _NpzProduct(archive).number("detector_pixel_width_m") or None,
                 "indexes": archive.optional("indexes"),
             }
         else:
