@@ -65,7 +65,7 @@ def assemble(found: dict[str, Any], given: Mapping[str, Any], what: str) -> dict
                 "(metres), or --wavelength, --distance and --detector-pixel-size."
             )
         fields["positions"] = metres / pixel
-        if "object_centre_m" in fields:
+        if "object_centre_m" in fields and fields.get("object") is not None:
             middle = (np.asarray(fields["object"].shape[-2:]) - 1) / 2
             fields["object_origin"] = tuple((np.asarray(fields.pop("object_centre_m")) / pixel - middle).tolist())
     elif scale != 1:
@@ -141,4 +141,8 @@ def _centre(fields: dict[str, Any], centre: Any, what: str) -> float:
     fields["patterns"] = cut
     if fields.get("mask") is not None:
         fields["mask"] = fields["mask"][window]
+    for name in ("probe", "object"):
+        if fields.get(name) is not None:
+            logger.warning("%s: the %s is on the pixels of uncut frames and is left out.", what, name)
+            fields[name] = None
     return 2 * half / rows

@@ -42,6 +42,7 @@ def open_node(group: Any, name: str) -> Any:
     node = group[name]
     if not isinstance(node, h5py.Dataset) or not (node.external or node.is_virtual):
         return node
+    del node  # HDF5 refuses two prefixes for a dataset that is open twice
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_efile_prefix(b"${ORIGIN}")
     access.set_virtual_prefix(b"${ORIGIN}")
