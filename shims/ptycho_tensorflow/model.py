@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,13 +15,14 @@ from ptycho.config import TrainingConfig, config_from_dict, config_to_dict
 from ptycho.model.pinn import PtychoPINN
 from ptycho_tensorflow.backend import TensorflowBackend
 
-__all__ = ["PtychoModel"]
+__all__ = ["Adam", "PtychoModel"]
 
 _TRAINED_IF = {
     "probe/real": "probe_trainable",
     "probe/imag": "probe_trainable",
     "log_scale": "intensity_scale_trainable",
 }
+_FIXED = ("mask", "merge_window")
 
 
 @keras.saving.register_keras_serializable("ptychopinn")
@@ -65,14 +67,18 @@ class PtychoModel(keras.Model):
 
     def to_params(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters, as the core names and shapes them."""
-        return {name: keras.ops.convert_to_numpy(weight) for name, weight in self.named.items()}
+        return {name: tf.convert_to_tensor(weight.value).numpy() for name, weight in self.named.items()}
 
-    def compile_for(self, optimizer: keras.Optimizer, batch: dict[str, tf.Tensor]) -> None:
-        """Keras's ``compile``, with a mean over the epoch for every loss that ``batch`` shows."""
+    def compile_for(self, batch: dict[str, tf.Tensor]) -> None:
+        """Keras's ``compile``: Adam, and a mean over the epoch for every loss that ``batch`` shows."""
         names = self._evaluated({k: tf.convert_to_tensor(w.value) for k, w in self.named.items()}, batch)
+        # each replica holds the gradient over their number: the optimiser adds them up
+        clip = self.config.gradient_clip and self.config.gradient_clip / self.strategy.num_replicas_in_sync
         with self.strategy.scope():
             self.means = [keras.metrics.Mean(name) for name in names]
-        self.compile(optimizer=optimizer, jit_compile=False)
+            adam = Adam(self.config.learning_rate, 0.9, 0.999, epsilon=1e-8, global_clipnorm=clip)
+            adam.build(self.trainable_variables)
+        self.compile(optimizer=adam, jit_compile=False)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -127,14 +133,19 @@ class PtychoModel(keras.Model):
         return cls(model, {name: np.zeros(shape, np.float32) for name, shape in config["shapes"].items()}, training)
 
     def save_own_variables(self, store: Any) -> None:
-        """See Keras: the weights under their names, with dots."""
-        for weight in self.named.values():
-            store[weight.name] = keras.ops.convert_to_numpy(weight)
+        """See Keras: the weights under their names, with dots, and the arrays that stay fixed."""
+        for name, values in self.to_params().items():
+            store[self.named[name].name] = values
+        for name in _FIXED:
+            if getattr(self.model, name) is not None:
+                store[name] = getattr(self.model, name)
 
     def load_own_variables(self, store: Any) -> None:
         """See Keras."""
         for weight in self.named.values():
             weight.assign(store[weight.name])
+        fixed: dict[str, Any] = {name: np.array(store[name]) for name in _FIXED if name in store.keys()}  # noqa: SIM118
+        self.model = dataclasses.replace(self.model, **fixed)
 
     def _evaluated(self, values: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         total, terms = self.model.loss(self._arrays(values), batch, self.config)
@@ -152,14 +163,44 @@ class PtychoModel(keras.Model):
             mean.update_state(losses[mean.name], sample_weight=float(groups))
 
     def _everywhere(self, step: Callable[[dict[str, tf.Tensor]], None]) -> Callable[[Iterator], dict[str, tf.Tensor]]:
-        """``step`` on every device, compiled once for each shape of a batch: whole ones and the last of an epoch."""
+        """``step`` on every device, one graph for each size of a batch: the whole ones and the last of an epoch."""
+        graphs: dict[int, Callable] = {}
 
-        @tf.function(autograph=False)
         def stepped(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             self.strategy.run(step, args=(batch,))
             return {mean.name: mean.result() for mean in self.means}
 
-        return lambda batches: stepped(next(batches))
+        def next_step(batches: Iterator) -> dict[str, tf.Tensor]:
+            batch = next(batches)
+            groups = batch["X"].shape[0]
+            if groups not in graphs:
+                graphs[groups] = tf.function(stepped, autograph=False).get_concrete_function(batch)
+            return graphs[groups](batch)
+
+        return next_step
+
+
+@keras.saving.register_keras_serializable("ptychopinn")
+class Adam(keras.optimizers.Adam):
+    """Adam with epsilon beside the corrected second moment, as its authors, PyTorch and optax have it.
+
+    Keras has it beside the uncorrected one, where it counts thirty times as much in the first step. ``momentum`` takes
+    the place of ``beta_1`` and may change from step to step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.momentum = tf.Variable(self.beta_1, trainable=False, dtype=tf.float32)
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """See Keras."""
+        number = self._get_variable_index(variable)
+        first, second = self._momentums[number].value, self._velocities[number].value
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        self.assign_add(first, (gradient - first) * (1.0 - self.momentum))
+        self.assign_add(second, (gradient * gradient - second) * (1.0 - self.beta_2))
+        root = tf.sqrt(second / (1.0 - self.beta_2**step)) + self.epsilon
+        self.assign_sub(variable, first * (learning_rate / (1.0 - self.momentum**step)) / root)
 
 
 def _part(batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,25 @@ class Trainer:
     config : epochs, optimiser, hardware, logging; validated.
     progress : told of every finished epoch.
     log_dir : folder for checkpoints and logs; None keeps none.
+
+    Raises
+    ------
+    BackendError
+        The hardware asked for is not there, or Keras runs on another framework.
+    ConfigError
+        The devices cannot share the work as asked.
     """
 
     def __init__(
         self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
     ) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise BackendError(
+                f"backend: Keras runs on {keras.backend.backend()!r} in this process and 'tensorflow' needs it on "
+                "TensorFlow; set KERAS_BACKEND=tensorflow before Keras is imported."
+            )
         self.config, self.progress, self.log_dir = config, tuple(progress), log_dir
+        self.strategy = _strategy(config)
 
     def fit(
         self, model: PtychoPINN, params: dict[str, np.ndarray], training: Any, validation: Any = None
@@ -53,66 +66,31 @@ class Trainer:
 
         Raises
         ------
-        BackendError
-            The hardware asked for is not there, or Keras runs on another framework.
         ConfigError
             The loss stopped being a number.
         """
         config = self.config
-        if keras.backend.backend() != "tensorflow":
-            raise BackendError(
-                f"backend: Keras runs on {keras.backend.backend()!r} in this process and 'tensorflow' needs it on "
-                "TensorFlow; set KERAS_BACKEND=tensorflow before Keras is imported."
-            )
-        strategy = _strategy(config)
-        module = PtychoModel(model, params, config, strategy)
+        module = PtychoModel(model, params, config, self.strategy)
         data = PtychoData(training, config, epoch=0)
         batches = data.dataset()
-        module.compile_for(_adam(config, strategy, module), next(iter(batches)))
+        module.compile_for(next(iter(batches)))
         watched = "val_loss" if validation is not None else "loss"
         steps = config.nepochs * -(-len(training) // config.batch_size)
         history = _History(self.progress, data)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
             best = folder / "checkpoints" / "best.keras"
-            module.fit(
-                batches,
-                epochs=config.nepochs,
-                validation_data=None if validation is None else PtychoData(validation, config).dataset(),
-                callbacks=[history, *_schedule(config, steps, watched), *_keepers(config, folder, best, watched)],
-                shuffle=False,
-                verbose=0,
-            )
+            told = [history, *_schedule(config, steps, watched), *_keepers(config, folder, best, watched)]
+            callbacks = hooks.CallbackList(told, add_history=True, model=module, epochs=config.nepochs)
+            watching = None if validation is None else PtychoData(validation, config).dataset()
+            try:
+                module.fit(batches, epochs=config.nepochs, validation_data=watching, callbacks=callbacks, shuffle=False)
+            except BaseException:
+                callbacks.on_train_end()  # closes the logs
+                raise
             if config.checkpoint and best.is_file():
                 module.load_weights(best)
         return TrainResult(module.to_params(), history.values, native_members(module))
-
-
-@keras.saving.register_keras_serializable("ptychopinn")
-class Adam(keras.optimizers.Adam):
-    """Adam with epsilon beside the corrected second moment, as its authors, PyTorch and optax have it.
-
-    Keras has it beside the uncorrected one, where it counts thirty times as much in the first step.
-    """
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        """See Keras."""
-        number = self._get_variable_index(variable)
-        first, second = self._momentums[number].value, self._velocities[number].value
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        self.assign_add(first, (gradient - first) * (1.0 - self.beta_1))
-        self.assign_add(second, (gradient * gradient - second) * (1.0 - self.beta_2))
-        root = tf.sqrt(second / (1.0 - self.beta_2**step)) + self.epsilon
-        self.assign_sub(variable, first * (learning_rate / (1.0 - self.beta_1**step)) / root)
-
-
-def _adam(config: TrainingConfig, strategy: tf.distribute.Strategy, module: PtychoModel) -> keras.Optimizer:
-    """The optimiser; what it clips is the gradient over the number of replicas, which is what each of them holds."""
-    clip = None if config.gradient_clip is None else config.gradient_clip / strategy.num_replicas_in_sync
-    with strategy.scope():
-        adam = Adam(config.learning_rate, 0.9, 0.999, epsilon=1e-8, global_clipnorm=clip)
-        adam.build(module.trainable_variables)
-    return adam
 
 
 def _schedule(config: TrainingConfig, steps: int, watched: str) -> list[hooks.Callback]:
@@ -153,7 +131,7 @@ class _History(hooks.Callback):
         self.data.epoch = epoch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs["learning_rate"] = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
         for name, value in logs.items():
             self.values.setdefault(name, []).append(float(value))
         if not np.isfinite(logs["loss"]):
@@ -163,9 +141,9 @@ class _History(hooks.Callback):
 
 
 class _Curve(hooks.Callback):
-    """A learning rate that is set before every step: ``course`` of the part of the training that is done."""
+    """A learning rate, and a momentum, set before every step: ``course`` of the steps that are done and of all."""
 
-    def __init__(self, course: Any, rate: float, steps: int) -> None:
+    def __init__(self, course: Callable[[int, int], tuple[float, float]], rate: float, steps: int) -> None:
         super().__init__()
         self.course, self.rate, self.steps = course, rate, steps
 
@@ -178,19 +156,27 @@ class _Curve(hooks.Callback):
         self._set()
 
     def _set(self) -> None:
-        self.model.optimizer.learning_rate = self.rate * self.course(self.done, self.steps)
+        part, momentum = self.course(self.done, self.steps)
+        self.model.optimizer.learning_rate = self.rate * part
+        self.model.optimizer.momentum.assign(momentum)
 
 
-def _cosine(done: int, steps: int) -> float:
-    return 0.5 + 0.5 * math.cos(math.pi * done / steps)
+def _cosine(done: int, steps: int) -> tuple[float, float]:
+    return _between(1.0, 0.0, done / steps), 0.9
 
 
-def _one_cycle(done: int, steps: int) -> float:
-    """From 1/25 up to 1 in the first 30 %, then down to 1e-4/25, both along a cosine."""
-    low, top, end = 0.04, 0.3 * (steps + 1) - 1.0, 4e-6
+def _one_cycle(done: int, steps: int) -> tuple[float, float]:
+    """The rate up from 1/25 in the first 30 % of the steps, then down to 1e-4/25; the momentum the other way."""
+    top = 0.3 * (steps + 1) - 1.0  # what is set after the last step belongs to the cycle too
     if done <= top:
-        return low + (1.0 - low) * (0.5 - 0.5 * math.cos(math.pi * done / top))
-    return end + (1.0 - end) * (0.5 + 0.5 * math.cos(math.pi * (done - top) / (steps - top)))
+        return _between(0.04, 1.0, done / top), _between(0.95, 0.85, done / top)
+    part = (done - top) / (steps - top)
+    return _between(1.0, 4e-6, part), _between(0.85, 0.95, part)
+
+
+def _between(start: float, end: float, part: float) -> float:
+    """Half a cosine from ``start`` to ``end``."""
+    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * part))
 
 
 def _diverged(epoch: int, loss: float) -> PtychoError:
