@@ -93,11 +93,13 @@ def figure_lines(figures: Mapping[str, float]) -> list[str]:
     Parameters
     ----------
     figures
-        By name as in :func:`ptycho.evaluation.evaluate`, and ``r_factor``.
+        By name as in :func:`ptycho.evaluation.evaluate`, ``r_factor`` and ``r_factor_estimate``.
     """
     lines = []
     if "r_factor" in figures:
         lines.append(f"R-factor {figures['r_factor']:.3f}")
+    if "r_factor_estimate" in figures:
+        lines.append(f"R-factor {figures['r_factor_estimate']:.3f} of the physics estimate alone, without the network")
     against = "against the reference" if "ssim_amplitude" in figures else "between two halves of the scan"
     for name in ("amplitude", "phase"):
         if f"frc_rings_0.5_{name}" in figures:

@@ -138,7 +138,10 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
     numbers = result.figures
     tiles: list[tuple[str, str, str]] = []
     if "r_factor" in numbers:
-        tiles.append(("R-factor", f"{numbers['r_factor']:.3f}", "Σ |s A − √I| / Σ √I, all patterns"))
+        remark = "Σ |s A − √I| / Σ √I, all patterns"
+        if "r_factor_estimate" in numbers:
+            remark += f"; physics estimate alone {numbers['r_factor_estimate']:.3f}"
+        tiles.append(("R-factor", f"{numbers['r_factor']:.3f}", remark))
     if result.frc:
         name = next((key for key in ("complex", "phase") if key in result.frc), next(iter(result.frc)))
         curve = result.frc[name]

@@ -140,7 +140,8 @@ def reconstruct_scan(
     Returns
     -------
     Reconstruction
-        Figures hold ``r_factor`` and, of a simulated scan, those of :func:`ptycho.evaluation.evaluate` against the
+        Figures hold ``r_factor``, where the network corrected an estimate ``r_factor_estimate`` of that alone, and,
+        of a simulated scan, those of :func:`ptycho.evaluation.evaluate` against the
         true object; of a measured one, if wanted, those of :func:`ptycho.evaluation.split_scan_frc`.
 
     Raises
@@ -168,6 +169,8 @@ def reconstruct_scan(
     started = time.perf_counter()
     stitched = stitch(scan, "reconstruct")
     figures = {"r_factor": scan_r_factor(stitched, stitched.probe, scan), "n_patterns": float(len(scan))}
+    if stitched.estimate is not None:
+        figures["r_factor_estimate"] = scan_r_factor(stitched.estimate, stitched.probe, scan)
     truth = None
     if scan.object is not None and "simulation" in scan.metadata:
         place = scan.object_origin or (0.0, 0.0)

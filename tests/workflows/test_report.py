@@ -134,6 +134,8 @@ def test_a_bare_reconstruction_has_a_report():
     outline = Outline(report_html(result))
     assert {image["alt"] for image in outline.images} == {"amplitude", "phase", "complex", "probe", "positions"}
     assert [label for label, *_ in headline_figures(result)] == ["Patterns"]
+    both = Reconstruction(**{**vars(result), "figures": {"r_factor": 0.15, "r_factor_estimate": 0.16}})
+    assert headline_figures(both)[0][1:] == ("0.150", "Σ |s A − √I| / Σ √I, all patterns; physics estimate alone 0.160")
 
 
 def test_a_truth_elsewhere_is_left_out(result):

@@ -39,6 +39,7 @@ def test_a_simulated_scan_is_compared_with_its_object(scan, bundle):
     assert result.figures["ssim_amplitude"] == evaluate_result(result, scan).metrics["ssim_amplitude"]
     lines = figure_lines(result.figures)
     assert lines[0] == f"R-factor {result.figures['r_factor']:.3f}"
+    assert lines[1].startswith(f"R-factor {result.figures['r_factor_estimate']:.3f} of the physics estimate alone")
     assert any("against the reference" in line for line in lines)
 
 
