@@ -23,7 +23,6 @@ int8, int16, int32, int64 = tf.int8, tf.int16, tf.int32, tf.int64
 uint8, uint16, uint32, uint64 = tf.uint8, tf.uint16, tf.uint32, tf.uint64
 float32, float64 = tf.float32, tf.float64
 complex64, complex128 = tf.complex64, tf.complex128
-pi = math.pi
 
 
 # Creation
@@ -171,11 +170,6 @@ def floor(x: tf.Tensor, /) -> tf.Tensor:
 def imag(x: tf.Tensor, /) -> tf.Tensor:
     """Imaginary part."""
     return tf.math.imag(x)
-
-
-def isfinite(x: tf.Tensor, /) -> tf.Tensor:
-    """Whether a real number is neither infinite nor NaN."""
-    return tf.math.is_finite(x)
 
 
 def log(x: tf.Tensor, /) -> tf.Tensor:
