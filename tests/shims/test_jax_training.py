@@ -124,6 +124,20 @@ class TestLearning:
         assert bundle.params["encoder/block0/conv0/kernel"].shape == (3, 3, 4, 32)
         assert {values.dtype for values in bundle.params.values()} == {np.dtype(np.float32)}
 
+    def test_a_step_reuses_the_memory_of_the_last(self, scan, monkeypatch):
+        from ptycho_jax.model import PtychoModule
+
+        given, step = [], PtychoModule.training_step
+
+        def watched(self, *args):
+            given.extend((*self.trained.values(), *jax.tree.leaves(self.state)))
+            return step(self, *args)
+
+        monkeypatch.setattr(PtychoModule, "training_step", watched)
+        trained(scan, nepochs=1)
+        assert given
+        assert all(array.is_deleted() for array in given)
+
     def test_a_last_smaller_batch_is_compiled_once(self, scan, monkeypatch):
         from ptycho_jax.model import PtychoModule
 
@@ -131,7 +145,8 @@ class TestLearning:
         monkeypatch.setattr(PtychoModule, "__init__", lambda self, *args: (modules.append(self), start(self, *args))[1])
         history = trained(scan, n_groups=5, validation_fraction=0.0, nepochs=3).history
         assert len(history["loss"]) == 3
-        assert modules[0]._train._cache_size() == 2
+        (module,) = modules
+        assert module._train._cache_size() == 2
 
 
 class TestSettings:
