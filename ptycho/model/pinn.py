@@ -205,7 +205,7 @@ class PtychoPINN:
         return far_field(wave if sigma == 0 else _smoothed(self.backend.xp, wave, sigma))
 
     def _constant(self, values: np.ndarray, like: Array, dtype: str = "float32") -> Array:
-        if dtype == "float32" and str(like.dtype).endswith(("float64", "complex128")):
+        if dtype == "float32" and like.dtype in (self.backend.xp.float64, self.backend.xp.complex128):
             dtype = "float64"
         return self.backend.asarray(values, dtype=dtype, device=device(like))
 
