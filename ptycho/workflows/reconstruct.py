@@ -95,11 +95,11 @@ def reconstruct(
         canvas = Canvas.covering(container.positions.reshape(-1, 2), scan.N, weights, crop)
     else:
         canvas = Canvas(estimate.object.shape, estimate.origin, scan.N, weights, crop)
+    infer = lender.jit(model.patches if estimate is None else model.correction)
     for first in range(0, len(container), batch_size):
         index = np.arange(first, min(first + batch_size, len(container)))
         batch = {k: lender.asarray(v, device=where) for k, v in make_batch(container, index).items()}
-        patches = model.patches(params, batch) if estimate is None else model.correction(params, batch)
-        canvas.add(lender.to_numpy(patches), container.positions[index])
+        canvas.add(lender.to_numpy(infer(params, batch)), container.positions[index])
         if progress is not None:
             progress(int(index[-1]) + 1, len(container))
     stitched = canvas.result()
