@@ -63,7 +63,7 @@ class TensorflowBackend:
         return tf.nn.bias_add(tf.nn.conv2d(tf.cast(x, kernel.dtype), kernel, strides=1, padding="SAME"), bias)
 
     def max_pool2d(self, x: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values, and NaN loses."""
         return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
     def upsample2d(self, x: tf.Tensor) -> tf.Tensor:

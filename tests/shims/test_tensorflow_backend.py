@@ -1,0 +1,381 @@
+"""TensorFlow's primitives, eager, in ``tf.function`` and compiled by XLA, against numpy; the physics on them; gradients
+against PyTorch and finite differences."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("tensorflow")
+
+import tensorflow as tf
+
+from ptycho.backend import Backend, get_backend, to_numpy
+from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.data import make_container
+from ptycho.errors import BackendError
+from ptycho.model.batches import make_batch
+from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
+from ptycho.physics import simulate
+from ptycho.physics.estimate import modulus_update
+from ptycho.physics.likelihood import mae, poisson_nll
+from ptycho.physics.objects import lines_object
+from ptycho.physics.patches import accumulate_patches, extract_patches
+from ptycho.physics.photons import intensity_scale, photons_per_pattern
+from ptycho.physics.positions import raster_positions
+from ptycho.physics.probe import idealised_probe, normalise_probe
+from ptycho.physics.propagation import diffraction_amplitude, diffraction_intensity, near_field
+from ptycho.physics.reassembly import extract_groups, group_canvas_size, merge_groups, reassemble
+from ptycho.physics.regularisation import complex_mae, total_variation
+from ptycho_tensorflow import namespace
+from ptycho_tensorflow.backend import find_devices
+
+MODES = {
+    "eager": lambda f: f,
+    "function": lambda f: tf.function(f, autograph=False),
+    "xla": lambda f: tf.function(f, autograph=False, jit_compile=True),
+}
+DOUBLE = {"float32": "float64", "complex64": "complex128"}
+
+
+@pytest.fixture(scope="module")
+def lender():
+    return get_backend("tensorflow")
+
+
+@pytest.fixture(params=MODES)
+def run(request):
+    """Calls a function as it is, as a graph, or compiled."""
+    return lambda f, *args: MODES[request.param](f)(*args)
+
+
+def normal(shape, kind="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=shape)
+    return (values + 1j * rng.normal(size=shape) if kind.startswith("complex") else values).astype(kind)
+
+
+def close(actual, desired, tolerance):
+    actual, desired = to_numpy(actual), to_numpy(desired)
+    assert actual.shape == desired.shape
+    assert actual.dtype == desired.dtype
+    assert np.abs(actual - desired).max(initial=0.0) <= tolerance * (np.abs(desired).max(initial=0.0) + 1e-30)
+
+
+class TestArrays:
+    def test_protocol(self, lender):
+        assert isinstance(lender, Backend)
+        assert (lender.name, lender.xp, lender.best_device()) == ("tensorflow", namespace, None)
+        assert get_backend("tf") is lender
+        for array in (lender.asarray([1.0, 2.0]), tf.Variable(1.0)):
+            assert get_backend(array) is lender
+
+    def test_a_tensor_in_a_graph_tells_its_backend(self, lender, run):
+        assert run(lambda x: x * (get_backend(x) is lender), tf.constant(1.0)) == 1.0
+
+    def test_dtypes_by_name_reach_the_host(self, lender):
+        assert lender.asarray([1, 2], dtype="complex64").dtype == "complex64"
+        assert lender.asarray(np.ones(2)).dtype == "float64"
+        assert lender.to_numpy(lender.asarray([1.0], dtype="bfloat16")).dtype == np.float32
+        assert lender.to_numpy(lender.asarray([1], dtype="int32")).dtype == np.int32
+
+    def test_reversed_and_read_only_views(self, lender):
+        view = np.arange(6.0, dtype=np.float32)[::-1]
+        view.flags.writeable = False
+        np.testing.assert_array_equal(lender.to_numpy(lender.asarray(view)), view)
+
+    @pytest.mark.parametrize("device", ["cpu", "cpu:0", "auto", find_devices("cpu")[0], None])
+    def test_devices(self, lender, device):
+        assert "CPU:0" in lender.asarray(np.ones(2), device=device).device or device in ("auto", None)
+
+    @pytest.mark.parametrize("device", ["abacus", "cuda:99", "cpu:99"])
+    def test_unknown_device(self, lender, device):
+        with pytest.raises(BackendError, match=f"device: '{device}' asks for .* choose --device cpu"):
+            lender.asarray(np.ones(2), device=device)
+
+    def test_jit_compiles(self, lender):
+        traced = []
+        double = lender.jit(lambda x: (traced.append(0), x * 2)[1])
+        assert [float(double(tf.constant(x))) for x in (1.0, 2.0, 3.0)] == [2.0, 4.0, 6.0]
+        assert len(traced) == 1
+
+    def test_nothing_is_said_when_tensorflow_loads(self):
+        code = (
+            "from ptycho.backend import get_backend as b; t = b('tf'); print(t.jit(lambda x: x + 1)(t.asarray([1.0])))"
+        )
+        bare = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+        told = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
+        assert "[2.]" in told.stdout
+        assert told.stderr == ""
+
+    def test_what_a_failing_import_says_is_shown(self):
+        code = (
+            "import os, sys\n"
+            "class Broken:\n"
+            "    def find_spec(self, name, *rest):\n"
+            "        if name == 'tensorflow':\n"
+            "            os.write(2, b'the reason')\n"
+            "            raise ImportError('broken')\n"
+            "sys.meta_path.insert(0, Broken())\n"
+            "from ptycho.backend import get_backend\n"
+            "try:\n"
+            "    get_backend('tensorflow')\n"
+            "except ImportError as error:\n"
+            "    print(error)\n"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert told.stderr == "the reason"
+        assert "pip install ptychopinn[tensorflow]" in told.stdout
+
+
+@st.composite
+def windows(draw):
+    """Image shape, window size and corners of windows inside."""
+    size = draw(st.integers(1, 5))
+    shape = draw(st.tuples(st.integers(size, 9), st.integers(size, 9)))
+    corner = st.tuples(*(st.integers(0, side - size) for side in shape))
+    corners = np.array(draw(st.lists(corner, max_size=5)), dtype=np.int32).reshape(-1, 2)
+    return shape, size, corners, draw(st.sampled_from(["float32", "complex64"])), draw(st.integers(0, 99))
+
+
+class TestWindows:
+    @given(case=windows())
+    def test_both_are_numpys(self, lender, case):
+        shape, size, corners, kind, seed = case
+        image, patches = normal(shape, kind, seed), normal((len(corners), size, size), kind, seed + 1)
+        reference, where = get_backend("numpy"), lender.asarray(corners)
+        gathered = lender.gather_windows(lender.asarray(image), where, size)
+        np.testing.assert_array_equal(to_numpy(gathered), reference.gather_windows(image, corners, size))
+        scattered = lender.scatter_windows(lender.asarray(patches), where, shape)
+        wanted = reference.scatter_windows(patches, corners, shape)
+        assert scattered.dtype == kind
+        np.testing.assert_allclose(to_numpy(scattered), wanted, rtol=1e-5, atol=1e-6)
+
+    @given(case=windows())
+    def test_adjoint(self, lender, case):
+        shape, size, corners, kind, seed = case
+        image, patches = normal(shape, DOUBLE[kind], seed), normal((len(corners), size, size), DOUBLE[kind], 7)
+        where = lender.asarray(corners)
+        left = np.vdot(patches, to_numpy(lender.gather_windows(lender.asarray(image), where, size)))
+        right = np.vdot(to_numpy(lender.scatter_windows(lender.asarray(patches), where, shape)), image)
+        np.testing.assert_allclose(left, right, atol=1e-10)
+
+    @pytest.mark.parametrize("corner_kind", ["int32", "int64"])
+    def test_in_graphs(self, lender, run, corner_kind):
+        image, patches, where = normal((7, 9)), normal((3, 4, 4), seed=1), np.array([[0, 0], [3, 5], [3, 5]])
+        corners, reference = lender.asarray(where, dtype=corner_kind), get_backend("numpy")
+        gathered = run(lambda i, c: lender.gather_windows(i, c, 4), lender.asarray(image), corners)
+        np.testing.assert_array_equal(to_numpy(gathered), reference.gather_windows(image, where, 4))
+        scattered = run(lambda w, c: lender.scatter_windows(w, c, (7, 9)), lender.asarray(patches), corners)
+        close(scattered, reference.scatter_windows(patches, where, (7, 9)), 1e-6)
+
+    @pytest.mark.parametrize("kind", ["float64", "complex128"])
+    def test_gradients_of_gradients(self, lender, run, kind):
+        where = tf.constant([[0, 0], [1, 2], [1, 2]])
+        for f, values in (
+            (lambda i: lender.gather_windows(i, where, 3), normal((5, 6), kind)),
+            (lambda w: lender.scatter_windows(w, where, (5, 6)), normal((3, 3, 3), kind, 1)),
+        ):
+            weight = lender.asarray(normal(tuple(f(lender.asarray(values)).shape), kind, 2))
+            along = lender.asarray(normal(values.shape, kind, 3))
+
+            def loss(x, f=f, weight=weight):
+                return tf.reduce_sum(tf.math.real(f(x) ** 2 * tf.math.conj(weight)))
+
+            def slope(x, loss=loss, along=along):
+                return tf.reduce_sum(tf.math.real(tf.math.conj(lender.value_and_grad(loss)(x)[1]) * along))
+
+            for g in (loss, slope):
+                found = to_numpy(run(lender.value_and_grad(g), lender.asarray(values))[1])
+                step = 1e-5 * normal(values.shape, kind, 4)
+                ahead, behind = (float(g(lender.asarray(values + s * step))) for s in (1, -1))
+                assert np.sum(np.real(np.conj(found) * step)) == pytest.approx((ahead - behind) / 2, rel=1e-6)
+
+
+class TestConvolutions:
+    @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 3)])
+    @pytest.mark.parametrize("kind", ["float32", "float64"])
+    def test_conv2d_is_numpys(self, lender, run, kernel, kind):
+        arrays = normal((2, 6, 7, 3), kind), normal((*kernel, 3, 4), kind, 1), normal((4,), kind, 2)
+        tolerance = 1e-5 if kind == "float32" else 1e-12
+        close(run(lender.conv2d, *map(lender.asarray, arrays)), get_backend("numpy").conv2d(*arrays), tolerance)
+
+    def test_the_kernel_decides_the_precision(self, lender):
+        x, kernel, bias = normal((1, 4, 4, 2)), normal((3, 3, 2, 2), seed=1), normal((2,), seed=2)
+        half = [lender.asarray(a, dtype="bfloat16") for a in (kernel, bias)]
+        y = lender.conv2d(lender.asarray(x), *half)
+        assert y.dtype == tf.bfloat16
+        close(y, get_backend("numpy").conv2d(x, kernel, bias), 3e-2)
+
+    def test_pooling_and_upsampling_are_numpys(self, lender, run):
+        x, reference = normal((2, 4, 6, 3)), get_backend("numpy")
+        for name in ("max_pool2d", "upsample2d"):
+            ours = run(getattr(lender, name), lender.asarray(x))
+            np.testing.assert_array_equal(to_numpy(ours), getattr(reference, name)(x))
+
+    def test_the_gradient_of_pooling_goes_to_the_first_of_equals(self, lender, run):
+        x = lender.asarray(np.array([[0, 1], [1, 1]], np.float32).reshape(1, 2, 2, 1))
+        _, gradient = run(lender.value_and_grad(lambda x: tf.reduce_sum(lender.max_pool2d(x))), x)
+        assert to_numpy(gradient).ravel().tolist() == [0, 1, 0, 0]
+
+    @pytest.mark.parametrize("name", ["conv2d", "max_pool2d", "upsample2d"])
+    def test_gradients_are_pytorchs(self, lender, name):
+        pytest.importorskip("torch")
+        extra = (normal((3, 3, 2, 3), seed=1), normal((3,), seed=2)) if name == "conv2d" else ()
+        x, found = normal((2, 4, 4, 2)), []
+        for backend in (lender, get_backend("pytorch")):
+            args = [backend.asarray(a) for a in (x, *extra)]
+            loss = backend.value_and_grad(lambda *a, b=backend: b.xp.sum(getattr(b, name)(*a) ** 3))
+            found.append(to_numpy(loss(*args)[1]))
+        close(found[0], found[1], 1e-5)
+
+
+PATCHES, PROBE = normal((3, 4, 8, 8), "complex64"), normal((2, 8, 8), "complex64", 1)
+AMPLITUDE, MASK = np.abs(normal((3, 4, 8, 8), "complex64", 2)), normal((8, 8), seed=3) > -1
+RELATIVE, IMAGE = 3 * normal((3, 4, 2), seed=4), normal((20, 24), "complex64", 5)
+POSITIONS = np.random.default_rng(6).uniform(-3, 26, (5, 2))
+PHYSICS = {
+    "extract": (lambda i, p: extract_patches(i, p, 8), IMAGE, POSITIONS),
+    "extract real": (lambda i, p: extract_patches(i, p, 8), IMAGE.real.copy(), POSITIONS),
+    "extract whole": (lambda i, p: extract_patches(i, p, 8), np.arange(99).reshape(9, 11), np.array([[5, 4], [1, 9]])),
+    "accumulate": (lambda w, p: accumulate_patches(w, p, (20, 24)), PATCHES[0], POSITIONS[:4]),
+    "far field": (diffraction_intensity, PATCHES, PROBE),
+    "one mode": (diffraction_amplitude, PATCHES, PROBE[:1]),
+    "near field": (lambda w: near_field(w, 1e-3, 1e-10, 1e-8), PATCHES),
+    "poisson": (poisson_nll, AMPLITUDE, (9 * AMPLITUDE).astype(np.uint16), MASK),
+    "mae": (mae, AMPLITUDE, 2 * AMPLITUDE),
+    "variation": (total_variation, PATCHES),
+    "complex mae": (complex_mae, PATCHES, PATCHES[::-1].copy()),
+    "merge": (lambda w, r: merge_groups(w, r, 20), PATCHES, RELATIVE),
+    "merge weighted": (lambda w, r, m: merge_groups(w, r, 20, m), PATCHES, RELATIVE, AMPLITUDE[0, 0]),
+    "read back": (lambda o, r: extract_groups(o, r, 8), normal((3, 20, 20), "complex64"), RELATIVE),
+    "reassemble": (lambda w, p: reassemble(w, p, shape=(20, 24), origin=(0.5, -1))[0], PATCHES[0], POSITIONS[:4]),
+    "update": (modulus_update, PATCHES, PROBE, AMPLITUDE, MASK),
+    "probe": (lambda p: normalise_probe(p, 4.0), PROBE),
+    "photons": (photons_per_pattern, PATCHES, PROBE),
+}
+
+
+class TestPhysics:
+    @pytest.mark.parametrize("wide", [False, True], ids=["single", "double"])
+    @pytest.mark.parametrize("name", PHYSICS)
+    def test_is_numpys(self, lender, run, name, wide):
+        f, *args = PHYSICS[name]
+        if wide:
+            args = [a.astype(DOUBLE.get(str(a.dtype), a.dtype)) for a in args]
+        close(run(f, *map(lender.asarray, args)), f(*args), 1e-12 if wide and name != "extract whole" else 1e-5)
+
+    def test_host_positions(self, lender, run):
+        close(
+            run(lambda i: extract_patches(i, POSITIONS, 8), lender.asarray(IMAGE)),
+            extract_patches(IMAGE, POSITIONS, 8),
+            1e-6,
+        )
+
+
+class TestGradients:
+    def test_by_a_complex_array(self, lender, run):
+        z = lender.asarray(np.array([1.0 + 2.0j, -3.0j], np.complex64))
+        value, gradient = run(lender.value_and_grad(lambda w: tf.reduce_sum(tf.abs(w) ** 2)), z)
+        assert float(value) == pytest.approx(14.0)
+        close(gradient, 2 * z, 1e-6)
+
+    def test_by_a_dictionary(self, lender, run):
+        params = {"a": tf.constant(3.0), "b": tf.constant(2.0j, tf.complex64), "unused": tf.ones(2)}
+        f = lender.value_and_grad(lambda p, k: k * p["a"] ** 2 * tf.math.imag(p["b"]))
+        value, gradient = run(f, params, 5.0)
+        assert (float(value), float(gradient["a"]), complex(gradient["b"])) == (90.0, 60.0, 45.0j)
+        assert to_numpy(gradient["unused"]).tolist() == [0.0, 0.0]
+
+    def test_none_through_a_stop(self, lender, run):
+        f = lender.value_and_grad(lambda x: tf.reduce_sum(lender.stop_gradient(x) * x))
+        assert to_numpy(run(f, tf.constant([2.0]))[1]).tolist() == [2.0]
+
+    @pytest.mark.parametrize("operation", ["extract", "accumulate"])
+    @pytest.mark.parametrize("argument", ["values", "positions"])
+    def test_of_patches(self, lender, run, operation, argument):
+        """By complex values and by positions: PyTorch's, and the slope of the loss along random directions."""
+        rng = np.random.default_rng(0)
+        shapes = {"extract": ((9, 10), (4, 5, 5)), "accumulate": ((4, 5, 5), (9, 10))}[operation]
+        values, target = normal(shapes[0], "complex128", 1), normal(shapes[1], "complex128", 2)
+        positions = rng.uniform(0.1, 0.4, (4, 2)) + rng.integers(-1, 9, (4, 2))
+
+        def loss(backend):
+            def f(first, second):
+                v, p = (first, second) if argument == "values" else (second, first)
+                out = extract_patches(v, p, 5) if operation == "extract" else accumulate_patches(v, p, (9, 10))
+                return backend.xp.sum(backend.xp.abs(out - backend.asarray(target)) ** 2)
+
+            return f
+
+        point, other = (values, positions) if argument == "values" else (positions, values)
+        f = loss(lender)
+        found = to_numpy(run(lender.value_and_grad(f), lender.asarray(point), lender.asarray(other))[1])
+        step = normal(point.shape, str(point.dtype), 3)
+        ahead, behind = (float(f(lender.asarray(point + h * step), lender.asarray(other))) for h in (1e-5, -1e-5))
+        assert np.sum(np.real(np.conj(found) * step)) == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-7)
+        torch = pytest.importorskip("torch")
+        theirs = get_backend("pytorch")
+        _, wanted = theirs.value_and_grad(loss(theirs))(torch.tensor(point), torch.tensor(other))
+        close(found, wanted, 1e-12)
+
+
+N = 64
+
+
+@pytest.fixture(scope="module")
+def scan():
+    positions = raster_positions((90, 90), N, 9.0, jitter=1.0, rng=0)
+    return simulate(lines_object((90, 90), 2), idealised_probe(N), positions, 1e5, seed=1)
+
+
+def setting(scan, **model):
+    """Host parameters in general position, batch and model; double precision."""
+    config = ModelConfig(N=N, n_filters_scale=1, **model)
+    container = make_container(scan, config.gridsize, 2, patches=extract_patches(scan.object, scan.positions, N))
+    side = group_canvas_size(container.relative, N, config.gridsize)
+    mask = np.random.default_rng(1).random((N, N)) < 0.9
+    pinn = PtychoPINN(config, None, intensity_scale(1e5, N), side, mask, merge_window(scan.probe))
+    rng = np.random.default_rng(3)
+    params = {k: v.astype(np.float64) for k, v in initial_parameters(config, scan.probe, 1e5, 0).items()}
+    params = {k: v if "/" not in k else v + 0.02 * rng.normal(size=v.shape) for k, v in params.items()}
+    return pinn, params, {k: v.astype(DOUBLE[str(v.dtype)]) for k, v in make_batch(container, np.arange(2)).items()}
+
+
+def arrays(backend, named):
+    return {k: backend.asarray(v) for k, v in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        ({"estimate_passes": 0}, {"tv_weight": 1e-3}),
+        ({"gridsize": 2, "estimate_passes": None, "probe_mask": True}, {"mae_weight": 0.3}),
+        ({"model_type": "supervised", "estimate_passes": None, "pad_object": False}, {}),
+    ],
+    ids=["corrected", "groups", "supervised"],
+)
+def test_loss_and_gradient_of_the_model_are_pytorchs(lender, scan, model, weights):
+    pytest.importorskip("torch")
+    pinn, params, batch = setting(scan, **model)
+    settings, found = TrainingConfig(model=pinn.config, **weights), []
+    for backend in (lender, get_backend("pytorch")):
+        bound = dataclasses.replace(pinn, backend=backend)
+        f = backend.value_and_grad(lambda p, b, bound=bound: bound.loss(p, b, settings)[0])
+        f = MODES["function"](f) if backend is lender else f
+        value, gradient = f(arrays(backend, params), arrays(backend, batch))
+        found.append((float(value), {k: to_numpy(v) for k, v in gradient.items()}))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for name, wanted in found[1][1].items():
+        assert np.abs(found[0][1][name] - wanted).max() <= 1e-9 * np.abs(wanted).max() + 1e-15, name
+
+
+def test_patches_of_the_model_are_numpys(lender, scan, run):
+    pinn, params, batch = setting(scan, gridsize=2, estimate_passes=None)
+    ours, reference = (dataclasses.replace(pinn, backend=get_backend(name)) for name in ("tensorflow", "numpy"))
+    close(run(ours.patches, arrays(lender, params), arrays(lender, batch)), reference.patches(params, batch), 1e-9)
