@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -20,11 +21,12 @@ class ProgressBars:
     Parameters
     ----------
     wanted
-        False draws nothing; nor is anything drawn where standard error is no terminal.
+        False draws nothing; nor is anything drawn where standard error is no terminal, or by the second and further
+        processes of a distributed training.
     """
 
     def __init__(self, wanted: bool = True) -> None:
-        self._wanted = wanted and sys.stderr.isatty()
+        self._wanted = wanted and sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
         self._bars: Progress | None = None
 
     def __enter__(self) -> ProgressBars:

@@ -52,31 +52,34 @@ class PtychoData(lightning.LightningDataModule):
 
 
 class _Order(Sampler):
-    """Index arrays, one a batch; with several processes each takes every n-th batch."""
+    """A batch's indices, of which each process takes its share (all, where it cannot be equal), and its groups.
+
+    So the mean gradient of the processes is that of one process with the whole batch. Of the validation, where nothing
+    is gained by it, every process takes all.
+    """
 
     def __init__(self, groups: int, config: TrainingConfig, epochs_of: PtychoData | None) -> None:
         self.groups, self.config, self.epochs_of = groups, config, epochs_of
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        epoch = None
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        epoch, (rank, world) = None, (0, 1)
         if self.epochs_of is not None:
             epoch = self.epochs_of.trainer.current_epoch if self.epochs_of.trainer else 0
-        batches = epoch_batches(self.groups, self.config.batch_size, self.config.seed, epoch)
-        rank, world = _process()
-        return iter(batches[rank : len(batches) - len(batches) % world if len(batches) >= world else None : world])
+            rank, world = _process()
+        for batch in epoch_batches(self.groups, self.config.batch_size, self.config.seed, epoch):
+            yield batch if len(batch) % world else batch[rank::world], len(batch)
 
     def __len__(self) -> int:
-        world = _process()[1]
-        batches = -(-self.groups // self.config.batch_size)
-        return max(1, batches // world)
+        return -(-self.groups // self.config.batch_size)
 
 
 class _Batches(Dataset):
     def __init__(self, groups: Any) -> None:
         self.groups = groups
 
-    def __getitem__(self, index: np.ndarray) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(values) for name, values in make_batch(self.groups, index).items()}
+    def __getitem__(self, chosen: tuple[np.ndarray, int]) -> dict[str, Any]:
+        index, groups = chosen
+        return {"groups": groups} | {k: torch.from_numpy(v) for k, v in make_batch(self.groups, index).items()}
 
     def __len__(self) -> int:
         return len(self.groups)

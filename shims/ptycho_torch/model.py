@@ -88,7 +88,7 @@ class PtychoModule(lightning.LightningModule):
 
     def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
         total, terms = self.model.loss(self.named_arrays(), batch, self.config)
-        size = batch["X"].shape[0]
+        size = int(batch["groups"])  # of the whole batch, whatever this process's share
         self.log(f"{prefix}loss", total, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         for name, value in terms.items():
             self.log(f"{prefix}{name}", value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)

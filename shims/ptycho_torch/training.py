@@ -60,6 +60,11 @@ class Trainer:
             The loss stopped being a number.
         """
         config = self.config
+        if config.batch_size % config.devices:
+            raise ConfigError(
+                f"batch_size: {config.batch_size} groups cannot be shared equally by {config.devices} devices; choose "
+                f"a multiple of {config.devices}."
+            )
         steps = config.nepochs * -(-len(training) // config.batch_size)
         watched = "val_loss" if validation is not None else "loss"
         module = PtychoModule(model, params, config, steps, watched)
@@ -78,6 +83,8 @@ class Trainer:
                 warnings.filterwarnings("ignore", ".*does not have many workers.*")
                 warnings.filterwarnings("ignore", ".*number of training batches.*")
                 trainer.fit(module, datamodule=PtychoData(training, validation, config))
+            if trainer.global_rank > 0:  # Lightning started this process for its share of the training alone
+                raise SystemExit(0)
             if config.checkpoint and best.best_model_path:
                 state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
                 module.load_state_dict(state["state_dict"])
@@ -133,7 +140,7 @@ class _History(hooks.Callback):
             self.values.setdefault(name, []).append(value)
         if not np.isfinite(metrics.get("loss", 0.0)):
             raise _diverged(trainer.current_epoch + 1, metrics["loss"])
-        for report in self.progress:
+        for report in self.progress if trainer.is_global_zero else ():
             report(trainer.current_epoch + 1, trainer.max_epochs or 0, metrics)
 
 
