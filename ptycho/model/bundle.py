@@ -51,6 +51,7 @@ class Bundle:
     history : losses per epoch.
     native : files in the writing backend's own form.
     manifest : what the file says of itself; filled on loading.
+    measurement : what the training's patterns were, "counts" or "amplitude"; None where a file does not say.
     """
 
     params: dict[str, np.ndarray]
@@ -61,6 +62,7 @@ class Bundle:
     history: dict[str, list[float]] = field(default_factory=dict)
     native: dict[str, bytes] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    measurement: str | None = None
 
     @property
     def probe(self) -> np.ndarray:
@@ -95,6 +97,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
                 "nphotons": bundle.nphotons,
                 "side": bundle.side,
                 "history": bundle.history,
+                **({} if bundle.measurement is None else {"measurement": bundle.measurement}),
             }
         ),
         "weights.safetensors": save(weights),
@@ -162,6 +165,7 @@ def load_bundle(path: str | Path) -> Bundle:
             side=int(units["side"]),
             history=units.get("history", {}),
             manifest=json.loads(read["manifest.json"]),
+            measurement=_measurement(units),
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{target}: the bundle's contents do not fit together ({error}).") from error
@@ -192,6 +196,14 @@ def _member(archive: zipfile.ZipFile, name: str, target: Path) -> bytes:
         raise DataError(f"{target}: {name} claims to be larger than {_LARGEST_MEMBER >> 30} GiB; refused.")
     with archive.open(name) as member:
         return io.BytesIO(member.read()).getvalue()
+
+
+def _measurement(units: dict[str, Any]) -> str | None:
+    """What the training's patterns were; older files do not say."""
+    found = units.get("measurement")
+    if found not in (None, "counts", "amplitude"):
+        raise ValueError(f"measurement {found!r}")
+    return found
 
 
 def _json(value: Any) -> bytes:

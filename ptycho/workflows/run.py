@@ -66,7 +66,7 @@ def train_scan(
         A checkpoint or a log cannot be written; those of this training are taken away again.
     """
     validate(config)
-    publish(config)
+    publish(config, measurement=scan.measurement)
     on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
     with _logs_whole(log_dir):
         return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass)
@@ -102,7 +102,7 @@ def open_bundle(path: str | Path) -> Bundle:
         The bundle cannot be read.
     """
     bundle = load_bundle(path)
-    publish(bundle.config, intensity_scale=bundle.intensity_scale)
+    publish(bundle.config, intensity_scale=bundle.intensity_scale, measurement=bundle.measurement)
     return bundle
 
 

@@ -96,7 +96,9 @@ def train(
     model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe), generator)
     training, validation = _split(container, config)
     result = trainer.fit(model, params, training, validation)
-    return Bundle(result.params, config, scale, nphotons, side, result.history, result.native)
+    return Bundle(
+        result.params, config, scale, nphotons, side, result.history, result.native, measurement=scan.measurement
+    )
 
 
 def scan_estimate(
