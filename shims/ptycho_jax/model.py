@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -12,15 +11,10 @@ from jax.sharding import Sharding
 
 from ptycho.config import TrainingConfig
 from ptycho.model.pinn import PtychoPINN
+from ptycho.model.training import is_network, is_trained
 from ptycho_jax.namespace import xp
 
-__all__ = ["PtychoModule", "Schedule"]
-
-_TRAINED_IF = {
-    "probe/real": "probe_trainable",
-    "probe/imag": "probe_trainable",
-    "log_scale": "intensity_scale_trainable",
-}
+__all__ = ["PtychoModule"]
 
 Arrays = dict[str, jax.Array]
 
@@ -40,11 +34,10 @@ class PtychoModule:
         self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig, place: Sharding
     ) -> None:
         self.model, self.config = model, config
-        kept = {name for name, setting in _TRAINED_IF.items() if not getattr(config, setting)}
         # copied: a step reuses the memory of the parameters it was given
         arrays = {name: jax.device_put(np.array(values), place, may_alias=False) for name, values in params.items()}
-        self.frozen = {name: values for name, values in arrays.items() if name in kept}
-        self.trained = {name: values for name, values in arrays.items() if name not in kept}
+        self.frozen = {name: values for name, values in arrays.items() if not is_trained(name, config)}
+        self.trained = {name: values for name, values in arrays.items() if is_trained(name, config)}
         self.state = jax.device_put(self._optimiser(0.0, 0.9).init(self.trained), place)
         self._train = jax.jit(self._updated, donate_argnums=(0, 1))
         self._validate = jax.jit(self._losses)
@@ -73,7 +66,7 @@ class PtychoModule:
     def _losses(self, trained: Arrays, frozen: Arrays, batch: Arrays) -> tuple[jax.Array, Arrays]:
         params = {**trained, **frozen}
         if self.config.precision == "bf16":  # the network alone
-            params = {k: v if k in _TRAINED_IF else xp.astype(v, xp.bfloat16) for k, v in params.items()}
+            params = {k: xp.astype(v, xp.bfloat16) if is_network(k) else v for k, v in params.items()}
         total, terms = self.model.loss(params, batch, self.config)
         return total, {"loss": total, **terms}
 
@@ -81,46 +74,3 @@ class PtychoModule:
         clip = self.config.gradient_clip
         limit = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
         return optax.chain(limit, optax.adam(rate, b1=momentum))
-
-
-class Schedule:
-    """Learning rate and momentum (Adam's beta1) of every step, as PyTorch's schedules of these names have them.
-
-    Parameters
-    ----------
-    config : learning rate and course.
-    steps : of the whole training.
-    """
-
-    def __init__(self, config: TrainingConfig, steps: int) -> None:
-        self.course, self.peak, self.steps = config.lr_schedule, config.learning_rate, max(1, steps)
-        self.rate, self._best, self._waited = config.learning_rate, math.inf, 0
-
-    def at(self, step: int) -> tuple[float, float]:
-        """Rate and momentum of a step, counted from 0."""
-        if self.course == "cosine":
-            return _cosine(self.peak, 0.0, step / self.steps), 0.9
-        if self.course != "onecycle":
-            return self.rate, 0.9
-        turn = 0.3 * (self.steps + 1) - 1.0  # the rate after the last step belongs to the cycle too
-        if step <= turn:
-            part = step / turn
-            return _cosine(self.peak / 25.0, self.peak, part), _cosine(0.95, 0.85, part)
-        part = (step - turn) / (self.steps - turn)
-        return _cosine(self.peak, self.peak / 25e4, part), _cosine(0.85, 0.95, part)
-
-    def watch(self, loss: float) -> None:
-        """Told of every epoch's loss; on a plateau of three epochs the rate is halved, down to a tenth."""
-        if self.course != "plateau":
-            return
-        if loss < self._best:
-            self._best, self._waited = loss, 0
-            return
-        self._waited += 1
-        if self._waited > 2:
-            self.rate, self._waited = max(0.5 * self.rate, 0.1 * self.peak), 0
-
-
-def _cosine(start: float, end: float, part: float) -> float:
-    """Half a cosine from ``start`` to ``end``."""
-    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * part))

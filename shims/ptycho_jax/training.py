@@ -11,12 +11,13 @@ import jax
 import numpy as np
 
 from ptycho.config import TrainingConfig
-from ptycho.errors import ConfigError, PtychoError
+from ptycho.errors import ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Progress, TrainResult
+from ptycho.model.schedules import Schedule
+from ptycho.model.training import Progress, TrainResult, diverged
 from ptycho_jax.backend import find_devices
 from ptycho_jax.data import PtychoData
-from ptycho_jax.model import PtychoModule, Schedule
+from ptycho_jax.model import PtychoModule
 from ptycho_jax.persistence import Logs, native_members, save_checkpoint
 
 __all__ = ["Trainer"]
@@ -75,7 +76,7 @@ class Trainer:
             for name, value in metrics.items():
                 history.setdefault(name, []).append(value)
             if not math.isfinite(metrics["loss"]):
-                raise _diverged(epoch + 1, metrics["loss"])
+                raise diverged(epoch + 1, metrics["loss"])
             watched = metrics.get("val_loss", metrics["loss"])
             schedule.watch(watched)
             better = epoch == 0 or watched < best
@@ -131,12 +132,6 @@ def _means(losses: Iterable[tuple[dict[str, jax.Array], dict[str, jax.Array]]]) 
     while pending:
         fetch()
     return {name: total / groups for name, total in sums.items()}
-
-
-def _diverged(epoch: int, loss: float) -> PtychoError:
-    return ConfigError(
-        f"learning_rate: the loss became {loss} in epoch {epoch}; use a smaller learning rate or --gradient_clip 1."
-    )
 
 
 def _hardware(config: TrainingConfig) -> list[jax.Device]:

@@ -13,14 +13,9 @@ from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.generators import channels
 from ptycho.model.pinn import PtychoPINN
+from ptycho.model.training import is_trained
 
 __all__ = ["ModuleGenerator", "PtychoModule"]
-
-_TRAINED_IF = {
-    "probe/real": "probe_trainable",
-    "probe/imag": "probe_trainable",
-    "log_scale": "intensity_scale_trainable",
-}
 
 
 class PtychoModule(lightning.LightningModule):
@@ -47,8 +42,7 @@ class PtychoModule(lightning.LightningModule):
         self.model, self.config, self.steps, self.watched = model, config, max(1, steps), watched
         self.weights = torch.nn.ParameterDict()
         for name, values in params.items():
-            trained = bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True
-            self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=trained)
+            self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=is_trained(name, config))
 
     def named_arrays(self) -> dict[str, torch.Tensor]:
         """The parameters as the core names and shapes them: views, kernels HWIO."""

@@ -16,9 +16,9 @@ from lightning.pytorch import callbacks as hooks
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ptycho.config import TrainingConfig
-from ptycho.errors import BackendError, ConfigError, PtychoError
+from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Progress, TrainResult
+from ptycho.model.training import Progress, TrainResult, diverged
 from ptycho_torch.data import PtychoData
 from ptycho_torch.model import PtychoModule
 from ptycho_torch.persistence import native_members
@@ -32,14 +32,16 @@ class Trainer:
     Parameters
     ----------
     config : epochs, optimiser, hardware, logging; validated.
-    progress : told of every finished epoch.
+    progress : told of every finished epoch; a callback of Lightning among them takes part in the whole training.
     log_dir : folder for checkpoints and logs; None keeps none.
     """
 
     def __init__(
         self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
     ) -> None:
-        self.config, self.progress, self.log_dir = config, tuple(progress), log_dir
+        self.config, self.log_dir = config, log_dir
+        self.callbacks = [each for each in progress if isinstance(each, hooks.Callback)]
+        self.progress = tuple(each for each in progress if not isinstance(each, hooks.Callback))
 
     def fit(
         self, model: PtychoPINN, params: dict[str, np.ndarray], training: Any, validation: Any = None
@@ -78,7 +80,8 @@ class Trainer:
                 save_last=True,
                 enable_version_counter=False,
             )
-            trainer = self._trainer(folder, [history, *([best] if config.checkpoint else [])], watched)
+            extra = [history, *self.callbacks, *([best] if config.checkpoint else [])]
+            trainer = self._trainer(folder, extra, watched)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*does not have many workers.*")
                 warnings.filterwarnings("ignore", ".*number of training batches.*")
@@ -139,15 +142,9 @@ class _History(hooks.Callback):
         for name, value in metrics.items():
             self.values.setdefault(name, []).append(value)
         if not np.isfinite(metrics.get("loss", 0.0)):
-            raise _diverged(trainer.current_epoch + 1, metrics["loss"])
+            raise diverged(trainer.current_epoch + 1, metrics["loss"])
         for report in self.progress if trainer.is_global_zero else ():
             report(trainer.current_epoch + 1, trainer.max_epochs or 0, metrics)
-
-
-def _diverged(epoch: int, loss: float) -> PtychoError:
-    return ConfigError(
-        f"learning_rate: the loss became {loss} in epoch {epoch}; use a smaller learning rate or --gradient_clip 1."
-    )
 
 
 def _hardware(config: TrainingConfig) -> tuple[str, Any]:

@@ -171,7 +171,7 @@ class TestSettings:
     @pytest.mark.parametrize("course", ["constant", "cosine", "onecycle"])
     def test_schedules_are_pytorchs(self, course, steps):
         torch = pytest.importorskip("torch")
-        from ptycho_jax.model import Schedule
+        from ptycho.model.schedules import Schedule
 
         ours, adam = Schedule(configured(lr_schedule=course), steps), torch.optim.Adam([torch.ones(1)], lr=1e-3)
         theirs = {
@@ -188,7 +188,7 @@ class TestSettings:
 
     def test_the_plateau_is_pytorchs(self):
         torch = pytest.importorskip("torch")
-        from ptycho_jax.model import Schedule
+        from ptycho.model.schedules import Schedule
 
         ours, adam = Schedule(configured(lr_schedule="plateau"), 1), torch.optim.Adam([torch.ones(1)], lr=1e-3)
         theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=2, threshold=0.0, min_lr=1e-4)
