@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +43,49 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in absent]
 
 
-def _needs(module: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed")
+def _framework(name: str) -> None:
+    if not support.installed(name):
+        pytest.skip(f"{name} is not installed")
 
 
-@pytest.fixture(scope="session", params=["numpy", "pytorch"])
+@pytest.fixture(scope="session", params=support.BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend whose framework is installed."""
-    if request.param == "pytorch":
-        _needs("torch")
+    _framework(request.param)
     return get_backend(request.param)
 
 
-@pytest.fixture(scope="session", params=["numpy", "torch", "array_api_strict"])
+@pytest.fixture(scope="session", params=support.BACKENDS[1:])
+def learner(request: pytest.FixtureRequest) -> Backend:
+    """Every backend with gradients whose framework is installed."""
+    _framework(request.param)
+    return get_backend(request.param)
+
+
+@pytest.fixture(scope="session", params=support.NAMESPACES)
 def xp(request: pytest.FixtureRequest) -> Any:
-    """Every array namespace that the physics is proved on; array-api-strict has the standard and nothing else."""
-    if request.param == "torch":
-        _needs("torch")
-        return importlib.import_module("array_api_compat.torch")
-    name = "array_api_compat.numpy" if request.param == "numpy" else "array_api_strict"
-    return importlib.import_module(name)
+    """Every array namespace that the physics is proved on, eager; compiled functions are in tests/backends."""
+    _framework(request.param)
+    return support.namespace(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _jax_in_double_precision(request: pytest.FixtureRequest) -> Iterator[None]:
+    """JAX has 64-bit arrays while a test runs that is given them, and at no other time; the library never asks for it.
+
+    Most of what JAX does in a test is compile, so less is optimised; what is computed means the same.
+    """
+    given = [request.getfixturevalue(name) for name in ("xp", "backend", "learner") if name in request.fixturenames]
+    if not any(getattr(value, "xp", value) is sys.modules.get("jax.numpy", request) for value in given):
+        yield
+        return
+    jax = importlib.import_module("jax")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session", params=["float32", "float64"])

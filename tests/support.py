@@ -1,20 +1,74 @@
-"""What many tests share: a comparison that checks namespace, dtype and values, and a scan simulated in plain numpy."""
+"""What many tests share: the array frameworks, a comparison of all that a result must keep, a simulated scan."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import is_array_api_obj
 
+from ptycho.backend import array_namespace, device, get_backend
 from ptycho.data import Scan
+
+NAMESPACES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "tensorflow")
+"""Every array namespace that the physics is proved on; array-api-strict has the standard and nothing else."""
+
+BACKENDS = ("numpy", "pytorch", "jax", "tensorflow")
+"""Every backend of the library."""
+
+_PACKAGE = {"numpy-readonly": "numpy", "pytorch": "torch"}
+
+
+def installed(framework: str) -> bool:
+    """Whether the framework of a namespace or a backend can be imported here."""
+    return importlib.util.find_spec(_PACKAGE.get(framework, framework)) is not None
+
+
+def namespace(name: str) -> Any:
+    """The namespace of that name, as the core would find it on an array."""
+    if name == "array_api_strict":
+        return importlib.import_module(name)
+    if name == "numpy-readonly":
+        return ReadOnly()
+    return get_backend(name).xp
+
+
+class ReadOnly:
+    """numpy's namespace; what its ``asarray`` makes cannot be written to."""
+
+    def __init__(self) -> None:
+        self._numpy = get_backend("numpy").xp
+        self.__name__ = self._numpy.__name__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._numpy, name)
+
+    def asarray(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        array = self._numpy.asarray(*args, **kwargs).view()
+        array.flags.writeable = False
+        return array
+
+
+def compiles_every_shape(xp: Any) -> bool:
+    """Whether each new shape costs the namespace a compilation, so that tests should draw few of them."""
+    return xp.__name__.startswith("jax")
 
 
 def tolerance(dtype: Any) -> float:
-    """Rounding that a chain of sums and transforms may show, relative to the largest value: eps^(3/4)."""
-    name = str(dtype).split(".")[-1].strip("'>")
-    wide = name in ("float64", "complex128", "int64")
+    """Rounding that a chain of sums and transforms may show, relative to the largest value: eps^(3/4).
+
+    5e-6 in single and 2e-12 in double precision.
+    """
+    name = str(dtype)
+    wide = any(kind in name for kind in ("float64", "complex128", "int64"))
     return float(np.finfo(np.float64 if wide else np.float32).eps) ** 0.75
+
+
+def array(xp: Any, values: Any, dtype: str | None = None) -> Any:
+    """``values`` as an array of the namespace, in the dtype of that name or their own; a copy."""
+    return xp.asarray(np.array(values, dtype=dtype))
 
 
 def as_numpy(array: Any) -> np.ndarray:
@@ -25,15 +79,16 @@ def as_numpy(array: Any) -> np.ndarray:
 
 
 def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: float = 0.0) -> None:
-    """Assert the same namespace, shape, dtype and, to rounding, values.
+    """Assert the same namespace, device, shape, dtype and, to rounding, values.
 
     The largest error may be `rtol` times the largest desired value, plus `atol`; without `rtol` it is the tolerance of
     the dtype. A Python number is compared by value alone.
     """
-    assert is_array_api_obj(actual), f"{type(actual)} is not an array"
-    if is_array_api_obj(desired):
+    assert is_array(actual), f"{type(actual)} is not an array"
+    if is_array(desired):
         assert array_namespace(actual) is array_namespace(desired), f"{type(actual)} instead of {type(desired)}"
         assert actual.dtype == desired.dtype, f"dtype {actual.dtype} instead of {desired.dtype}"
+        assert device(actual) == device(desired), f"on {device(actual)} instead of {device(desired)}"
         assert tuple(actual.shape) == tuple(desired.shape), f"shape {actual.shape} instead of {desired.shape}"
     rtol = tolerance(actual.dtype) if rtol is None else rtol
     actual, desired = as_numpy(actual), as_numpy(desired)
@@ -41,6 +96,15 @@ def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: 
     if desired.size:
         error, allowed = float(np.abs(actual - desired).max()), rtol * float(np.abs(desired).max()) + atol
         assert error <= allowed, f"largest error {error:.3g}, allowed {allowed:.3g}"
+
+
+def is_array(value: Any) -> bool:
+    """Whether some framework calls this an array of its own."""
+    try:
+        array_namespace(value)
+    except TypeError:
+        return False
+    return is_array_api_obj(value) or hasattr(value, "dtype")
 
 
 def simulated_scan(M: int = 30, N: int = 16, *, photons: float = 1e4, modes: int = 1, seed: int = 0) -> Scan:

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from ptycho.errors import DataError
 from ptycho.physics import mae, poisson_nll
+from tests.support import array
 
 REALS = ["float32", "float64"]
 LOSSES = {"poisson_nll": poisson_nll, "mae": mae}
@@ -26,65 +27,65 @@ def tolerance(dtype):
 
 @pytest.mark.parametrize("dtype", REALS)
 class TestValues:
-    def test_poisson_is_the_formula(self, framework, dtype):
+    def test_poisson_is_the_formula(self, xp, dtype):
         expected, counts = patterns(dtype=dtype)
-        loss = poisson_nll(framework.asarray(expected), framework.asarray(counts))
+        loss = poisson_nll(array(xp, expected), array(xp, counts))
         wide = expected.astype(np.float64)
-        assert loss.dtype == getattr(framework.xp, dtype)
+        assert loss.dtype == getattr(xp, dtype)
         assert loss.shape == ()
         np.testing.assert_allclose(float(loss), np.mean(wide - counts * np.log(wide)), rtol=tolerance(dtype))
 
-    def test_mae_is_the_formula(self, framework, dtype):
+    def test_mae_is_the_formula(self, xp, dtype):
         expected, counts = patterns(dtype=dtype)
         measured = np.sqrt(counts).astype(dtype)
-        loss = mae(framework.asarray(expected), framework.asarray(measured))
-        assert loss.dtype == getattr(framework.xp, dtype)
+        loss = mae(array(xp, expected), array(xp, measured))
+        assert loss.dtype == getattr(xp, dtype)
         np.testing.assert_allclose(float(loss), np.abs(expected - measured).mean(), rtol=tolerance(dtype))
 
     @pytest.mark.parametrize("counter", ["uint16", "uint8", "int32", "float32", "float64"])
-    def test_counts_of_any_type_give_the_same_loss(self, framework, dtype, counter):
+    def test_counts_of_any_type_give_the_same_loss(self, xp, dtype, counter):
         expected, counts = patterns(dtype=dtype)
-        predicted = framework.asarray(expected)
-        other = poisson_nll(predicted, framework.asarray(counts.astype(counter)))
-        assert float(other) == float(poisson_nll(predicted, framework.asarray(counts.astype(dtype))))
+        predicted = array(xp, expected)
+        other = poisson_nll(predicted, array(xp, counts.astype(counter)))
+        assert float(other) == float(poisson_nll(predicted, array(xp, counts.astype(dtype))))
 
-    def test_large_uint16_counts_do_not_wrap(self, framework, dtype):
+    def test_large_uint16_counts_do_not_wrap(self, xp, dtype):
         counts = np.full((1, 4, 4), 65535, dtype=np.uint16)
-        predicted = framework.asarray(np.full((1, 4, 4), 65535.0, dtype=dtype))
+        predicted = array(xp, np.full((1, 4, 4), 65535.0, dtype=dtype))
         expected = 65535 * (1 - np.log(65535.0))
-        np.testing.assert_allclose(float(poisson_nll(predicted, framework.asarray(counts))), expected, rtol=1e-6)
+        np.testing.assert_allclose(float(poisson_nll(predicted, array(xp, counts))), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", REALS)
 class TestMask:
     @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 8, 8)])
-    def test_bad_pixels_contribute_nothing(self, framework, dtype, loss, shape):
+    def test_bad_pixels_contribute_nothing(self, xp, dtype, loss, shape):
         """The loss is that of the good pixels alone, bit for bit whatever the bad ones hold."""
         expected, counts = patterns(dtype=dtype)
         mask = np.random.default_rng(1).random(shape) < 0.7
         bad = np.broadcast_to(~mask, expected.shape)
         dirty, dirty_pred = counts.astype(dtype), expected.copy()
         dirty[bad], dirty_pred[bad] = np.nan, np.inf
-        args = framework.asarray(expected), framework.asarray(counts), framework.asarray(mask)
+        args = array(xp, expected), array(xp, counts), array(xp, mask)
         clean = float(LOSSES[loss](*args))
-        dirty_loss = float(LOSSES[loss](framework.asarray(dirty_pred), framework.asarray(dirty), args[2]))
-        alone = float(LOSSES[loss](framework.asarray(expected[~bad]), framework.asarray(counts[~bad])))
+        dirty_loss = float(LOSSES[loss](array(xp, dirty_pred), array(xp, dirty), args[2]))
+        alone = float(LOSSES[loss](array(xp, expected[~bad]), array(xp, counts[~bad])))
         assert dirty_loss == clean
         np.testing.assert_allclose(clean, alone, rtol=tolerance(dtype))
 
-    def test_no_good_pixel_gives_zero(self, framework, dtype, loss):
+    def test_no_good_pixel_gives_zero(self, xp, dtype, loss):
         expected, counts = patterns(dtype=dtype)
-        mask = framework.asarray(np.zeros((8, 8), dtype=bool))
-        assert float(LOSSES[loss](framework.asarray(expected), framework.asarray(counts), mask)) == 0.0
+        mask = array(xp, np.zeros((8, 8), dtype=bool))
+        assert float(LOSSES[loss](array(xp, expected), array(xp, counts), mask)) == 0.0
 
 
 @pytest.mark.parametrize("dtype", REALS)
-def test_poisson_where_nothing_is_predicted(framework, dtype):
+def test_poisson_where_nothing_is_predicted(xp, dtype):
     """No light predicted: without photons the loss is 0, with photons it is finite and worse."""
-    nothing = framework.asarray(np.zeros((1, 4, 4), dtype=dtype))
-    dark = poisson_nll(nothing, framework.asarray(np.zeros((1, 4, 4), dtype=np.uint16)))
-    lit = poisson_nll(nothing, framework.asarray(np.ones((1, 4, 4), dtype=np.uint16)))
+    nothing = array(xp, np.zeros((1, 4, 4), dtype=dtype))
+    dark = poisson_nll(nothing, array(xp, np.zeros((1, 4, 4), dtype=np.uint16)))
+    lit = poisson_nll(nothing, array(xp, np.ones((1, 4, 4), dtype=np.uint16)))
     assert float(dark) == 0.0
     assert 0.0 < float(lit) < np.inf
 

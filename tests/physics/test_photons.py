@@ -15,6 +15,7 @@ from ptycho.physics import (
     poisson_sample,
     scale_to_photons,
 )
+from tests.support import array, as_numpy
 
 PRECISIONS = [("complex64", "float32", 1e-5), ("complex128", "float64", 1e-12)]
 
@@ -26,49 +27,49 @@ def waves(seed, shape, dtype="complex128"):
 
 @pytest.mark.parametrize(("dtype", "real", "rtol"), PRECISIONS)
 class TestScales:
-    def test_normalised_amplitudes_have_the_conventions_power(self, framework, dtype, real, rtol):
+    def test_normalised_amplitudes_have_the_conventions_power(self, xp, dtype, real, rtol):
         amplitude = np.abs(waves(0, (5, 16, 16), dtype)) * 37
-        scaled, factor = normalise_amplitude(framework.asarray(amplitude))
-        result = framework.to_numpy(scaled)
-        assert scaled.dtype == getattr(framework.xp, real)
+        scaled, factor = normalise_amplitude(array(xp, amplitude))
+        result = as_numpy(scaled)
+        assert scaled.dtype == getattr(xp, real)
         assert isinstance(factor, float)
         np.testing.assert_allclose((result.astype(float) ** 2).sum(axis=(1, 2)).mean(), 8**2, rtol=rtol)
         np.testing.assert_allclose(result, amplitude * factor, rtol=rtol)
 
-    def test_photons_per_pattern_are_those_on_the_detector(self, framework, dtype, real, rtol):
-        patches, probe = framework.asarray(waves(1, (4, 8, 8), dtype)), framework.asarray(waves(2, (3, 8, 8), dtype))
+    def test_photons_per_pattern_are_those_on_the_detector(self, xp, dtype, real, rtol):
+        patches, probe = array(xp, waves(1, (4, 8, 8), dtype)), array(xp, waves(2, (3, 8, 8), dtype))
         photons = photons_per_pattern(patches, probe)
-        on_detector = framework.to_numpy(diffraction_intensity(patches, probe)).sum(axis=(1, 2))
-        assert photons.dtype == getattr(framework.xp, real)
-        np.testing.assert_allclose(framework.to_numpy(photons), on_detector, rtol=10 * rtol)
+        on_detector = as_numpy(diffraction_intensity(patches, probe)).sum(axis=(1, 2))
+        assert photons.dtype == getattr(xp, real)
+        np.testing.assert_allclose(as_numpy(photons), on_detector, rtol=10 * rtol)
 
     @pytest.mark.parametrize("modes", [None, 1, 3])
-    def test_photon_scale_gives_the_asked_photons(self, framework, dtype, real, rtol, modes):
+    def test_photon_scale_gives_the_asked_photons(self, xp, dtype, real, rtol, modes):
         shape = (8, 8) if modes is None else (modes, 8, 8)
         patches, probe = waves(3, (6, 8, 8), dtype), waves(4, shape, dtype)
-        scale = photon_scale(framework.asarray(patches), framework.asarray(probe), 1234.5)
+        scale = photon_scale(array(xp, patches), array(xp, probe), 1234.5)
         stack = (scale * probe).astype(dtype).reshape(-1, 8, 8)
         intensity = diffraction_intensity(patches, stack)
         np.testing.assert_allclose(intensity.sum(axis=(1, 2), dtype=float).mean(), 1234.5, rtol=10 * rtol)
 
 
-def test_integer_amplitudes_are_widened(framework):
+def test_integer_amplitudes_are_widened(xp):
     amplitude = np.full((2, 4, 4), 300, dtype=np.uint16)  # 300^2 does not fit
-    scaled, factor = normalise_amplitude(framework.asarray(amplitude))
-    assert scaled.dtype == framework.xp.float32
+    scaled, factor = normalise_amplitude(array(xp, amplitude))
+    assert scaled.dtype == xp.float32
     np.testing.assert_allclose(factor, 2 / np.sqrt(16 * 300.0**2), rtol=1e-6)
 
 
-def test_bad_pixels_are_left_out_of_the_norm(framework):
+def test_bad_pixels_are_left_out_of_the_norm(xp):
     amplitude = np.abs(waves(5, (3, 8, 8))).astype(np.float32)
     mask = np.ones((8, 8), dtype=bool)
     mask[1, 2] = False
     dirty = amplitude.copy()
     dirty[:, 1, 2] = np.nan
-    scaled, factor = normalise_amplitude(framework.asarray(dirty), framework.asarray(mask))
+    scaled, factor = normalise_amplitude(array(xp, dirty), array(xp, mask))
     zeroed = np.where(mask, amplitude, 0)
     np.testing.assert_allclose(factor, 4 / np.sqrt((zeroed.astype(float) ** 2).sum(axis=(1, 2)).mean()), rtol=1e-6)
-    assert (framework.to_numpy(scaled)[:, 1, 2] == 0).all()
+    assert (as_numpy(scaled)[:, 1, 2] == 0).all()
 
 
 @given(st.floats(1.0, 1e12), st.sampled_from([64, 128, 256]), st.floats(1e-3, 1e3))

@@ -22,6 +22,7 @@ from ptycho.physics import (
     scale_probe_to_counts,
     zone_plate_probe,
 )
+from tests.support import array, as_numpy
 
 ZONE_PLATE = {
     "wavelength": 1.4e-10,
@@ -235,35 +236,35 @@ class TestModes:
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 class TestScaling:
     @pytest.mark.parametrize("modes", [None, 1, 3])
-    def test_counts(self, framework, dtype, modes):
+    def test_counts(self, xp, dtype, modes):
         probe = gaussian_probe(32, 5, dtype=dtype) if modes is None else probe_modes(gaussian_probe(32, 5), modes)
-        scaled = scale_probe_to_counts(framework.asarray(probe.astype(dtype)), 5000.0)
-        assert scaled.dtype == getattr(framework.xp, dtype)
-        assert (np.abs(framework.to_numpy(scaled)) ** 2).sum() == pytest.approx(5000, rel=1e-5)
+        scaled = scale_probe_to_counts(array(xp, probe.astype(dtype)), 5000.0)
+        assert scaled.dtype == getattr(xp, dtype)
+        assert (np.abs(as_numpy(scaled)) ** 2).sum() == pytest.approx(5000, rel=1e-5)
 
-    def test_normalised_as_the_conventions_say(self, framework, dtype):
+    def test_normalised_as_the_conventions_say(self, xp, dtype):
         probe = focused_probe(64, dtype=dtype) * 321
-        result = normalise_probe(framework.asarray(probe), 4.0)
-        assert result.dtype == getattr(framework.xp, dtype)
+        result = normalise_probe(array(xp, probe), 4.0)
+        assert result.dtype == getattr(xp, dtype)
         expected = probe / (4.0 * np.abs(disc_mask(64) * probe).mean())
-        np.testing.assert_allclose(framework.to_numpy(result), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(as_numpy(result), expected, rtol=1e-5, atol=1e-6)
 
-    def test_a_stack_of_one_mode_is_that_mode(self, framework, dtype):
+    def test_a_stack_of_one_mode_is_that_mode(self, xp, dtype):
         probe = focused_probe(32, dtype=dtype)
-        one = framework.to_numpy(normalise_probe(framework.asarray(probe)))
-        np.testing.assert_allclose(framework.to_numpy(normalise_probe(framework.asarray(probe[None])))[0], one)
+        one = as_numpy(normalise_probe(array(xp, probe)))
+        np.testing.assert_allclose(as_numpy(normalise_probe(array(xp, probe[None])))[0], one)
 
     @given(factor=st.floats(0.01, 100), angle=st.floats(-3, 3))
     @settings(max_examples=20)
-    def test_unit_and_split_into_modes_do_not_matter(self, framework, dtype, factor, angle):
+    def test_unit_and_split_into_modes_do_not_matter(self, xp, dtype, factor, angle):
         """The norm takes out any scale, and two half-power copies are as bright as one."""
         probe = focused_probe(32, dtype=dtype)
-        one = framework.to_numpy(normalise_probe(framework.asarray(probe)))
+        one = as_numpy(normalise_probe(array(xp, probe)))
         scaled = (probe * factor * np.exp(1j * angle)).astype(dtype)
-        turned = framework.to_numpy(normalise_probe(framework.asarray(scaled)))
+        turned = as_numpy(normalise_probe(array(xp, scaled)))
         np.testing.assert_allclose(turned, one * np.exp(1j * angle), atol=1e-5 * np.abs(one).max())
         halves = np.stack([probe, probe]) * np.float32(np.sqrt(0.5))
-        split = framework.to_numpy(normalise_probe(framework.asarray(halves.astype(dtype))))
+        split = as_numpy(normalise_probe(array(xp, halves.astype(dtype))))
         np.testing.assert_allclose(split[0], one * np.sqrt(0.5), atol=1e-5 * np.abs(one).max())
 
 

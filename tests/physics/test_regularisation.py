@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptycho.physics import complex_mae, total_variation
+from tests.support import array
 
 PRECISIONS = [("complex64", "float32", 1e-5), ("complex128", "float64", 1e-12)]
 
@@ -18,28 +19,28 @@ def waves(seed, shape=(3, 7, 9), dtype="complex128"):
 
 @pytest.mark.parametrize(("dtype", "real", "rtol"), PRECISIONS)
 class TestValues:
-    def test_total_variation(self, framework, dtype, real, rtol):
+    def test_total_variation(self, xp, dtype, real, rtol):
         stack = waves(0, dtype=dtype)
-        value = total_variation(framework.asarray(stack))
+        value = total_variation(array(xp, stack))
         expected = (np.abs(np.diff(stack, axis=-1)) ** 2).sum() + (np.abs(np.diff(stack, axis=-2)) ** 2).sum()
-        assert value.dtype == getattr(framework.xp, real)
+        assert value.dtype == getattr(xp, real)
         np.testing.assert_allclose(float(value), expected, rtol=rtol)
 
-    def test_total_variation_of_a_real_image(self, framework, dtype, real, rtol):
+    def test_total_variation_of_a_real_image(self, xp, dtype, real, rtol):
         image = np.random.default_rng(3).random((6, 5)).astype(real)
         expected = (np.diff(image, axis=0) ** 2).sum() + (np.diff(image, axis=1) ** 2).sum()
-        np.testing.assert_allclose(float(total_variation(framework.asarray(image))), expected, rtol=10 * rtol)
+        np.testing.assert_allclose(float(total_variation(array(xp, image))), expected, rtol=10 * rtol)
 
-    def test_complex_mae(self, framework, dtype, real, rtol):
+    def test_complex_mae(self, xp, dtype, real, rtol):
         a, b = waves(1, dtype=dtype), waves(2, dtype=dtype)
-        value = complex_mae(framework.asarray(a), framework.asarray(b))
+        value = complex_mae(array(xp, a), array(xp, b))
         expected = np.abs(np.abs(a) - np.abs(b)).mean() + np.abs(np.angle(a * b.conj())).mean()
-        assert value.dtype == getattr(framework.xp, real)
+        assert value.dtype == getattr(xp, real)
         np.testing.assert_allclose(float(value), expected, rtol=rtol)
 
-    def test_phases_beside_pi_are_close(self, framework, dtype, real, rtol):
-        a = framework.asarray(np.exp(1j * np.full((4, 4), np.pi - 0.01)).astype(dtype))
-        b = framework.asarray(np.exp(1j * np.full((4, 4), -np.pi + 0.01)).astype(dtype))
+    def test_phases_beside_pi_are_close(self, xp, dtype, real, rtol):
+        a = array(xp, np.exp(1j * np.full((4, 4), np.pi - 0.01)).astype(dtype))
+        b = array(xp, np.exp(1j * np.full((4, 4), -np.pi + 0.01)).astype(dtype))
         np.testing.assert_allclose(float(complex_mae(a, b)), 0.02, rtol=1e-4)
 
 
