@@ -1,8 +1,9 @@
 """PtychoPINN's name for a scan in memory, as outside callers build, save and group it.
 
 Arrays here follow PtychoPINN's order, [x, y] = [column, row]; :attr:`RawData.scan` is the same scan as the library has
-it. Real patterns are amplitudes by PtychoPINN's contract, integers and what ptychodus writes are counts; the decision
-is logged, and ``measurement=`` overrules it.
+it. Real patterns are amplitudes by PtychoPINN's contract, integers and what ptychodus writes are counts; real arrays
+given after a model was loaded or trained are what that model was trained on. The decision is logged, and
+``measurement=`` overrules it.
 """
 
 from __future__ import annotations
@@ -120,10 +121,14 @@ class RawData:
         measurement: str | None = None,
         mask: ArrayLike | None = None,
     ) -> RawData:
-        """A scan whose nominal positions are its true ones; arguments as of the class."""
+        """A scan whose nominal positions are its true ones; arguments as of the class.
+
+        Where ``measurement`` is None and ``diff3d`` real, it is what the model that this process loaded or trained last
+        was trained on; without one the contract decides.
+        """
         return RawData(
             xcoords, ycoords, xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess,
-            measurement=measurement, mask=mask,
+            measurement=measurement or _of_the_model(diff3d), mask=mask,
         )  # fmt: skip
 
     @staticmethod
@@ -225,7 +230,8 @@ class RawData:
         K
             Nearest neighbours that a group is drawn from.
         nsamples
-            Groups; no more than patterns unless ``enable_oversampling``.
+            Groups; no more than patterns unless ``enable_oversampling``. 1 means one from every pattern, as ptychodus
+            and PtychoPINN's first callers mean it, unless ``sequential_sampling`` asks for the first.
         dataset_path
             Not used, as in PtychoPINN.
         seed
@@ -255,8 +261,9 @@ class RawData:
             raise DataError(f"N: {N} given, and the patterns are {scan.N} x {scan.N}; crop or bin them to {N}.")
         side = int(params.get("gridsize", 1)) if gridsize is None else gridsize
         pool = neighbor_pool_size if enable_oversampling and neighbor_pool_size is not None else K
+        wanted = None if nsamples == 1 and not sequential_sampling else nsamples
         groups = make_container(
-            scan, side, nsamples, pool, seed or 0, enable_oversampling, sequential=sequential_sampling
+            scan, side, wanted, pool, seed or 0, enable_oversampling, sequential=sequential_sampling
         )
         nominal = np.stack([self.xcoords_start[groups.indices], self.ycoords_start[groups.indices]], axis=1)[:, None]
         start_offsets, start_relative = get_relative_coords(nominal)
@@ -305,6 +312,22 @@ def get_relative_coords(coords_nn: ArrayLike) -> tuple[NDArray[np.float64], NDAr
         raise DataError(f"coords_nn: shape {positions.shape} given, (groups, 1, 2, C) expected.")
     centres = positions.mean(axis=3, keepdims=True)
     return centres, centres - positions
+
+
+def _of_the_model(diff3d: Any) -> str | None:
+    """What real patterns are by the model at hand: the settings dictionary has it from the load or the run."""
+    measurement = params.get("measurement", None)
+    dtype = np.asarray(diff3d).dtype if getattr(diff3d, "dtype", None) is None else diff3d.dtype
+    if measurement is None or dtype.kind != "f":
+        return None
+    by_contract = measurement == measurement_by_contract(dtype)
+    logger.log(
+        logging.INFO if by_contract else logging.WARNING,
+        "diff3d is %s and taken for %s, which the model of this process was trained on; measurement= overrules that.",
+        dtype,
+        measurement,
+    )
+    return str(measurement)
 
 
 def _warn_of_counts(patterns: NDArray[Any], measurement: str) -> None:

@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 
 MODES = {"Unsupervised": "pinn", "Supervised": "supervised"}
 ACTIVATIONS = {"silu": "swish", "SiLU": "swish", **{name: name for name in ("sigmoid", "swish", "softplus", "relu")}}
-SCHEDULES = {"Default": "constant", "WarmupCosine": "cosine", "ReduceLROnPlateau": "plateau"}
+SCHEDULES = {"Default": "constant", "Cosine": "cosine", "WarmupCosine": "cosine", "ReduceLROnPlateau": "plateau"}
 PATHS = ("train_data_file", "test_data_file", "model_path", "output_dir")
 OTHER_NPHOTONS = theirs.DataConfig.nphotons
 

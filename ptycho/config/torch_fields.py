@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 __all__ = [
+    "ARCHITECTURE",
     "DataConfig",
     "DatagenConfig",
     "InferenceConfig",
@@ -25,10 +26,21 @@ __all__ = [
 
 _UNUSED = MappingProxyType({"unused": True})
 
+ARCHITECTURE = MappingProxyType(
+    {
+        "data_config": ("N", "grid_size", "probe_scale"),
+        "model_config": (
+            *("mode", "architecture", "n_filters_scale", "amp_activation", "object_big", "probe_big"),
+            *("probe_mask", "probe_mask_tensor", "pad_object", "gaussian_smoothing_sigma"),
+        ),
+    }
+)
+"""The settings that a trained model cannot be used without, or with another value of."""
 
-def unused(default: Any) -> Any:
-    """Declare a field that is accepted and changes nothing."""
-    return field(default=default, metadata=_UNUSED)
+
+def unused(default: Any, *same: Any) -> Any:
+    """Declare a field that is accepted and changes nothing; ``same`` are further values that ask for what is done."""
+    return field(default=default, metadata={**_UNUSED, "same": same})
 
 
 def without_effect(config: Any) -> list[str]:
@@ -37,7 +49,7 @@ def without_effect(config: Any) -> list[str]:
     for item in dataclasses.fields(config):
         if item.metadata.get("unused"):
             default = [] if item.default is dataclasses.MISSING else item.default
-            if getattr(config, item.name) != default:
+            if getattr(config, item.name) not in (default, *item.metadata.get("same", ())):
                 found.append(item.name)
     return found
 
@@ -156,7 +168,7 @@ class TrainingConfig:
     n_groups: int | None = None
     training_directories: list[str] = field(default_factory=list, metadata=_UNUSED)
     framework: str = unused("Lightning")
-    orchestrator: str = unused("Mlflow")
+    orchestrator: str = unused("Mlflow", "Lightning")
     epochs_fine_tune: int = unused(0)
     fine_tune_gamma: float = unused(0.1)
     lr_warmup_epochs: int = unused(0)

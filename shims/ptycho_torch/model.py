@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,7 +16,7 @@ from ptycho.model.generators import channels
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import is_trained
 
-__all__ = ["ModuleGenerator", "PtychoModule"]
+__all__ = ["ModuleGenerator", "PtychoModule", "PtychoPINN_Lightning"]
 
 
 class PtychoModule(lightning.LightningModule):
@@ -139,3 +140,47 @@ def _native(name: str, values: np.ndarray) -> torch.Tensor:
     if _is_kernel(name):
         return tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     return tensor
+
+
+class PtychoPINN_Lightning:  # noqa: N801  # PtychoPINN's name
+    """PtychoPINN's name for a model of its PyTorch side: its settings and, once trained or loaded, its bundle.
+
+    What a model computes with depends on its scan, so it is a :class:`PtychoModule` only while
+    :class:`ptycho_torch.api.base_api.Trainer` trains it.
+
+    Parameters
+    ----------
+    model_config, data_config, training_config, inference_config : of :mod:`ptycho_torch.config_params`.
+    """
+
+    loss_name, val_loss_name = "loss", "val_loss"
+
+    def __init__(self, model_config: Any, data_config: Any, training_config: Any, inference_config: Any) -> None:
+        self.model_config, self.data_config = model_config, data_config
+        self.training_config, self.inference_config = training_config, inference_config
+        self.bundle: Any = None
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **configs: Any) -> PtychoPINN_Lightning:
+        """Read a checkpoint of a training here.
+
+        Parameters
+        ----------
+        checkpoint_path : the ``.ckpt`` file.
+        configs : settings objects in the place of those that it keeps, by the names of the class's arguments.
+
+        Raises
+        ------
+        DataError
+            It is no checkpoint of this library, or damaged.
+        ConfigError
+            The settings given are of another network.
+        """
+        from ptycho_torch.api.configs import same_architecture
+        from ptycho_torch.lightning_utils import read_checkpoint
+
+        bundle, kept = read_checkpoint(checkpoint_path)
+        same_architecture(configs, kept)
+        made = cls(**(kept | configs))
+        made.bundle = bundle
+        return made

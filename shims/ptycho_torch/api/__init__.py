@@ -1,0 +1,1 @@
+"""PtychoPINN's names for driving its PyTorch side from another program."""

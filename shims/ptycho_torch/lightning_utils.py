@@ -1,0 +1,149 @@
+"""Checkpoints as other programs pass them around: one file with a trained model and the settings that it was made with.
+
+They are dictionaries of tensors and plain values, laid out like Lightning's (``state_dict``, ``hyper_parameters``), and
+are read with ``weights_only=True``: nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from ptycho.config import TrainingConfig, config_from_dict, config_to_dict
+from ptycho.data.atomic import written_whole
+from ptycho.errors import DataError
+from ptycho.model.bundle import Bundle
+from ptycho_torch.api.configs import CLASSES
+from ptycho_torch.model import _is_kernel, _native
+
+__all__ = ["BEST", "Configs", "find_best_checkpoint", "read_checkpoint", "save_checkpoint"]
+
+Configs = dict[str, Any]
+"""PtychoPINN's settings by name: ``data_config``, ``model_config``, ``training_config``, ``inference_config``."""
+
+BEST = "best-checkpoint.ckpt"
+_KEPT = ("data_config", "model_config", "training_config", "inference_config")
+_PREFIX = "weights."
+_UNITS = ("intensity_scale", "nphotons", "side", "measurement", "history")
+
+
+def find_best_checkpoint(run_dir: str | Path) -> Path | None:
+    """The checkpoint in a training's folder to go on with; None if there is none.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of the run, which holds ``checkpoints/``. ``best-checkpoint.ckpt`` is taken, or else that of the best
+        epoch, or the last one, or any.
+    """
+    folder = Path(run_dir) / "checkpoints"
+    named = [folder / name for name in (BEST, "best.ckpt", "last.ckpt")]
+    return next((path for path in (*named, *sorted(folder.glob("*.ckpt"))) if path.is_file()), None)
+
+
+def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path) -> None:
+    """Write a trained model with its settings, whole or not at all.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    configs
+        See :data:`Configs`.
+    path
+        The file.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    content = {
+        "state_dict": {_PREFIX + name: _native(name, values) for name, values in bundle.params.items()},
+        "hyper_parameters": {name: _plain(_fields(configs[name])) for name in _KEPT},
+        "ptychopinn": _plain({"config": config_to_dict(bundle.config), **{n: getattr(bundle, n) for n in _UNITS}}),
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    with written_whole(path) as stream:
+        torch.save({**content, "sha256": _digest(content)}, stream)
+
+
+def read_checkpoint(path: str | Path) -> tuple[Bundle, Configs]:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises
+    ------
+    DataError
+        There is no such file, it is another program's, or it is damaged.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: there is no such checkpoint; give the .ckpt file that a training wrote.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or a foreign file makes of torch.load
+        raise DataError(
+            f"{path}: not a checkpoint that can be read without running code in it ({_first_line(error)})."
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("ptychopinn"), dict):
+        raise DataError(
+            f"{path}: a checkpoint without a model of this library; train one here, since others' networks differ."
+        )
+    try:
+        if content.pop("sha256") != _digest(content):
+            raise DataError(f"{path}: the checkpoint does not match its checksum; the file is damaged.")
+        told = content["ptychopinn"]
+        bundle = Bundle(
+            params={name.removeprefix(_PREFIX): _neutral(name, part) for name, part in content["state_dict"].items()},
+            config=config_from_dict(TrainingConfig, told["config"], str(path)),
+            **{name: told[name] for name in _UNITS},
+        )
+        return bundle, {name: CLASSES[name](**content["hyper_parameters"][name]) for name in _KEPT}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path}: the checkpoint's contents do not fit together ({_first_line(error)}); was it written by another "
+            "version?"
+        ) from error
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    return {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    """Values that load without code: of what is none (a mask, a path) it is kept that it was given, as text."""
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_plain(part) for part in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+
+
+def _neutral(name: str, values: torch.Tensor) -> np.ndarray:
+    """A parameter as the core shapes it, kernels HWIO."""
+    return np.asarray((values.permute(2, 3, 1, 0) if _is_kernel(name) else values).numpy(), order="C")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a checkpoint says."""
+    said = {name: value for name, value in content.items() if name != "state_dict"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name, values in sorted(content["state_dict"].items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
