@@ -3,19 +3,16 @@
 Members: ``manifest.json`` (format, backend, versions, SHA-256 of every other member), ``config.json`` (the training
 configuration), ``units.json``, ``weights.safetensors`` (the parameters, once, framework-neutral), and under
 ``autoencoder/`` and ``diffraction_to_obj/`` the native form of the backend that wrote it and ``params.dill``, a plain
-dictionary for older readers. Loading reads the JSON and the weights only; nothing is ever unpickled.
+dictionary for older readers. Loading checks every member and reads the JSON and the weights; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
-import os
+import math
 import pickle
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,16 +21,16 @@ from typing import Any
 import numpy as np
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, dataclass_to_legacy_dict
+from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError, OutputError
+from ptycho.model.safe_archive import SafeArchive, parse_json
 
-__all__ = ["BUNDLE_NAME", "Bundle", "load_bundle", "save_bundle"]
+__all__ = ["BUNDLE_NAME", "Bundle", "load_bundle", "save_bundle", "verified_members"]
 
 BUNDLE_NAME = "wts.h5.zip"
 FORMAT_VERSION = 1
 MODELS = ("autoencoder", "diffraction_to_obj")
-_LARGEST_MEMBER = 4 << 30
-# zipfile raises NotImplementedError and RuntimeError (unknown compression, encryption) on damaged headers
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError)
+_NEEDED = ("config.json", "units.json", "weights.safetensors")
 _RECORDED = ("ptychopinn", "numpy", "torch", "lightning", "tensorflow", "keras", "jax")
 
 
@@ -115,16 +112,16 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
         "versions": _versions(),
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if "imported_from" in bundle.manifest:
+        manifest["imported_from"] = bundle.manifest["imported_from"]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        with written_whole(target) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in {"manifest.json": _json(manifest), **members}.items():
                 archive.writestr(name, data)
-        os.replace(partial, target)
+    except OutputError:
+        raise
     except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is missing
-            partial.unlink(missing_ok=True)
         raise OutputError(f"{target}: the bundle could not be written ({error.strerror or error}).") from error
     return target
 
@@ -145,57 +142,81 @@ def load_bundle(path: str | Path) -> Bundle:
     target = path / BUNDLE_NAME if path.is_dir() else path
     if not target.is_file():
         raise DataError(f"{target}: there is no such bundle; give a {BUNDLE_NAME} or the folder that holds it.")
-    try:
-        with zipfile.ZipFile(target) as archive:
-            read = _verified(archive, target)
-    except _UNREADABLE as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{target}: not a readable bundle ({error}); was the file cut short?") from error
+    with SafeArchive(target) as archive:
+        read = verified_members(archive)
+    units = parse_json(read["units.json"], f"{target}: units.json")
+    config = parse_json(read["config.json"], f"{target}: config.json")
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        units = json.loads(read["units.json"])
         return Bundle(
-            params={name: np.asarray(values) for name, values in load(read["weights.safetensors"]).items()},
-            config=config_from_dict(TrainingConfig, json.loads(read["config.json"])),
-            intensity_scale=float(units["intensity_scale"]),
-            nphotons=float(units["nphotons"]),
-            side=int(units["side"]),
-            history=units.get("history", {}),
-            manifest=json.loads(read["manifest.json"]),
+            params=_params(load(read["weights.safetensors"])),
+            config=config_from_dict(TrainingConfig, config),
+            intensity_scale=_positive(units, "intensity_scale"),
+            nphotons=_positive(units, "nphotons"),
+            side=int(_positive(units, "side")),
+            history=_history(units.get("history", {})),
+            manifest=parse_json(read["manifest.json"], f"{target}: manifest.json"),
             measurement=_measurement(units),
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise DataError(f"{target}: the bundle's contents do not fit together ({error}).") from error
 
 
-def _verified(archive: zipfile.ZipFile, target: Path) -> dict[str, bytes]:
-    """The members that loading needs, checked against the manifest."""
-    names = set(archive.namelist())
-    if "manifest.json" not in names:
-        raise DataError(f"{target}: not a ptychopinn bundle: it has no manifest.json.")
-    read = {"manifest.json": _member(archive, "manifest.json", target)}
-    manifest = json.loads(read["manifest.json"])
-    if not isinstance(manifest, dict):
-        raise DataError(f"{target}: not a ptychopinn bundle: its manifest.json is no JSON object.")
+def verified_members(archive: SafeArchive) -> dict[str, bytes]:
+    """Every member of a bundle, its manifest included, each as its checksum in the manifest says.
+
+    Raises
+    ------
+    DataError
+        It is no bundle of this version; a member is missing, is damaged, or is there without a checksum.
+    """
+    target = archive.what
+    if "manifest.json" not in archive:
+        raise DataError(
+            f"{target}: not a ptychopinn bundle: it has no manifest.json; if PtychoPINN wrote it, turn it into "
+            "one with 'ptycho bundle import'."
+        )
+    read = {"manifest.json": archive.read("manifest.json")}
+    manifest = parse_json(read["manifest.json"], f"{target}: manifest.json")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{target}: bundle format {manifest.get('format_version')!r}; this version reads format {FORMAT_VERSION}."
         )
-    for name in ("config.json", "units.json", "weights.safetensors"):
-        read[name] = _member(archive, name, target)
-        if hashlib.sha256(read[name]).hexdigest() != manifest["sha256"][name]:
+    sums = manifest.get("sha256")
+    if not isinstance(sums, dict):
+        raise DataError(f"{target}: not a ptychopinn bundle: its manifest.json has no checksums.")
+    for name in dict.fromkeys([*_NEEDED, *sums, *archive.names()]):
+        if name == "manifest.json":
+            continue
+        read[name] = archive.read(name)
+        if hashlib.sha256(read[name]).hexdigest() != sums.get(name):
             raise DataError(f"{target}: {name} does not match its checksum; the file is damaged.")
     return read
 
 
-def _member(archive: zipfile.ZipFile, name: str, target: Path) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST_MEMBER:
-        raise DataError(f"{target}: {name} claims to be larger than {_LARGEST_MEMBER >> 30} GiB; refused.")
-    with archive.open(name) as member:
-        return io.BytesIO(member.read()).getvalue()
+def _params(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters with the probe and the scale that every model has."""
+    params = {name: np.asarray(values) for name, values in arrays.items()}
+    real, imaginary, scale = (params[name] for name in ("probe/real", "probe/imag", "log_scale"))
+    if real.ndim != 3 or real.shape != imaginary.shape or real.shape[1] != real.shape[2] or scale.shape != ():
+        raise ValueError(f"a probe of {real.shape} and {imaginary.shape}, a scale of {scale.shape}")
+    wrong = [name for name, values in params.items() if values.dtype.kind != "f"]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {params[wrong[0]].dtype}")
+    return params
+
+
+def _positive(units: dict[str, Any], name: str) -> float:
+    value = float(units[name])
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} {value}")
+    return value
+
+
+def _history(values: Any) -> dict[str, list[float]]:
+    return {str(name): [float(value) for value in each] for name, each in dict(values).items()}
 
 
 def _measurement(units: dict[str, Any]) -> str | None:

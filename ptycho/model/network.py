@@ -25,7 +25,7 @@ SIZES = {
 }
 """Pattern size: (encoder widths, decoder widths), each times ``n_filters_scale``."""
 
-_BORDER_CHANNELS = 4
+BORDER_CHANNELS = 4
 DECODERS = ("amplitude", "phase")
 
 
@@ -70,9 +70,9 @@ def cnn_shapes(
         if not pad_object:
             conv(f"{head}/full", block(f"{head}/last", inner, last), channels_out)
             continue
-        conv(f"{head}/centre", inner - _BORDER_CHANNELS, channels_out)
+        conv(f"{head}/centre", inner - BORDER_CHANNELS, channels_out)
         if probe_big:
-            conv(f"{head}/border", block(f"{head}/last", _BORDER_CHANNELS, last), channels_out)
+            conv(f"{head}/border", block(f"{head}/last", BORDER_CHANNELS, last), channels_out)
     return shapes
 
 
@@ -130,11 +130,12 @@ def decode(
     if f"{head}/full/kernel" in params:
         x = backend.upsample2d(_block(params, f"{head}/last", x, backend))
         return act(_conv(params, f"{head}/full", x, backend))
-    centre = act(_conv(params, f"{head}/centre", x[..., :-_BORDER_CHANNELS], backend))
+    inside = params[f"{head}/centre/kernel"].shape[2]  # the rest is the border's: 4 channels, unless imported
+    centre = act(_conv(params, f"{head}/centre", x[..., :inside], backend))
     padded = _surround(backend.xp, centre)
     if f"{head}/border/kernel" not in params:
         return padded
-    x = backend.upsample2d(_block(params, f"{head}/last", x[..., -_BORDER_CHANNELS:], backend))
+    x = backend.upsample2d(_block(params, f"{head}/last", x[..., inside:], backend))
     border = _activation(backend.xp, border_activation)(_conv(params, f"{head}/border", x, backend))
     return padded + border * _outside(backend, border)
 

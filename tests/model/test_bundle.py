@@ -1,6 +1,7 @@
 """The bundle: exact round trip; damage, strangers and full disks are told, and no code in a file is run."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import DataError, OutputError
@@ -35,6 +37,19 @@ def rewritten(source, target, change):
             if data is not None:
                 new.writestr(name, data)
     return target
+
+
+def json_of(path, name="manifest.json"):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(name))
+
+
+def resealed(source, target, members):
+    """The bundle with other members, and checksums that fit them, as somebody who means harm would make it."""
+    manifest = json_of(source)
+    manifest["sha256"] |= {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    changed = {**members, "manifest.json": json.dumps(manifest).encode()}
+    return rewritten(source, target, lambda name, data: changed.get(name, data))
 
 
 class TestRoundTrip:
@@ -80,12 +95,48 @@ class TestRoundTrip:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("member", ["config.json", "units.json", "weights.safetensors"])
+    @pytest.mark.parametrize(
+        "member",
+        ["config.json", "units.json", "weights.safetensors", "autoencoder/params.dill", "autoencoder/model.pth"],
+    )
     def test_a_changed_member(self, bundle, tmp_path, member):
         path = save_bundle(bundle, tmp_path / "good")
         bad = rewritten(path, tmp_path / "bad.zip", lambda n, d: d[:-1] + b"x" if n == member else d)
         with pytest.raises(DataError, match=f"{member} does not match its checksum"):
             load_bundle(bad)
+
+    def test_a_member_without_a_checksum(self, bundle, tmp_path):
+        path = save_bundle(bundle, tmp_path)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("more.bin", b"smuggled")
+        with pytest.raises(DataError, match=r"more\.bin does not match its checksum"):
+            load_bundle(path)
+
+    @pytest.mark.parametrize(
+        ("member", "content"),
+        [
+            ("units.json", b"[]"),
+            ("units.json", b"["),
+            ("units.json", b"{}"),
+            ("units.json", b"[" * 100_000),
+            ("units.json", b'{"intensity_scale": NaN, "nphotons": 1, "side": 8}'),
+            ("units.json", b'{"intensity_scale": 1, "nphotons": 1, "side": 1e999}'),
+            ("units.json", b'{"intensity_scale": 1, "nphotons": 1, "side": 8, "history": [1]}'),
+            ("units.json", b'{"intensity_scale": 1, "nphotons": -1, "side": 8}'),
+            ("config.json", b"[]"),
+            ("config.json", b'{"nepochs": {}}'),
+            ("config.json", b'{"model": 3}'),
+            ("config.json", b'{"unknown": 3}'),
+            ("weights.safetensors", b""),
+            ("weights.safetensors", b"\xff" * 64),
+            ("weights.safetensors", safetensors.numpy.save({"log_scale": np.zeros((), np.float32)})),
+            ("weights.safetensors", safetensors.numpy.save({"probe/real": np.zeros((1, 8, 8), np.int64)})),
+        ],
+    )
+    def test_contents_that_make_no_model(self, bundle, tmp_path, member, content):
+        path = save_bundle(bundle, tmp_path / "good")
+        with pytest.raises(DataError, match="bad"):
+            load_bundle(resealed(path, tmp_path / "bad.zip", {member: content}))
 
     @pytest.mark.parametrize("member", ["manifest.json", "config.json", "units.json", "weights.safetensors"])
     def test_a_missing_member(self, bundle, tmp_path, member):
@@ -147,7 +198,9 @@ class TestSafety:
 
         path = save_bundle(bundle, tmp_path / "good")
         trap = pickle.dumps(Trap())
-        bad = rewritten(path, tmp_path / "trap.zip", lambda n, d: trap if n.endswith((".dill", ".pth")) else d)
+        traps = {name: trap for name in json_of(path)["sha256"] if name.endswith((".dill", ".pth"))}
+        assert len(traps) == 4
+        bad = resealed(path, tmp_path / "trap.zip", traps)
 
         def refuse(*args, **kwargs):
             raise AssertionError("unpickled")

@@ -1,0 +1,248 @@
+"""PtychoPINN's model archives as bundles of this library: their weights, their scale and their probe; never their code.
+
+An archive ``wts.h5.zip`` holds a folder per model with ``model.keras`` (TensorFlow) or ``model.pth`` (PyTorch) and the
+settings as ``params.dill``. Keras's part is read in :mod:`ptycho.model.foreign_keras`, PyTorch's in
+:mod:`ptycho.model.foreign_torch`, the settings in :mod:`ptycho.model.plain_pickle`; everything else is left unread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho.backend import Array, Backend
+from ptycho.config import ModelConfig, TrainingConfig, config_from_legacy
+from ptycho.errors import ConfigError, DataError
+from ptycho.model.bundle import BUNDLE_NAME, Bundle
+from ptycho.model.foreign_keras import network_of_keras
+from ptycho.model.foreign_torch import network_of_state, read_state
+from ptycho.model.generators import CnnGenerator
+from ptycho.model.network import DECODERS, SIZES, apply_cnn, cnn_shapes
+from ptycho.model.plain_pickle import read_plain_pickle
+from ptycho.model.safe_archive import SafeArchive
+from ptycho.physics.photons import intensity_scale
+from ptycho.physics.probe import normalise_probe
+from ptycho.physics.reassembly import group_canvas_size
+
+__all__ = ["CARTESIAN", "CartesianCnn", "import_archive", "model_folders"]
+
+logger = logging.getLogger(__name__)
+
+CARTESIAN = "cnn-cartesian"
+"""Value of ``architecture`` for models whose two decoders are summed as amplitude + i phase."""
+
+_KEPT = frozenset(
+    {"N", "gridsize", "amp_activation", "model_type", "object.big", "probe.big", "probe.mask", "pad_object"}
+    | {"probe_scale", "gaussian_smoothing_sigma", "nphotons", "probe.trainable", "intensity_scale.trainable"}
+)
+_PREFERRED = ("diffraction_to_obj", "autoencoder")
+_FORMS = {"model.keras": "tensorflow", "model.pth": "pytorch"}
+
+
+class CartesianCnn(CnnGenerator):
+    """The cnn with its answer taken as amplitude + i phase, as PtychoPINN did from July 2025 to February 2026."""
+
+    def apply(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> Array:
+        """See :class:`ptycho.model.generators.Generator`."""
+        if config.estimate_passes is not None:
+            raise ConfigError(f"architecture: {CARTESIAN} exists for imported models; set estimate_passes none.")
+        xp = backend.xp
+        amplitude, phase = (xp.astype(part, x.dtype) for part in apply_cnn(params, x, backend, config.amp_activation))
+        kind = xp.complex128 if x.dtype == xp.float64 else xp.complex64
+        return xp.astype(amplitude, kind) + xp.astype(phase, kind) * 1j
+
+
+def model_folders(archive: SafeArchive) -> dict[str, str]:
+    """The models of PtychoPINN's archive by their folders, each with its framework; empty for any other archive."""
+    found: dict[str, str] = {}
+    for name in archive.names():
+        folder, _, file = name.rpartition("/")
+        if file in _FORMS and f"{folder}/params.dill" in archive:
+            found.setdefault(folder, _FORMS[file])
+    return found
+
+
+def import_archive(path: str | Path, probe: np.ndarray | None = None) -> Bundle:
+    """PtychoPINN's archive as a bundle; its network gives what the original's gives.
+
+    Parameters
+    ----------
+    path
+        The ``.zip`` file, or the folder that holds ``wts.h5.zip``.
+    probe
+        (P, N, N) complex, any unit, in the place of the archive's; archives of the PyTorch side have none.
+
+    Raises
+    ------
+    DataError
+        The file is no such archive, is damaged, asks for anything but plain data, or has a layer that this library's
+        cnn lacks; the message names it.
+    """
+    path = Path(path)
+    target = path / BUNDLE_NAME if path.is_dir() else path
+    if not target.is_file():
+        raise DataError(f"{target}: there is no such archive; give PtychoPINN's {BUNDLE_NAME} or its folder.")
+    with SafeArchive(target) as archive:
+        folder, framework = _chosen(archive)
+        settings = _settings(archive, folder)
+        model = archive.read(f"{folder}/model.{'keras' if framework == 'tensorflow' else 'pth'}")
+    config = _configuration(settings, framework, f"{target}: {folder}/params.dill")
+    if framework == "tensorflow":
+        network = network_of_keras(model, f"{target}: {folder}/model.keras")
+        params, config.model.amp_activation = network.params, network.activation
+        config.model.architecture = "cnn" if network.polar else CARTESIAN
+        if (network.size, network.channels) != (config.model.N, config.model.gridsize**2):
+            raise DataError(
+                f"{target}: the model sees {network.channels} pattern(s) of {network.size} pixels, but its params.dill "
+                f"says N {config.model.N} and gridsize {config.model.gridsize}; the archive does not fit together."
+            )
+    else:
+        params = network_of_state(read_state(model, f"{target}: {folder}/model.pth"), f"{target}: {folder}/model.pth")
+        if config.model.amp_activation != "sigmoid":
+            config.model.amp_activation = "swish"  # whatever else its PyTorch side is told, it takes this
+        if not config.model.probe_big:
+            params = {name: part for name, part in params.items() if "/last/" not in name and "/border/" not in name}
+    _fit_model(config.model, params, str(target))
+    return _bundle(target, config, params, _probe(settings, probe, config.model, str(target)), settings, framework)
+
+
+def _chosen(archive: SafeArchive) -> tuple[str, str]:
+    folders = model_folders(archive)
+    if "manifest.json" in archive:
+        raise DataError(f"{archive.what} is a bundle of this library already; it can be used as it is.")
+    if not folders:
+        if any(name.endswith("/saved_model.pb") for name in archive.names()):
+            raise DataError(
+                f"{archive.what} holds a saved_model.pb, which is a program; load it with the PtychoPINN that wrote "
+                "it, and save it as model.keras."
+            )
+        raise DataError(
+            f"{archive.what} is no model archive of PtychoPINN; a folder with params.dill and model.keras or model.pth "
+            "is expected."
+        )
+    folder = next((name for name in _PREFERRED if name in folders), next(iter(folders)))
+    return folder, folders[folder]
+
+
+def _settings(archive: SafeArchive, folder: str) -> dict[str, Any]:
+    what = f"{archive.what}: {folder}/params.dill"
+    settings = read_plain_pickle(archive.read(f"{folder}/params.dill"), what)
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise DataError(f"{what} holds no settings by name; the archive is damaged.")
+    missing = [name for name in ("N", "gridsize") if name not in settings]
+    if missing:
+        raise DataError(f"{what} does not say {missing[0]}, without which the model cannot be rebuilt.")
+    return settings
+
+
+def _configuration(settings: dict[str, Any], framework: str, what: str) -> TrainingConfig:
+    """The model's settings, with the network to be filled in; those of the training are not the import's business."""
+    known = {name: settings[name] for name in _KEPT if name in settings}
+    if known.get("amp_activation") == "silu":
+        known["amp_activation"] = "swish"
+    try:
+        config = config_from_legacy(TrainingConfig, known)
+    except ConfigError as error:
+        raise DataError(f"{what}: {error}") from error
+    config.backend, config.model.estimate_passes = framework, None
+    return config
+
+
+def _fit_model(model: ModelConfig, params: dict[str, np.ndarray], what: str) -> None:
+    """Read the network's settings off its layers, and make sure that these follow one another."""
+    if model.N not in SIZES:
+        raise DataError(f"{what}: the model is for patterns of {model.N} pixels; {', '.join(map(str, SIZES))} can be.")
+    first, last = (params.get(f"{name}/kernel") for name in ("encoder/block0/conv0", "amplitude/block0/conv0"))
+    if first is None or last is None:
+        raise DataError(f"{what}: the model has no encoder or no decoder; only PtychoPINN's cnn can be imported.")
+    model.n_filters_scale = max(1, first.shape[3] // SIZES[model.N][0][0])
+    model.pad_object = "amplitude/full/kernel" not in params
+    model.probe_big = "amplitude/border/kernel" in params if model.pad_object else model.probe_big
+    group = model.gridsize**2
+    out = max(params[f"{head}/{'centre' if model.pad_object else 'full'}/kernel"].shape[3] for head in DECODERS)
+    model.object_big = out == group if group > 1 else model.object_big
+    wanted = cnn_shapes(model.N, model.n_filters_scale, group, out, model.pad_object, model.probe_big)
+    for name in wanted.keys() | params.keys():
+        given, expected = params[name].shape if name in params else None, wanted.get(name)
+        if given is None or expected is None or (given != expected and not _may_differ(name, given, expected, out)):
+            raise DataError(
+                f"{what}: the layer {name.rpartition('/')[0]} is {given or 'missing'}, {expected or 'nothing'} is "
+                f"expected for N {model.N} and n_filters_scale {model.n_filters_scale}; the model cannot be imported."
+            )
+    for head in DECODERS if model.pad_object else ():
+        _check_last_stage(params, head, SIZES[model.N][1][-1] * model.n_filters_scale, what)
+
+
+def _check_last_stage(params: dict[str, np.ndarray], head: str, width: int, what: str) -> None:
+    """The centre and the border share the channels of the last block; the border's layers follow one another."""
+    shapes = [params[f"{head}/{part}/kernel"].shape for part in _LAST if f"{head}/{part}/kernel" in params]
+    centre, *border = shapes
+    given = [centre[2] + border[0][2], *(shape[2] for shape in border[1:])] if border else [width]
+    expected = [width, *(shape[3] for shape in border[:-1])]
+    if given != expected or len({shape[3] for shape in (centre, *border[-1:])}) != 1:
+        raise DataError(f"{what}: the layers {head}/centre, last and border do not follow one another; it is damaged.")
+
+
+_LAST = ("centre", "last/conv0", "last/conv1", "border")
+
+
+def _may_differ(name: str, given: tuple[int, ...], expected: tuple[int, ...], out: int) -> bool:
+    """Whether a layer of the last stage may have other widths: PyTorch's splits off fewer channels, into more."""
+    stage = name.split("/")[1]
+    if stage not in ("centre", "last", "border") or len(given) != len(expected):
+        return False
+    return stage == "last" or given[-1] in (1, out)
+
+
+def _probe(settings: dict[str, Any], given: np.ndarray | None, model: ModelConfig, what: str) -> np.ndarray:
+    """(P, N, N) complex64 in the model's units."""
+    if given is not None:
+        if given.shape[-2:] != (model.N, model.N):
+            raise DataError(f"{what}: a probe of {given.shape} is given, {model.N} x {model.N} pixels are expected.")
+        return normalise_probe(given.astype(np.complex64), model.probe_scale)
+    stored = settings.get("probe")
+    if not isinstance(stored, np.ndarray) or stored.size == 0:
+        raise DataError(f"{what} holds no probe; name a scan whose probe is to be used with --probe FILE.")
+    sides = [side for side in stored.shape if side != 1]
+    if sides != [model.N, model.N] or stored.dtype.kind not in "fc" or not np.isfinite(stored).all():
+        raise DataError(
+            f"{what}: its probe is {stored.dtype} of shape {stored.shape}, {model.N} x {model.N} finite numbers are "
+            "expected; name a scan whose probe is to be used with --probe FILE."
+        )
+    return stored.reshape(1, model.N, model.N).astype(np.complex64)
+
+
+def _bundle(
+    target: Path,
+    config: TrainingConfig,
+    params: dict[str, np.ndarray],
+    probe: np.ndarray,
+    settings: dict[str, Any],
+    framework: str,
+) -> Bundle:
+    scale = intensity_scale(config.nphotons, config.model.N)
+    trained = settings.get("intensity_scale") if framework == "tensorflow" else None  # PyTorch's is not the model's
+    if not (isinstance(trained, float | int) and 0 < trained < math.inf):
+        trained = scale
+    everything = {
+        **params,
+        "probe/real": np.ascontiguousarray(probe.real, np.float32),
+        "probe/imag": np.ascontiguousarray(probe.imag, np.float32),
+        "log_scale": np.asarray(math.log(trained), np.float32),
+    }
+    if not all(np.isfinite(values).all() for values in everything.values()):
+        raise DataError(f"{target}: the model's weights are not all finite; it was not trained to an end.")
+    side = group_canvas_size(np.zeros((1, config.model.gridsize**2, 2)), config.model.N, config.model.gridsize)
+    manifest = {
+        "imported_from": {
+            "file": target.name,
+            "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+            "framework": framework,
+        }
+    }
+    return Bundle(everything, config, scale, config.nphotons, side, manifest=manifest)

@@ -1,0 +1,161 @@
+"""Zip archives of strangers, read in memory: nothing is unpacked to disk, and every claim is checked first."""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Self
+
+from ptycho.data.readers.limits import check_fits_memory, readable
+from ptycho.errors import DataError
+
+__all__ = ["SafeArchive", "parse_json"]
+
+MOST_MEMBERS = 10_000
+LARGEST_MEMBER = 4 << 30
+LARGEST_EXPANSION = 200
+"""Times that a member may grow when it is unpacked; trained weights hardly grow at all."""
+_SUSPICIOUS_FROM = 64 << 20
+# zipfile raises NotImplementedError and RuntimeError (unknown compression, encryption) on damaged headers
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+)
+
+
+class SafeArchive:
+    """The members of a zip archive, within a ``with`` block; each is read whole and against its CRC.
+
+    Parameters
+    ----------
+    source
+        Path of the file, or the bytes of an archive that lay inside another.
+    what
+        Name for messages; default the path.
+
+    Raises
+    ------
+    DataError
+        It is no complete zip archive; two members have one name; a name is absolute, leaves the archive or is no plain
+        name; a member is a link, is encrypted, or grows suspiciously when it is unpacked.
+    """
+
+    def __init__(self, source: str | Path | bytes, what: str = "") -> None:
+        self.what = what or str(source)
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+            self._members: dict[str, zipfile.ZipInfo] = {}
+            for info in self._zip.infolist():
+                self._admit(info)
+        except DataError:
+            raise
+        except _UNREADABLE as error:
+            raise DataError(
+                f"{self.what}: not a readable bundle or archive ({_reason(error)}); was the file cut short?"
+            ) from error
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._zip.close()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a member of that name."""
+        return name in self._members
+
+    def names(self) -> list[str]:
+        """Names of the members, folders left out, in the archive's order."""
+        return list(self._members)
+
+    def sizes(self) -> dict[str, int]:
+        """Unpacked bytes of every member."""
+        return {name: info.file_size for name, info in self._members.items()}
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes.
+
+        Raises
+        ------
+        DataError
+            It is missing or damaged.
+        """
+        if name not in self._members:
+            raise DataError(f"{self.what}: there is no {name} in the archive; it is incomplete or something else.")
+        try:
+            return self._zip.read(self._members[name])
+        except _UNREADABLE as error:
+            raise DataError(
+                f"{self.what}: {name} cannot be read, the file is damaged or cut short ({_reason(error)})."
+            ) from error
+
+    def _admit(self, info: zipfile.ZipInfo) -> None:
+        name, what = info.filename, f"{self.what}: the member {info.filename!r}"
+        plain = posixpath.normpath(name.rstrip("/"))
+        if (
+            not name
+            or info.orig_filename != name  # zipfile cuts a name at a zero byte
+            or name.startswith("/")
+            or "\\" in name
+            or ":" in name
+            or plain.split("/")[0] in (".", "..")
+            or plain != name.rstrip("/")
+        ):
+            raise DataError(f"{what} has a name that leaves the archive or is no plain one; the file is refused.")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(f"{what} is a link or a device, which is refused; plain files are expected.")
+        if info.flag_bits & 0x1:
+            raise DataError(f"{what} is encrypted, which is not read; save the archive without a password.")
+        if name in self._members or len(self._members) >= MOST_MEMBERS:
+            raise DataError(f"{what} is there twice or one of too many; the file is damaged or no model archive.")
+        self._check_size(info, what)
+        if not info.is_dir():
+            self._members[name] = info
+
+    def _check_size(self, info: zipfile.ZipInfo, what: str) -> None:
+        size = info.file_size
+        bomb = size > _SUSPICIOUS_FROM and size > LARGEST_EXPANSION * info.compress_size
+        if size > LARGEST_MEMBER or bomb:
+            raise DataError(
+                f"{what} claims to hold {readable(size)} in {readable(info.compress_size)} of the file, which is "
+                f"refused: a model's files are below {readable(LARGEST_MEMBER)} and hardly compressed."
+            )
+        check_fits_memory(self.what, size + sum(self.sizes().values()))
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object from bytes of a file.
+
+    Raises
+    ------
+    DataError
+        It is no JSON, or no object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what} is no JSON ({_reason(error)}); the file is damaged.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{what} holds {type(value).__name__}, a JSON object expected; the file is damaged.")
+    return value
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip("'\"").split("\n")[0] or type(error).__name__
