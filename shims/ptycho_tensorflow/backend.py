@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +89,11 @@ class TensorflowBackend:
         return evaluated
 
     def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """See :class:`~ptycho.backend.Backend`."""
-        return tf.function(f, autograph=False, jit_compile=True)
+        """See :class:`~ptycho.backend.Backend`; a graph without XLA, whose convolutions are slower than TensorFlow's.
+
+        A partial, since TensorFlow counts the tracings of a function by its code, and warns of many in one process.
+        """
+        return tf.function(functools.partial(f), autograph=False)
 
 
 def find_devices(name: str = "auto", count: int = 1) -> list[str]:

@@ -13,15 +13,11 @@ import tensorflow as tf
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict
 from ptycho.model.pinn import PtychoPINN
+from ptycho.model.training import is_network, is_trained
 from ptycho_tensorflow.backend import TensorflowBackend
 
 __all__ = ["Adam", "PtychoModel"]
 
-_TRAINED_IF = {
-    "probe/real": "probe_trainable",
-    "probe/imag": "probe_trainable",
-    "log_scale": "intensity_scale_trainable",
-}
 _FIXED = ("mask", "merge_window")
 
 
@@ -53,7 +49,7 @@ class PtychoModel(keras.Model):
                 self.named[name] = self.add_weight(
                     shape=values.shape,
                     initializer=lambda shape, dtype, values=values: tf.constant(values, dtype),
-                    trainable=bool(getattr(config, _TRAINED_IF[name])) if name in _TRAINED_IF else True,
+                    trainable=is_trained(name, config),
                     name=name.replace("/", "."),
                 )
         self.means: list[keras.metrics.Metric] = []
@@ -154,9 +150,7 @@ class PtychoModel(keras.Model):
     def _arrays(self, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The parameters in the precision that they compute in: the network's alone may be halved."""
         kind = tf.bfloat16 if self.config.precision == "bf16" else tf.float32
-        return {
-            name: tf.convert_to_tensor(v) if name in _TRAINED_IF else tf.cast(v, kind) for name, v in values.items()
-        }
+        return {k: tf.cast(v, kind) if is_network(k) else tf.convert_to_tensor(v) for k, v in values.items()}
 
     def _record(self, losses: dict[str, tf.Tensor], groups: int) -> None:
         for mean in self.means:
@@ -164,20 +158,13 @@ class PtychoModel(keras.Model):
 
     def _everywhere(self, step: Callable[[dict[str, tf.Tensor]], None]) -> Callable[[Iterator], dict[str, tf.Tensor]]:
         """``step`` on every device, one graph for each size of a batch: the whole ones and the last of an epoch."""
-        graphs: dict[int, Callable] = {}
 
         def stepped(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             self.strategy.run(step, args=(batch,))
             return {mean.name: mean.result() for mean in self.means}
 
-        def next_step(batches: Iterator) -> dict[str, tf.Tensor]:
-            batch = next(batches)
-            groups = batch["X"].shape[0]
-            if groups not in graphs:
-                graphs[groups] = tf.function(stepped, autograph=False).get_concrete_function(batch)
-            return graphs[groups](batch)
-
-        return next_step
+        graph = TensorflowBackend().jit(stepped)
+        return lambda batches: graph(next(batches))
 
 
 @keras.saving.register_keras_serializable("ptychopinn")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import tensorflow as tf
 from keras import callbacks as hooks
 
 from ptycho.config import TrainingConfig
-from ptycho.errors import BackendError, ConfigError, PtychoError
+from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Progress, TrainResult
+from ptycho.model.schedules import Schedule
+from ptycho.model.training import Progress, TrainResult, diverged
 from ptycho_tensorflow.backend import find_devices
 from ptycho_tensorflow.data import PtychoData
 from ptycho_tensorflow.model import PtychoModel
@@ -31,7 +31,7 @@ class Trainer:
     Parameters
     ----------
     config : epochs, optimiser, hardware, logging; validated.
-    progress : told of every finished epoch.
+    progress : told of every finished epoch; a callback of Keras among them takes part in the whole training.
     log_dir : folder for checkpoints and logs; None keeps none.
 
     Raises
@@ -50,7 +50,9 @@ class Trainer:
                 f"backend: Keras runs on {keras.backend.backend()!r} in this process and 'tensorflow' needs it on "
                 "TensorFlow; set KERAS_BACKEND=tensorflow before Keras is imported."
             )
-        self.config, self.progress, self.log_dir = config, tuple(progress), log_dir
+        self.config, self.log_dir = config, log_dir
+        self.callbacks = [each for each in progress if isinstance(each, hooks.Callback)]
+        self.progress = tuple(each for each in progress if not isinstance(each, hooks.Callback))
         self.strategy = _strategy(config)
 
     def fit(
@@ -80,7 +82,8 @@ class Trainer:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
             best = folder / "checkpoints" / "best.keras"
-            told = [history, *_schedule(config, steps, watched), *_keepers(config, folder, best, watched)]
+            told = [history, _Course(Schedule(config, steps), watched), *self.callbacks]
+            told += _keepers(config, folder, best, watched)
             callbacks = hooks.CallbackList(told, add_history=True, model=module, epochs=config.nepochs)
             watching = None if validation is None else PtychoData(validation, config).dataset()
             try:
@@ -91,16 +94,6 @@ class Trainer:
             if config.checkpoint and best.is_file():
                 module.load_weights(best)
         return TrainResult(module.to_params(), history.values, native_members(module))
-
-
-def _schedule(config: TrainingConfig, steps: int, watched: str) -> list[hooks.Callback]:
-    """The course of the learning rate, as PyTorch's schedulers of these names take it."""
-    rate = config.learning_rate
-    if config.lr_schedule == "constant":
-        return []
-    if config.lr_schedule == "plateau":
-        return [hooks.ReduceLROnPlateau(watched, factor=0.5, patience=3, mode="min", min_delta=0.0, min_lr=0.1 * rate)]
-    return [_Curve(_cosine if config.lr_schedule == "cosine" else _one_cycle, rate, max(1, steps))]
 
 
 def _keepers(config: TrainingConfig, folder: Path, best: Path, watched: str) -> list[hooks.Callback]:
@@ -135,54 +128,33 @@ class _History(hooks.Callback):
         for name, value in logs.items():
             self.values.setdefault(name, []).append(float(value))
         if not np.isfinite(logs["loss"]):
-            raise _diverged(epoch + 1, logs["loss"])
+            raise diverged(epoch + 1, logs["loss"])
         for report in self.progress:
             report(epoch + 1, self.params["epochs"], dict(logs))
 
 
-class _Curve(hooks.Callback):
-    """A learning rate, and a momentum, set before every step: ``course`` of the steps that are done and of all."""
+class _Course(hooks.Callback):
+    """Learning rate and momentum of every step, from the core's schedule."""
 
-    def __init__(self, course: Callable[[int, int], tuple[float, float]], rate: float, steps: int) -> None:
+    def __init__(self, schedule: Schedule, watched: str) -> None:
         super().__init__()
-        self.course, self.rate, self.steps = course, rate, steps
+        self.schedule, self.watched = schedule, watched
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.done = int(self.model.optimizer.iterations)
+        self.step = int(tf.convert_to_tensor(self.model.optimizer.iterations))
         self._set()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.done += 1
+        self.step += 1
+        self._set()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.schedule.watch(logs[self.watched])
         self._set()
 
     def _set(self) -> None:
-        part, momentum = self.course(self.done, self.steps)
-        self.model.optimizer.learning_rate = self.rate * part
+        self.model.optimizer.learning_rate, momentum = self.schedule.at(self.step)
         self.model.optimizer.momentum.assign(momentum)
-
-
-def _cosine(done: int, steps: int) -> tuple[float, float]:
-    return _between(1.0, 0.0, done / steps), 0.9
-
-
-def _one_cycle(done: int, steps: int) -> tuple[float, float]:
-    """The rate up from 1/25 in the first 30 % of the steps, then down to 1e-4/25; the momentum the other way."""
-    top = 0.3 * (steps + 1) - 1.0  # what is set after the last step belongs to the cycle too
-    if done <= top:
-        return _between(0.04, 1.0, done / top), _between(0.95, 0.85, done / top)
-    part = (done - top) / (steps - top)
-    return _between(1.0, 4e-6, part), _between(0.85, 0.95, part)
-
-
-def _between(start: float, end: float, part: float) -> float:
-    """Half a cosine from ``start`` to ``end``."""
-    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * part))
-
-
-def _diverged(epoch: int, loss: float) -> PtychoError:
-    return ConfigError(
-        f"learning_rate: the loss became {loss} in epoch {epoch}; use a smaller learning rate or --gradient_clip 1."
-    )
 
 
 def _strategy(config: TrainingConfig) -> tf.distribute.Strategy:
