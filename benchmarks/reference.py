@@ -69,8 +69,9 @@ def save_picture(path: str, result: object, truth: object) -> None:
     origin = np.round(np.asarray(result.origin) - np.asarray(truth.object_origin)).astype(int)
     height, width = result.object.shape
     true = truth.object[origin[0] : origin[0] + height, origin[1] : origin[1] + width]
+    turn = np.vdot(result.object * (result.weight > 0.1 * result.weight.max()), true)  # the global phase is free
     figure = Figure(figsize=(10, 12), layout="constrained")
-    for row, image in enumerate((result.object, true)):
+    for row, image in enumerate((result.object * turn / abs(turn), true)):
         for column, values in enumerate((np.abs(image), np.angle(image))):
             axes = figure.add_subplot(2, 2, 2 * row + column + 1)
             axes.imshow(values, cmap="gray", vmin=(0.0, -1.2)[column], vmax=(1.3, 1.2)[column])
