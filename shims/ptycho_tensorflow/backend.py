@@ -33,8 +33,8 @@ class TensorflowBackend:
         return (tf.cast(a, tf.float32) if a.dtype == tf.bfloat16 else a).numpy()
 
     def best_device(self) -> Any:
-        """TensorFlow's own choice: the first GPU where there is one."""
-        return None
+        """The first GPU where there is one; else the CPU."""
+        return find_devices()[0]
 
     def gather_windows(self, image: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`; its gradient is the scatter."""

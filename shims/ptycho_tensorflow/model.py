@@ -67,7 +67,8 @@ class PtychoModel(keras.Model):
 
     def compile_for(self, batch: dict[str, tf.Tensor]) -> None:
         """Keras's ``compile``: Adam, and a mean over the epoch for every loss that ``batch`` shows."""
-        names = self._evaluated({k: tf.convert_to_tensor(w.value) for k, w in self.named.items()}, batch)
+        values = {k: tf.convert_to_tensor(w.value) for k, w in self.named.items()}
+        names = tf.function(self._evaluated, autograph=False).get_concrete_function(values, batch).structured_outputs
         # each replica holds the gradient over their number: the optimiser adds them up
         clip = self.config.gradient_clip and self.config.gradient_clip / self.strategy.num_replicas_in_sync
         with self.strategy.scope():
