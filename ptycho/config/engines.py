@@ -1,0 +1,74 @@
+"""What a user may set about an iterative reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ptycho.config.settings import setting
+
+__all__ = ["ENGINES", "EngineConfig", "EngineSettings"]
+
+ENGINES = ("rpie", "epie", "gradient", "difference_map", "lsqml")
+
+
+@dataclass
+class EngineSettings:
+    """How an iterative engine works, but for how long."""
+
+    engine: str = setting("rpie", "the iterative engine", choices=ENGINES)
+    engine_batch: int | None = setting(
+        None, "patterns per update; none takes the engine's own (epie 1, rpie and lsqml 16, gradient 32)", at_least=1
+    )
+    batches: str = setting(
+        "random", "which patterns share an update: any, near ones or far ones", choices=("random", "compact", "sparse")
+    )
+    noise: str = setting(
+        "amplitude",
+        "what the patterns' noise is like; poisson and anscombe need patterns in photons",
+        choices=("amplitude", "poisson", "anscombe"),
+    )
+    object_step: float = setting(1.0, "length of the object's updates", above=0, at_most=2)
+    probe_step: float = setting(1.0, "length of the probe's updates; 0 keeps the probe", at_least=0, at_most=2)
+    probe_from: int = setting(0, "epochs before the probe is updated", at_least=0)
+    damping: float = setting(
+        0.3, "rpie: 0 lets every pixel take its whole update, 1 only the brightest ones", above=0, at_most=1
+    )
+    momentum: float = setting(
+        0.0, "part of an epoch's change that is repeated after the next", at_least=0, at_most=0.95
+    )
+    averaged: int = setting(
+        3, "last epochs that take the whole scan at once, which averages the noise (rpie; a third at most)", at_least=0
+    )
+    step_size: float = setting(0.01, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
+    optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
+    modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
+    rescale_probe: bool = setting(
+        True, "give the probe the power of the brightest patterns; false trusts the scan's probe to be in sqrt(photons)"
+    )
+    object_tv: float = setting(0.0, "weight of the object's total variation", at_least=0)
+    object_smoothness: float = setting(0.0, "part by which each epoch smooths the object", at_least=0, at_most=1)
+    amplitude_limit: float | None = setting(None, "highest amplitude of the object; none has no limit", above=0)
+    phase_limit: float | None = setting(
+        None, "largest phase of the object on either side of its mean; none has no limit", unit="radians", above=0
+    )
+    probe_support: float | None = setting(
+        None, "radius outside which the probe is 0, as a part of N; none has no support", above=0, at_most=1
+    )
+    keep_probe_power: bool = setting(False, "keep the power that the probe started with")
+    correct_positions: str = setting(
+        "none", "correct the positions, and how", choices=("none", "gradient", "correlation")
+    )
+    positions_from: int = setting(5, "epochs before positions are corrected", at_least=0)
+    position_limit: float = setting(4.0, "farthest that a position may move", unit="pixels", above=0)
+    affine: bool = setting(False, "move positions together only: shift, scale, rotation and shear")
+    double: bool = setting(False, "compute in double precision")
+    backend: str | None = setting(None, "framework that computes; none takes numpy, and for gradient pytorch")
+    device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
+    seed: int = setting(0, "seed of every random choice", at_least=0)
+
+
+@dataclass
+class EngineConfig(EngineSettings):
+    """One iterative reconstruction."""
+
+    epochs: int = setting(30, "times that every pattern is visited", at_least=1)

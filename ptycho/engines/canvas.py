@@ -1,0 +1,175 @@
+"""The object while it is updated: windows are read from it and changes are gathered up, then applied at once.
+
+Two canvases do the same arithmetic. On the host all work is done in place, in the windows of the patterns, so that its
+cost does not depend on the size of the object; elsewhere arrays are not written to, and a batch costs one pass over the
+object.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import array_api_compat
+import numpy as np
+
+from ptycho.backend import Array, array_namespace, device, get_backend
+from ptycho.physics.patches import accumulate_patches, extract_patches
+
+__all__ = ["Canvas", "make_canvas"]
+
+
+class Canvas(Protocol):
+    """An object (H, W) with sums of what a batch of patterns asks of it; positions (k, 2) are pixels of the object."""
+
+    object: Array
+
+    def patches(self, positions: np.ndarray, size: int) -> Array:
+        """Patches (k, N, N) centred at the positions, bilinear."""
+
+    def gather(self, updates: Array, power: Array, positions: np.ndarray) -> None:
+        """Add up updates (k, N, N), numerators, and the light (N, N) behind them."""
+
+    def apply(self, damping: float, step: float, brightest: float) -> None:
+        """Change the object by the sums over (1 - damping) light + damping max(light, brightest), and forget them."""
+
+
+def make_canvas(image: Array, size: int, real: str) -> Canvas:
+    """The canvas of an object (H, W) of any framework; ``size`` N, ``real`` the name of its real dtype."""
+    return _HostCanvas(image, size) if array_api_compat.is_numpy_array(image) else _DeviceCanvas(image, size, real)
+
+
+def _corners(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First pixels and fractions of bilinear windows, and first pixels of the nearest whole-pixel ones."""
+    first = positions - size // 2
+    whole = np.floor(first)
+    return whole.astype(np.int64), first - whole, np.floor(first + 0.5).astype(np.int64)
+
+
+class _HostCanvas:
+    """Complex numbers are worked on as pairs of real ones: half the arithmetic of complex factors."""
+
+    def __init__(self, image: np.ndarray, size: int) -> None:
+        self._size, self._margin, self._shape = size, size + 1, image.shape
+        padded = tuple(n + 2 * self._margin for n in image.shape)
+        real = image.real.dtype
+        self._object = np.zeros(padded, dtype=image.dtype)
+        self._sum = np.zeros(padded, dtype=image.dtype)
+        self._light = np.zeros(padded, dtype=real)
+        self.object = image
+        self._seen: list[tuple[slice, slice]] = []
+
+    @property
+    def object(self) -> np.ndarray:
+        """(H, W) view of the object."""
+        m = self._margin
+        return self._object[m : m + self._shape[0], m : m + self._shape[1]]
+
+    @object.setter
+    def object(self, image: np.ndarray) -> None:
+        m = self._margin
+        self._object[m : m + self._shape[0], m : m + self._shape[1]] = image
+
+    def _places(self, positions: np.ndarray) -> tuple[list, list, list]:
+        whole, fraction, nearest = _corners(positions, self._size)
+        limit = np.asarray(self._shape)
+        whole = np.clip(whole, -self._margin, limit) + self._margin
+        nearest = np.clip(nearest, -self._margin, limit) + self._margin
+        return whole.tolist(), fraction.astype(self._light.dtype).tolist(), nearest.tolist()
+
+    def patches(self, positions: np.ndarray, size: int) -> np.ndarray:
+        """See :class:`Canvas`."""
+        whole, fractions, _ = self._places(positions)
+        out = np.empty((len(whole), size, size), dtype=self._object.dtype)
+        pairs, flat = out.view(self._light.dtype), self._object.view(self._light.dtype)
+        for patch, (row, col), (down, right) in zip(pairs, whole, fractions, strict=True):
+            window = flat[row : row + size + 1, 2 * col : 2 * col + 2 * size + 2]
+            mixed = window[:-1] * (1.0 - down)
+            mixed += window[1:] * down
+            np.multiply(mixed[:, :-2], 1.0 - right, out=patch)
+            patch += mixed[:, 2:] * right
+        return out
+
+    def gather(self, updates: np.ndarray, power: np.ndarray, positions: np.ndarray) -> None:
+        """See :class:`Canvas`."""
+        n = self._size
+        whole, fractions, nearest = self._places(positions)
+        pairs, flat = updates.view(self._light.dtype), self._sum.view(self._light.dtype)
+        for patch, (row, col), (down, right), (r, c) in zip(pairs, whole, fractions, nearest, strict=True):
+            window = flat[row : row + n + 1, 2 * col : 2 * col + 2 * n + 2]
+            mixed = np.zeros((n, 2 * n + 2), dtype=self._light.dtype)
+            np.multiply(patch, 1.0 - right, out=mixed[:, :-2])
+            mixed[:, 2:] += patch * right
+            window[:-1] += mixed * (1.0 - down)
+            mixed *= down
+            window[1:] += mixed
+            self._light[r : r + n, c : c + n] += power
+            self._seen.append((slice(row, row + n + 1), slice(col, col + n + 1)))
+
+    def apply(self, damping: float, step: float, brightest: float) -> None:
+        """See :class:`Canvas`."""
+        whole = [(slice(None), slice(None))]
+        few = len(self._seen) * (self._size + 1) ** 2 < math.prod(self._shape)
+        for place in self._seen if few else whole:  # where windows overlap, the first one takes the whole change
+            light = self._light[place]
+            share = np.maximum(light, brightest)
+            share *= damping / step
+            share += light * ((1.0 - damping) / step)
+            total = self._sum[place]
+            self._object[place] += total * np.reciprocal(share)  # far faster than dividing complex numbers
+            total[...] = 0.0
+        for place in self._seen if few else whole:
+            self._light[place] = 0.0
+        self._seen = []
+
+
+class _DeviceCanvas:
+    """The same without writing into an array."""
+
+    def __init__(self, image: Array, size: int, real: str) -> None:
+        self.object, self._margin, self._real = image, size + 1, real
+        self._sum: Any = None
+        self._light: Any = None
+        self._backend = get_backend(image)
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        self._limit = np.asarray(shape)
+        self._extract = self._backend.jit(lambda image, at: extract_patches(image, at, size))
+        self._accumulate = self._backend.jit(lambda updates, at: accumulate_patches(updates, at, shape))
+        self._spread = self._backend.jit(self._spread_light)
+        self._changed = self._backend.jit(_changed)
+
+    def patches(self, positions: np.ndarray, size: int) -> Array:
+        """See :class:`Canvas`."""
+        return self._extract(self.object, self._lend(positions))
+
+    def gather(self, updates: Array, power: Array, positions: np.ndarray) -> None:
+        """See :class:`Canvas`."""
+        nearest = np.clip(_corners(positions, self._margin - 1)[2], -self._margin, self._limit) + self._margin
+        total, light = self._accumulate(updates, self._lend(positions)), self._spread(power, self._lend(nearest))
+        self._sum = total if self._sum is None else self._sum + total
+        self._light = light if self._light is None else self._light + light
+
+    def apply(self, damping: float, step: float, brightest: float) -> None:
+        """See :class:`Canvas`."""
+        if self._sum is not None:
+            shares = (self._lend(damping / step), self._lend((1.0 - damping) / step), self._lend(brightest))
+            self.object = self._changed(self.object, self._sum, self._light, *shares)
+            self._sum = self._light = None
+
+    def _lend(self, values: Any) -> Array:
+        host = np.asarray(values)
+        dtype = "int32" if host.dtype.kind == "i" else self._real
+        return self._backend.asarray(host, dtype=dtype, device=device(self.object))
+
+    def _spread_light(self, power: Array, corners: Array) -> Array:
+        xp, margin = array_namespace(power), self._margin
+        height, width = self._limit.tolist()
+        stack = xp.broadcast_to(power, (corners.shape[0], *power.shape))
+        light = self._backend.scatter_windows(stack, corners, (height + 2 * margin, width + 2 * margin))
+        return light[margin : margin + height, margin : margin + width]
+
+
+def _changed(image: Array, total: Array, light: Array, damped: Array, kept: Array, brightest: Array) -> Array:
+    xp = array_namespace(image)
+    share = xp.maximum(light, brightest) * damped + light * kept
+    return image + total / xp.astype(share, total.dtype)

@@ -1,0 +1,130 @@
+"""The one loop around every engine: epochs, best state, recovery, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ptycho.config.engines import EngineConfig
+from ptycho.config.validation import validate
+from ptycho.data import Scan
+from ptycho.engines.engine import Engine
+from ptycho.engines.pie import EPIE, RPIE
+from ptycho.engines.state import State, load_state, save_state
+from ptycho.errors import DataError
+
+__all__ = ["Callback", "solve"]
+
+logger = logging.getLogger(__name__)
+
+Callback = Callable[[int, int, Mapping[str, float]], None]
+"""Told of (epochs done, all epochs, figures of the last one)."""
+
+_ENGINES: dict[str, type[Engine]] = {"rpie": RPIE, "epie": EPIE}
+_DIVERGED = 2.0
+_MOST_RECOVERIES = 6
+
+
+def solve(
+    scan: Scan,
+    config: EngineConfig,
+    state: State | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | None = None,
+    every: float = 20.0,
+) -> State:
+    """Reconstruct object and probe of a scan.
+
+    Parameters
+    ----------
+    scan : the measurement.
+    config : the engine and its settings.
+    state : where to start; None starts from a flat object and the scan's probe.
+    callbacks : told of every epoch.
+    checkpoint : file that keeps the state during the work. If it is there, and of the same scan and settings, the work
+        goes on from it, to the same result; it is taken away at the end.
+    every : seconds between two checkpoints.
+
+    Returns
+    -------
+    State
+        The last one, or the best where the last is clearly worse. Its history holds ``r_factor``, met during each
+        epoch, and ``seconds``, since the start, after each.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        Before any work is done, each naming the field; DataError also where every step diverges.
+    OutputError
+        The checkpoint cannot be written.
+    """
+    validate(config)
+    label = "" if checkpoint is None else _label(scan, config, state)
+    if checkpoint is not None and Path(checkpoint).is_file():
+        state = load_state(checkpoint, label)
+        logger.info("The work goes on after epoch %d.", state.epoch)
+    elif state is not None:
+        state = dataclasses.replace(state.copy(), epoch=0, history={}, memory={})
+    engine = _ENGINES[config.engine](scan, config, state)
+    before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
+    started = saved = time.perf_counter()
+    best, kept, recoveries = _best_so_far(engine), engine.keep(), 0
+    while engine.epoch < config.epochs:
+        r_factor = engine.run_epoch(config.epochs)
+        if not r_factor < _DIVERGED * best:
+            recoveries += 1
+            _recover(engine, kept, r_factor, recoveries)
+            continue
+        now = time.perf_counter()
+        _record(engine, r_factor=r_factor, seconds=before + now - started)
+        for tell in callbacks:
+            tell(engine.epoch, config.epochs, {"r_factor": r_factor})
+        if r_factor <= best or engine.epoch == 1:
+            best, kept = min(best, r_factor), engine.keep()
+        if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:
+            save_state(engine.export(), checkpoint, label)
+            saved = time.perf_counter()
+    if engine.history["r_factor"][-1] > 1.05 * best:
+        logger.warning("The last epoch is worse than the best (R %.4f): the best state is kept.", best)
+        engine.go_back(kept)
+    if checkpoint is not None:
+        Path(checkpoint).unlink(missing_ok=True)
+    return engine.export()
+
+
+def _best_so_far(engine: Engine) -> float:
+    return min(engine.history.get("r_factor", []), default=math.inf)
+
+
+def _record(engine: Engine, **figures: float) -> None:
+    for name, value in figures.items():
+        engine.history.setdefault(name, []).append(value)
+
+
+def _recover(engine: Engine, kept: dict[str, Any], r_factor: float, recoveries: int) -> None:
+    """Go back to the best state with shorter steps."""
+    if recoveries > _MOST_RECOVERIES:
+        raise DataError(
+            f"The reconstruction diverges (R {r_factor:.3g}) even with steps of {engine.step:g}; expected patterns, "
+            "positions and a probe that belong together: 'ptycho doctor' says what may be wrong."
+        )
+    engine.go_back(kept)
+    engine.step /= 2
+    logger.warning(
+        "Epoch %d diverges (R %.3g): back to the best state, steps times %g.", engine.epoch, r_factor, engine.step
+    )
+
+
+def _label(scan: Scan, config: EngineConfig, state: State | None) -> str:
+    digest = hashlib.sha256(scan.fingerprint().encode())
+    digest.update(repr(sorted(dataclasses.asdict(config).items())).encode())
+    if state is not None:
+        digest.update(state.object.tobytes() + state.probe.tobytes() + state.positions.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,252 @@
+"""What all engines share: the scan, the object's canvas, probe and positions on one backend, the turn of an epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ptycho.backend import Array, NumpyBackend, get_backend
+from ptycho.config.engines import EngineConfig
+from ptycho.data import Scan
+from ptycho.engines.batches import make_batches
+from ptycho.engines.canvas import make_canvas
+from ptycho.engines.constraints import constrain_object, constrain_probe
+from ptycho.engines.measured import Measured
+from ptycho.engines.positions import constrain_positions
+from ptycho.engines.state import State, place_on_canvas
+from ptycho.engines.waves import wave_change
+from ptycho.errors import DataError
+from ptycho.physics.modes import probe_modes
+from ptycho.physics.probe_from_data import probe_from_patterns
+from ptycho.physics.propagation import intensity
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+_host = NumpyBackend.xp
+_CHUNK_PIXELS = 2**17
+"""Pixels of exit waves that are worked on at once: what fits a processor's cache."""
+
+
+class Engine:
+    """An iterative solver. A subclass says what an epoch does; everything else is here.
+
+    Parameters
+    ----------
+    scan : the measurement.
+    config : validated settings.
+    state : where to start; None starts from a flat object and the scan's probe.
+
+    Attributes
+    ----------
+    canvas : the object.
+    probe : (P, N, N) complex of the backend, in the unit of :class:`~ptycho.engines.measured.Measured`.
+    positions : (M, 2) float64 of the host, pixels of the canvas.
+    epoch : epochs done.
+
+    Raises
+    ------
+    DataError
+        Scan, probe and object do not belong together.
+    BackendError
+        The backend is not there, or lacks what the engine needs.
+    """
+
+    default_batch = 16
+    default_backend = "numpy"
+
+    def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
+        self.config = config
+        self.backend = get_backend(config.backend or self.default_backend)
+        self.device = self.backend.best_device() if config.device == "auto" else config.device
+        self.real, self.complex = ("float64", "complex128") if config.double else ("float32", "complex64")
+        self.measured = Measured(scan, self.backend, self.device, self.real)
+        state = self._first_state(scan) if state is None else self._adopted(scan, state)
+        self.origin, self.nominal = state.origin, state.nominal
+        self.history = {name: list(values) for name, values in state.history.items()}
+        self.epoch = state.epoch
+        self.canvas = make_canvas(self.lend(state.object), scan.N, self.real)
+        self.probe = self.lend(state.probe * self.measured.unit)
+        self.positions = state.positions - _host.asarray(state.origin)
+        self.power = self.probe_power()
+        self.memory: dict[str, Array] = {name: self.lend(values) for name, values in state.memory.items()}
+        self.step = 1.0
+        good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
+        self.wave_change = self.backend.jit(
+            lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon)
+        )
+        self._measured_sum = float("nan")
+        self._misfit: Any = None
+        self._seen_sum: Any = None
+
+    def run_epoch(self, last: int) -> float:
+        """Visit every pattern once and return the R-factor met on the way.
+
+        Parameters
+        ----------
+        last : number of the epoch at which the reconstruction ends.
+        """
+        before = self.canvas.object if self.config.momentum == 0 else self._copy(self.canvas.object)
+        self._misfit = self._seen_sum = None
+        self.visit(last)
+        self._push(before)
+        self.canvas.object = constrain_object(self.canvas.object, self.config)
+        self.probe = constrain_probe(self.probe, self.config, self.power, self.backend)
+        if self.correcting:
+            self.positions = constrain_positions(self.positions, self.nominal - _host.asarray(self.origin), self.config)
+        self.epoch += 1
+        if math.isnan(self._measured_sum):
+            self._measured_sum = float(self._seen_sum)
+        return float(self._misfit) / self._measured_sum
+
+    def visit(self, last: int) -> None:
+        """Visit every pattern once, and tell :meth:`met` how each was met."""
+        raise TypeError(f"{type(self).__name__} has no epoch of its own.")
+
+    def met(self, misfit: Array, measured: Array) -> None:
+        """Add up the misfit, 0-d, of patterns with these amplitudes (k, N, N)."""
+        self._misfit = misfit if self._misfit is None else self._misfit + misfit
+        if math.isnan(self._measured_sum):  # every epoch sees the same patterns
+            total = self.backend.xp.sum(measured)
+            self._seen_sum = total if self._seen_sum is None else self._seen_sum + total
+
+    @property
+    def correcting(self) -> bool:
+        """Whether positions are corrected in this epoch."""
+        return self.config.correct_positions != "none" and self.epoch >= self.config.positions_from
+
+    @property
+    def correcting_probe(self) -> bool:
+        """Whether the probe is updated in this epoch."""
+        return self.config.probe_step > 0 and self.epoch >= self.config.probe_from
+
+    def batches(self, size: int | None = None) -> list[np.ndarray]:
+        """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""
+        rng = np.random.default_rng([self.config.seed, self.epoch])
+        usable = self.measured.usable
+        wanted = size or self.config.engine_batch or self.default_batch
+        return [usable[part] for part in make_batches(self.config.batches, self.positions[usable], wanted, rng)]
+
+    def chunks(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """Parts of a batch that are worked on at once."""
+        at_once = max(1, _CHUNK_PIXELS // math.prod(self.probe.shape))
+        return (index[first : first + at_once] for first in range(0, index.size, at_once))
+
+    def export(self) -> State:
+        """What is known now, on the host."""
+        numbers = {name: self.backend.to_numpy(values) for name, values in self.memory.items()}
+        return State(
+            object=self.backend.to_numpy(self.canvas.object).copy(),  # host
+            origin=self.origin,
+            probe=self.backend.to_numpy(self.probe) / self.measured.unit,
+            positions=self.positions + _host.asarray(self.origin),
+            nominal=self.nominal,
+            epoch=self.epoch,
+            history={name: list(values) for name, values in self.history.items()},
+            memory=numbers,
+        )
+
+    def keep(self) -> dict[str, Any]:
+        """What :meth:`go_back` needs to return here."""
+        return {
+            "object": self._copy(self.canvas.object),
+            "probe": self._copy(self.probe),
+            "positions": self.positions,
+            "memory": {name: self._copy(values) for name, values in self.memory.items()},
+        }
+
+    def go_back(self, kept: dict[str, Any]) -> None:
+        """Return to where :meth:`keep` was called, but for the number of epochs done."""
+        self.canvas.object, self.probe = self._copy(kept["object"]), self._copy(kept["probe"])
+        self.positions = kept["positions"]
+        self.memory = {name: self._copy(values) for name, values in kept["memory"].items()}
+
+    def lend(self, values: np.ndarray) -> Array:
+        """A host array on the backend, in the engine's precision."""
+        kind = np.asarray(values).dtype.kind
+        dtype = {"c": self.complex, "f": self.real}.get(kind)
+        return self.backend.asarray(np.array(values), dtype=dtype, device=self.device)
+
+    def probe_power(self) -> float:
+        """Power of all modes."""
+        return float(self.backend.xp.sum(intensity(self.probe)))
+
+    def _copy(self, values: Array) -> Array:
+        return self.backend.xp.asarray(values, copy=True)
+
+    def _push(self, before: Array) -> None:
+        """Repeat a part of the epoch's change, and of the ones before it."""
+        if self.config.momentum == 0:
+            return
+        change = self.canvas.object - before
+        if "velocity" in self.memory:
+            change = change + self.config.momentum * self.memory["velocity"]
+        self.memory["velocity"] = change
+        self.canvas.object = self.canvas.object + self.config.momentum * change
+
+    def _first_state(self, scan: Scan) -> State:
+        probe = scan.probe
+        if probe is None:
+            logger.warning("The scan has no probe: one is estimated from its mean pattern.")
+            probe = probe_from_patterns(scan.patterns, measurement=scan.measurement, mask=scan.mask)[None]
+        probe = _checked_probe(probe, scan)
+        power = float(_host.sum(intensity(probe)))
+        if self.config.rescale_probe:
+            scale = math.sqrt(self.measured.brightness * self.measured.mean_total / power)
+            logger.info("The probe is scaled by %.4g to the brightest patterns.", scale)
+            probe, power = probe * scale, power * scale**2
+        start = math.sqrt(self.measured.mean_total / power)
+        if self.config.modes is not None and self.config.modes != probe.shape[0]:
+            probe = _with_modes(probe, self.config.modes)
+        image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, self._border(), start)
+        return State(image, origin, probe, scan.positions, scan.positions)
+
+    def _adopted(self, scan: Scan, state: State) -> State:
+        """A given state, its object on a canvas that holds every patch."""
+        probe = _checked_probe(state.probe, scan)
+        if state.positions.shape != scan.positions.shape:
+            raise DataError(
+                f"positions: the result has {len(state.positions)} and the scan {len(scan)}; give the scan that the "
+                "result was made from."
+            )
+        if not bool(_host.all(_host.isfinite(_host.abs(state.object)))):
+            raise DataError("object: some of its pixels are not finite; start from another result.")
+        if self.config.modes is not None and self.config.modes != probe.shape[0]:
+            probe = _with_modes(probe, self.config.modes)
+        fill = complex(_host.mean(_host.abs(state.object)))
+        image, origin = place_on_canvas(state.object, state.origin, state.positions, scan.N, self._border(), fill)
+        if image.shape != state.object.shape:
+            logger.info("The object grows from %s to %s pixels, to hold every patch.", state.object.shape, image.shape)
+        fresh = state.copy()
+        fresh.object, fresh.origin, fresh.probe = image, origin, probe
+        return fresh
+
+    def _border(self) -> int:
+        return 0 if self.config.correct_positions == "none" else math.ceil(self.config.position_limit)
+
+
+def _checked_probe(probe: np.ndarray, scan: Scan) -> np.ndarray:
+    wave = _host.asarray(probe, dtype=np.complex128)
+    if wave.ndim != 3 or wave.shape[-2:] != (scan.N, scan.N):
+        raise DataError(
+            f"probe: got shape {wave.shape} for patterns of {scan.N} x {scan.N}; expected (modes, {scan.N}, {scan.N}): "
+            "crop or pad it, or read the scan as it was read for this result."
+        )
+    power = float(_host.sum(intensity(wave)))
+    if not 0 < power < math.inf:
+        raise DataError("probe: is zero or not finite; expected a wave that holds light.")
+    return wave
+
+
+def _with_modes(probe: np.ndarray, wanted: int) -> np.ndarray:
+    """As many modes as wanted: the strongest, or new ones around the first; the power stays."""
+    if wanted < probe.shape[0]:
+        kept = probe[:wanted]
+        return kept * math.sqrt(float(_host.sum(intensity(probe)) / _host.sum(intensity(kept))))
+    return probe_modes(probe[0], wanted) * math.sqrt(
+        float(_host.sum(intensity(probe)) / _host.sum(intensity(probe[0])))
+    )

@@ -1,0 +1,103 @@
+r"""The ptychographical iterative engines: ePIE and its regularised form rPIE, in mini-batches, with incoherent modes.
+
+.. math::
+    \Delta O = \beta_O \frac{\sum_k\sum_p P_p^* \Delta\psi_{kp}}{(1-\alpha) L + \alpha \max(L, \max|P|^2)},
+    \qquad L = \sum_k\sum_p |P_p|^2,
+
+over the patterns k of a batch, and the like for every probe mode. :math:`\alpha = 1` is ePIE. Sources: Maiden,
+Rodenburg, Ultramicroscopy 109, 1256 (2009); Maiden, Johnson, Li, Optica 4, 736 (2017); Thibault, Menzel, Nature 494, 68
+(2013) for the modes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ptycho.backend import Array, array_namespace
+from ptycho.engines.engine import Engine
+from ptycho.engines.positions import position_steps
+from ptycho.physics.propagation import intensity
+
+__all__ = ["EPIE", "RPIE"]
+
+_AVERAGED_DAMPING = 0.05
+
+
+class RPIE(Engine):
+    """Regularised ePIE. The last epochs may take the whole scan at once, which averages what small batches leave."""
+
+    def visit(self, last: int) -> None:
+        """See :class:`~ptycho.engines.engine.Engine`."""
+        averaging = self.epoch >= last - min(self.config.averaged, last // 3)
+        damping = min(self.config.damping, _AVERAGED_DAMPING) if averaging else self.config.damping
+        for batch in self.batches(self.measured.count if averaging else None):
+            self._start_batch()
+            for chunk in self.chunks(batch):
+                self._see(chunk)
+            self._apply(damping)
+
+    def _start_batch(self) -> None:
+        xp = self.backend.xp
+        self._power = xp.sum(intensity(self.probe), axis=0)
+        self._brightest = float(xp.max(self._power))
+        self._probe_sum: Any = None
+        self._probe_light: Any = None
+        self._moves: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def _see(self, index: np.ndarray) -> None:
+        """Add up what some patterns ask for."""
+        at, measured = self.positions[index], self.measured(index)
+        patches = self.canvas.patches(at, self.measured.size)
+        change = self.wave_change(patches, self.probe, measured)
+        self.met(change.misfit, measured)
+        self.canvas.gather(_summed(self.probe, change.difference), self._power, at)
+        if self.correcting_probe:
+            total, light = _probe_sums(patches, change.difference)
+            self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
+            self._probe_light = light if self._probe_light is None else self._probe_light + light
+        if self.correcting:
+            method = self.config.correct_positions
+            self._moves.append((index, position_steps(patches, self.probe, change.difference, method)))
+
+    def _apply(self, damping: float) -> None:
+        """Change object, probe and positions by what was added up."""
+        xp = self.backend.xp
+        self.canvas.apply(damping, self.config.object_step * self.step, self._brightest)
+        if self._probe_sum is not None:
+            light = (1.0 - damping) * self._probe_light + damping * xp.max(self._probe_light)
+            share = xp.astype(light + xp.finfo(light.dtype).smallest_normal, self.probe.dtype)
+            self.probe = self.probe + self._probe_sum / share * (self.config.probe_step * self.step)
+        if self._moves:
+            moved = self.positions.copy()  # host
+            for index, steps in self._moves:
+                moved[index] += steps * self.step  # host
+            self.positions = moved
+
+
+class EPIE(RPIE):
+    """The ptychographical iterative engine: one pattern after the other, damped by the brightest pixel."""
+
+    default_batch = 1
+
+    def visit(self, last: int) -> None:
+        """See :class:`~ptycho.engines.engine.Engine`."""
+        for batch in self.batches():
+            self._start_batch()
+            for chunk in self.chunks(batch):
+                self._see(chunk)
+            self._apply(1.0)
+
+
+def _summed(probe: Array, difference: Array) -> Array:
+    """Numerator of the object's update, (k, N, N)."""
+    xp = array_namespace(probe, difference)
+    asked = xp.conj(probe) * difference
+    return asked[:, 0, :, :] if asked.shape[1] == 1 else xp.sum(asked, axis=1)
+
+
+def _probe_sums(patches: Array, difference: Array) -> tuple[Array, Array]:
+    """Numerator (P, N, N) and light (N, N) of the probe's update."""
+    xp = array_namespace(patches, difference)
+    return xp.sum(xp.conj(patches)[:, None, :, :] * difference, axis=0), xp.sum(intensity(patches), axis=0)

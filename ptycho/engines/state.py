@@ -1,0 +1,170 @@
+"""What an iterative reconstruction knows at one moment, and how it is kept between two sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.backend import NumpyBackend
+from ptycho.data.atomic import written_whole
+from ptycho.errors import DataError
+from ptycho.physics.patches import spread_patches
+from ptycho.physics.propagation import intensity
+from ptycho.physics.reassembly import canvas_for
+
+__all__ = ["State", "load_state", "place_on_canvas", "probe_dose", "save_state"]
+
+_host = NumpyBackend.xp
+_FORMAT = "ptychopinn-engine-state"
+_MOST_PIXELS = 2**28
+
+
+@dataclass(eq=False)
+class State:
+    """Object, probe and positions after some epochs; arrays of the host.
+
+    Attributes
+    ----------
+    object : (H, W) complex, dimensionless.
+    origin : (row, col), position of ``object[0, 0]``, pixels.
+    probe : (P, N, N) complex modes, sqrt(photons) of the scan.
+    positions : (M, 2) float64, (row, col) of the patch centres, pixels.
+    nominal : (M, 2) float64, the positions before any correction.
+    epoch : epochs done.
+    history : one value per epoch by name: ``r_factor``, ``seconds``, ...
+    memory : what the engine carries from epoch to epoch beside this (moments, waves), by name.
+    """
+
+    object: np.ndarray
+    origin: tuple[float, float]
+    probe: np.ndarray
+    positions: np.ndarray
+    nominal: np.ndarray
+    epoch: int = 0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(H, W) float32, the probe's intensity summed over all positions: how well each pixel is lit."""
+        return probe_dose(self.probe, self.positions - _host.asarray(self.origin), self.object.shape[-2:])
+
+    @property
+    def shifts(self) -> np.ndarray:
+        """(M, 2) pixels, what the correction moved the positions by."""
+        return self.positions - self.nominal
+
+    def copy(self) -> State:
+        """A state of its own, which further epochs do not change."""
+        fresh = {name: getattr(self, name).copy() for name in ("object", "probe", "positions", "nominal")}
+        history = {name: list(values) for name, values in self.history.items()}
+        return dataclasses.replace(self, **fresh, history=history, memory=dict(self.memory))
+
+
+def save_state(state: State, path: str | Path, label: str = "") -> None:
+    """Write a state as NPZ, whole or not at all, without a pickle.
+
+    Parameters
+    ----------
+    state : what to keep.
+    path : of the file; an earlier one is replaced.
+    label : of the run it belongs to; :func:`load_state` refuses another.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; an earlier one is left as it was.
+    """
+    note = {"format": _FORMAT, "epoch": state.epoch, "history": state.history, "label": label}
+    arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
+    arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
+    arrays |= {f"memory/{name}": values for name, values in state.memory.items()}
+    with written_whole(path) as stream:
+        np.savez(stream, note=_host.asarray(json.dumps(note)), **arrays)
+
+
+def load_state(path: str | Path, label: str = "") -> State:
+    """Read a state back.
+
+    Raises
+    ------
+    DataError
+        The file is not a whole state, or belongs to another run.
+    """
+    try:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        note = json.loads(str(arrays.pop("note")))
+        if note["format"] != _FORMAT:
+            raise ValueError(note["format"])
+        memory = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith("memory/")}
+        row, col = (float(value) for value in arrays.pop("origin"))
+        state = State(origin=(row, col), epoch=int(note["epoch"]), history=note["history"], memory=memory, **arrays)
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a state that can be resumed ({error}): start without resuming.") from error
+    if note["label"] != label:
+        raise DataError(f"{path} belongs to a run with another scan or other settings: start without resuming.")
+    return state
+
+
+def place_on_canvas(
+    image: np.ndarray | None, origin: tuple[float, float], positions: np.ndarray, size: int, border: int, fill: complex
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """An object on a canvas that holds every patch.
+
+    Parameters
+    ----------
+    image : (H, W) complex, or None for a flat object.
+    origin : position of its pixel [0, 0]; not read for a flat one.
+    positions : (M, 2) pixels.
+    size : N.
+    border : pixels to spare on every side.
+    fill : value of the pixels that ``image`` does not have.
+
+    Returns
+    -------
+    canvas : (H', W') complex128.
+    origin : of the canvas.
+
+    Raises
+    ------
+    DataError
+        The positions lie so far apart that no canvas can hold them.
+    """
+    (height, width), first = canvas_for(positions, size)
+    low = [first[0] - border, first[1] - border]
+    high = [first[0] + height + border, first[1] + width + border]
+    if image is not None:  # on the image's own grid, so that nothing is interpolated
+        for axis in (0, 1):
+            low[axis] = min(origin[axis], origin[axis] + math.floor(low[axis] - origin[axis]))
+            high[axis] = max(high[axis], origin[axis] + image.shape[axis])
+    shape = (math.ceil(high[0] - low[0]), math.ceil(high[1] - low[1]))
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        raise DataError(
+            f"positions: they span {shape[0]} x {shape[1]} pixels, more than an object can have; expected pixels of "
+            "the object, not metres or micrometres of another scale."
+        )
+    canvas = _host.full(shape, fill, dtype=np.complex128)
+    if image is not None:
+        row, col = round(origin[0] - low[0]), round(origin[1] - low[1])
+        canvas[row : row + image.shape[0], col : col + image.shape[1]] = image
+    return canvas, (float(low[0]), float(low[1]))
+
+
+def probe_dose(probe: np.ndarray, positions: np.ndarray, shape: tuple[int, int], chunk: int = 64) -> np.ndarray:
+    """(H, W) float32, the probe's intensity summed over positions (M, 2) on a canvas."""
+    power = _host.sum(intensity(probe), axis=0)
+    side, margin = power.shape[-1] + 1, power.shape[-1] + 1
+    total = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=np.float64)
+    for first in range(0, positions.shape[0], chunk):
+        some = positions[first : first + chunk]
+        windows, corners = spread_patches(_host.broadcast_to(power, (some.shape[0], *power.shape)), some, shape)
+        for window, (row, col) in zip(windows, corners.tolist(), strict=True):
+            total[row : row + side, col : col + side] += window
+    return _host.astype(total[margin : margin + shape[0], margin : margin + shape[1]], np.float32)
