@@ -5,9 +5,12 @@ Arrays here follow PtychoPINN's order, [x, y] = [column, row]; inside the librar
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +252,7 @@ def load_inference_bundle(model_dir: str | Path) -> tuple[TrainedModel, dict[str
     Parameters
     ----------
     model_dir
-        Folder that holds ``wts.h5.zip``.
+        Folder that holds ``wts.h5.zip``, or what that was unpacked to.
 
     Returns
     -------
@@ -261,7 +264,8 @@ def load_inference_bundle(model_dir: str | Path) -> tuple[TrainedModel, dict[str
     DataError
         There is no such folder, or no bundle in it, or it cannot be read.
     """
-    bundle = open_bundle(bundle_folder(model_dir))
+    with _packed(bundle_folder(model_dir)) as place:
+        bundle = open_bundle(place)
     return trained_models(bundle)["diffraction_to_obj"], legacy_settings(bundle)
 
 
@@ -271,6 +275,20 @@ def bundle_folder(model_dir: str | Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a training, which holds {BUNDLE_NAME}.")
     return folder
+
+
+@contextlib.contextmanager
+def _packed(folder: Path) -> Iterator[Path]:
+    """Where the bundle of a folder is; one that was unpacked there, as ptychodus does with its copy, packed again."""
+    if (folder / BUNDLE_NAME).exists() or not (folder / "manifest.json").is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = Path(scratch) / BUNDLE_NAME
+        with zipfile.ZipFile(packed, "w") as archive:
+            for member in sorted(path for path in folder.rglob("*") if path.is_file()):
+                archive.write(member, member.relative_to(folder).as_posix())
+        yield packed
 
 
 def save_outputs(

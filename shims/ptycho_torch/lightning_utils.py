@@ -6,6 +6,7 @@ are read with ``weights_only=True``: nothing in them is run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -59,7 +60,7 @@ def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path
     configs
         See :data:`Configs`.
     path
-        The file.
+        The file; its folder is made.
 
     Raises
     ------
@@ -72,6 +73,8 @@ def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path
         "ptychopinn": _plain({"config": config_to_dict(bundle.config), **{n: getattr(bundle, n) for n in _UNITS}}),
         "pytorch-lightning_version": lightning.__version__,
     }
+    with contextlib.suppress(OSError):  # writing says what is wrong
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as stream:
         torch.save({**content, "sha256": _digest(content)}, stream)
 
@@ -105,6 +108,7 @@ def read_checkpoint(path: str | Path) -> tuple[Bundle, Configs]:
             config=config_from_dict(TrainingConfig, told["config"], str(path)),
             **{name: told[name] for name in _UNITS},
         )
+        _ = bundle.probe  # KeyError or ValueError where its parts are not there or do not belong together
         return bundle, {name: CLASSES[name](**content["hyper_parameters"][name]) for name in _KEPT}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):

@@ -10,7 +10,7 @@ import lightning
 import numpy as np
 import torch
 
-from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.config import ModelConfig, TrainingConfig, publish
 from ptycho.errors import ConfigError
 from ptycho.model.generators import channels
 from ptycho.model.pinn import PtychoPINN
@@ -162,7 +162,7 @@ class PtychoPINN_Lightning:  # noqa: N801  # PtychoPINN's name
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **configs: Any) -> PtychoPINN_Lightning:
-        """Read a checkpoint of a training here.
+        """Read a checkpoint of a training here; its settings are published for callers of PtychoPINN's dictionary.
 
         Parameters
         ----------
@@ -183,4 +183,5 @@ class PtychoPINN_Lightning:  # noqa: N801  # PtychoPINN's name
         same_architecture(configs, kept)
         made = cls(**(kept | configs))
         made.bundle = bundle
+        publish(bundle.config, intensity_scale=bundle.intensity_scale, measurement=bundle.measurement)
         return made

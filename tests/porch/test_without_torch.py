@@ -33,6 +33,9 @@ def run(code: str, prelude: str = BLOCKED) -> str:
 
 IMPORTS = """
     import ptycho_torch, ptycho_torch.workflows
+    from ptycho_torch.api.base_api import (
+        ConfigManager, DataloaderFormats, InferenceEngine, PtychoDataLoader, PtychoModel, Trainer,
+    )
     from ptycho_torch.workflows.components import (
         _ensure_container, _reassemble_cdi_image_torch, _train_with_lightning,
         load_inference_bundle_torch, run_cdi_example_torch, train_cdi_model_torch,

@@ -187,10 +187,13 @@ class Trainer:
         """The library's configuration of the settings; what has no effect is named."""
         data, training, scan = manager.data_config, manager.training_config, self.dataloader.scan
         heeded = dataclasses.replace(data, measurement_domain=torch_fields.DataConfig.measurement_domain)
+        decided = ["train_data_file"] + (["output_dir"] if self.dataloader.output_dir else [])
+        usual = torch_fields.TrainingConfig()
+        warn_of([name for name in decided if getattr(training, name) != getattr(usual, name)])
         given = {
             "nphotons": data.nphotons,
             "n_groups": training.n_groups or len(scan),
-            "train_data_file": self.dataloader.file or Path(training.train_data_file or "arrays"),
+            "train_data_file": self.dataloader.file or Path("arrays"),
             "test_data_file": Path(training.test_data_file or self.dataloader.file or "arrays"),
             "output_dir": Path(self.dataloader.output_dir or training.output_dir),
         }
@@ -259,30 +262,32 @@ class InferenceEngine:
         DataError, BackendError
             The scan does not fit the model; the device is not there.
         """
-        scan, inference = ptycho_dataloader.scan, self.inference_config
-        uniform = _is_uniform(inference.patch_weighting)
-        heeded = {"patch_weighting"} | ({"middle_trim"} if uniform else set())
-        warn_of([name for name in torch_fields.without_effect(inference) if name not in heeded])
+        scan = ptycho_dataloader.scan
         middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
-        usual = inference.batch_size == torch_fields.InferenceConfig.batch_size
         device = self.training_config.device
         stitched = reconstruct(
             scan.replace(positions=scan.positions - middle, object=None, object_origin=None),
             self.ptycho_model.bundle,
             backend="pytorch",
-            batch_size=64 if usual else inference.batch_size,
             device=None if device == "cuda" else device,
-            window="crop" if uniform else "probe",
-            crop=inference.middle_trim if uniform else None,
             neighbor_count=self.data_config.K,
+            **_stitching(self.inference_config),
         )
         return get_backend("pytorch").asarray(_around(stitched.object, stitched.origin))
 
 
-def _is_uniform(weighting: str) -> bool:
-    if weighting not in ("probe", "uniform"):
-        raise ConfigError(f"patch_weighting = {weighting} is not possible: expected probe or uniform.")
-    return weighting == "uniform"
+def _stitching(inference: Any) -> dict[str, Any]:
+    """What the settings of an inference ask of :func:`reconstruct`; what has no effect is named."""
+    if inference.patch_weighting not in ("probe", "uniform"):
+        raise ConfigError(f"patch_weighting = {inference.patch_weighting} is not possible: expected probe or uniform.")
+    wanted: dict[str, Any] = {"window": "probe"}
+    if inference.patch_weighting == "uniform":
+        wanted = {"window": "crop", "crop": inference.middle_trim}
+    heeded = {"patch_weighting"} | ({"middle_trim"} if "crop" in wanted else set())
+    warn_of([name for name in torch_fields.without_effect(inference) if name not in heeded])
+    if inference.batch_size != torch_fields.InferenceConfig.batch_size:
+        wanted["batch_size"] = inference.batch_size
+    return wanted
 
 
 def _around(image: np.ndarray, origin: tuple[float, float]) -> np.ndarray:
