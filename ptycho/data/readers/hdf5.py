@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.readers.hdf5_heap import check_heaps
 from ptycho.data.readers.lazy import UNREADABLE, Hdf5Source, LazyPatterns, open_file, open_node
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
 from ptycho.data.readers.units import length_unit
@@ -52,11 +53,14 @@ class Hdf5File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[Path, Any] = {}
+        self._nodes: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Self:
         """Open the file."""
         try:
             self._file(self.path)
+        except DataError:
+            raise
         except UNREADABLE as error:
             raise DataError(
                 f"{self.path} cannot be read as an HDF5 file, it is truncated or not one ({_first_line(error)})."
@@ -65,6 +69,7 @@ class Hdf5File:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Close the file and what it links to."""
+        self._nodes.clear()
         for file in self._files.values():
             with contextlib.suppress(*UNREADABLE):
                 file.close()
@@ -149,7 +154,7 @@ class Hdf5File:
             return None
         if values.size != 1 and not np.all(values == values.reshape(-1)[0]):
             raise DataError(f"{self.path}: {name} has {values.size} different values, one is expected.")
-        factor = 1.0 if units is None else units(self.attribute(name, "units") or "", f"{self.path}: {name}")
+        factor = 1.0 if units is None else units(str(self.attribute(name, "units") or ""), f"{self.path}: {name}")
         return float(values.reshape(-1)[0]) * factor
 
     def length(self, *names: str) -> float | None:
@@ -163,7 +168,7 @@ class Hdf5File:
     def text(self, name: str) -> str | None:
         """A dataset of one text; None if there is none."""
         dataset = self.find(name)
-        if not _is_dataset(dataset) or dataset.size != 1:
+        if not _is_dataset(dataset) or dataset.size != 1 or not _is_plain(dataset.id.get_type()):
             return None
         value = np.asarray(dataset[()]).reshape(-1)[0]
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -171,7 +176,7 @@ class Hdf5File:
     def attribute(self, name: str, key: str) -> Any:
         """An attribute of a dataset or group as a text or number; None if there is none."""
         node = self.find(name)
-        if node is None or key not in node.attrs:
+        if node is None or key not in node.attrs or not _is_plain(node.attrs.get_id(key).get_type()):
             return None
         value = node.attrs[key]
         if isinstance(value, np.ndarray) and value.size == 1:
@@ -202,6 +207,7 @@ class Hdf5File:
 
     def _file(self, path: Path) -> Any:
         if path not in self._files:
+            check_heaps(path)
             self._files[path] = open_file(path)
         return self._files[path]
 
@@ -223,7 +229,10 @@ class Hdf5File:
             if isinstance(link, h5py.ExternalLink):
                 target = self._beside(node.file, link.filename, f"{node.name.rstrip('/')}/{part}")
                 return self._walk(self._file(target)["/"], "/".join([link.path, *rest]), hops + 1)
-            node = open_node(node, part)
+            key = (node.file.filename, f"{node.name.rstrip('/')}/{part}")
+            if key not in self._nodes:
+                self._nodes[key] = open_node(node, part)
+            node = self._nodes[key]
         return node
 
     def _beside(self, file: Any, name: str, what: str) -> Path:
@@ -283,6 +292,13 @@ class Hdf5File:
 
 def _is_dataset(node: Any) -> bool:
     return node is not None and hasattr(node, "dtype") and hasattr(node, "shape")
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether an HDF5 type is a number or a text; HDF5 is known to crash on damaged ones of variable length."""
+    import h5py
+
+    return kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
 
 
 def _complex_of(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
