@@ -62,7 +62,7 @@ def device(a: Array) -> Any:
     """Where ``a`` lies, in the words of its framework; what creation functions take as ``device=``."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and tensorflow.is_tensor(a):
-        return getattr(a, "device", None) or None  # a tensor inside a compiled function has none yet
+        return None if tensorflow.is_symbolic_tensor(a) else a.device  # inside a compiled function it has none yet
     return array_api_compat.device(a)
 
 

@@ -69,13 +69,16 @@ def xp(request: pytest.FixtureRequest) -> Any:
     return support.namespace(request.param)
 
 
+_GIVEN = ("xp", "backend", "learner", "compiler")
+
+
 @pytest.fixture(autouse=True)
 def _jax_in_double_precision(request: pytest.FixtureRequest) -> Iterator[None]:
     """JAX has 64-bit arrays while a test runs that is given them, and at no other time; the library never asks for it.
 
     Most of what JAX does in a test is compile, so less is optimised; what is computed means the same.
     """
-    given = [request.getfixturevalue(name) for name in ("xp", "backend", "learner") if name in request.fixturenames]
+    given = [request.getfixturevalue(name) for name in _GIVEN if name in request.fixturenames]
     if not any(getattr(value, "xp", value) is sys.modules.get("jax.numpy", request) for value in given):
         yield
         return

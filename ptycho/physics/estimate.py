@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, array_namespace
+from ptycho.backend import Array, NumpyBackend
+from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import extract_patches, spread_patches
 from ptycho.physics.propagation import illuminate, intensity
@@ -47,7 +48,8 @@ def modulus_update(
     -------
     (..., N, N) complex, dimensionless. No gradient is meant to pass through it, though one would.
     """
-    xp = array_namespace(patches, probe, amplitude)
+    xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
+    patches, probe, amplitude = widest(xp, patches, probe, amplitude)
     power = xp.sum(intensity(probe), axis=0)
     difference = wave_change(patches, probe, amplitude, mask)
     numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
@@ -61,7 +63,8 @@ def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | No
     ----------
     patches, probe, amplitude, mask : as for :func:`modulus_update`.
     """
-    xp = array_namespace(patches, probe, amplitude)
+    xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
+    patches, probe, amplitude = widest(xp, patches, probe, amplitude)
     field = fft2(illuminate(patches, probe))
     predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
     measured = ifftshift2(amplitude)

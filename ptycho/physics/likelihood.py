@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ptycho.backend import Array, array_namespace, device
+from ptycho.backend import Array, device
 from ptycho.errors import DataError
+from ptycho.physics.checks import require_together
 
 __all__ = ["mae", "poisson_nll"]
 
@@ -42,7 +43,7 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
     """
     if not floor > 0:
         raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
-    xp = array_namespace(I_pred)
+    xp = require_together(I_pred=I_pred, I_meas=I_meas, mask=mask)
     predicted, measured = _good_values(xp, I_pred, I_meas, mask)
     # chosen, not added: the slopes of a sum, measured / floor and its opposite, would cancel in single precision
     tangent = (predicted - floor) / floor + math.log(floor)
@@ -63,7 +64,7 @@ def mae(A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
     -------
     0-d array of A_pred's dtype; 0 if no pixel is good.
     """
-    xp = array_namespace(A_pred)
+    xp = require_together(A_pred=A_pred, A_meas=A_meas, mask=mask)
     predicted, measured = _good_values(xp, A_pred, A_meas, mask)
     return _mean(xp, xp.abs(predicted - measured), mask)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ptycho.backend import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
+from ptycho.physics.checks import positions_beside
 
 __all__ = ["accumulate_patches", "extract_patches", "spread_patches"]
 
@@ -21,7 +22,7 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
     Parameters
     ----------
     image : (H, W) real or complex; whole numbers become float32.
-    positions : (..., 2) real or integer, (row, col) in pixels of the image; of the image's framework, or numpy.
+    positions : (..., 2) real or integer, (row, col) in pixels of the image; with the image, or numpy's.
     size : N, the side of a patch in pixels.
 
     Returns
@@ -31,13 +32,14 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
     Raises
     ------
     DataError
-        ``image`` is not two-dimensional, ``positions`` does not end in an axis of length 2, or ``size`` < 1.
+        ``image`` is not two-dimensional, ``positions`` does not end in an axis of length 2 or is of another framework
+        or on another device than the image, or ``size`` < 1.
     """
     if image.ndim != 2:
         raise DataError(f"image: got shape {tuple(image.shape)}; expected (H, W).")
     xp = array_namespace(image)
     image = _widened(xp, image)
-    corners, rows, cols, lead = _plan(image, positions, size, tuple(image.shape))
+    corners, rows, cols, lead = _plan(image, positions, size, tuple(image.shape), "image")
     windows = get_backend(image).gather_windows(_pad(xp, image, size + 1, size + 1), corners, size + 1)
     mixed = windows[:, :-1, :] * (1.0 - rows) + windows[:, 1:, :] * rows
     patches = mixed[:, :, :-1] * (1.0 - cols) + mixed[:, :, 1:] * cols
@@ -50,7 +52,8 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
     Parameters
     ----------
     patches : (..., N, N) real or complex; whole numbers become float32.
-    positions : (..., 2), (row, col) of the patch centres in pixels of the image.
+    positions : (..., 2) real or integer, (row, col) of the patch centres in pixels of the image; with the patches, or
+        numpy's.
     shape : (H, W) of the image. What falls outside is dropped, as the adjoint demands.
 
     Returns
@@ -60,7 +63,8 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
     Raises
     ------
     DataError
-        The leading axes of ``patches`` and ``positions`` differ, or a shape is not of the form above.
+        The leading axes of ``patches`` and ``positions`` differ, a shape is not of the form above, or the positions are
+        of another framework or on another device.
     """
     windows, corners = spread_patches(patches, positions, shape)
     margin = patches.shape[-1] + 1
@@ -88,7 +92,7 @@ def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> 
         )
     xp = array_namespace(patches)
     patches = _widened(xp, patches)
-    corners, rows, cols, _ = _plan(patches, positions, size, shape)
+    corners, rows, cols, _ = _plan(patches, positions, size, shape, "patches")
     flat = xp.reshape(patches, (-1, size, size))
     first, last = flat * (1.0 - cols), flat * cols
     mixed = _edge(xp, first, axis=2, front=False) + _edge(xp, last, axis=2, front=True)
@@ -101,18 +105,14 @@ def _widened(xp: Array, values: Array) -> Array:
     return xp.astype(values, xp.float32) if xp.isdtype(values.dtype, ("integral", "bool")) else values
 
 
-def _plan(like: Array, positions: Array, size: int, shape: tuple[int, int]) -> tuple[Array, Array, Array, tuple]:
+def _plan(
+    like: Array, positions: Array, size: int, shape: tuple[int, int], name: str
+) -> tuple[Array, Array, Array, tuple]:
     """Window corners on the padded image, (K, 1, 1) row and column fractions of the patches' dtype, leading axes."""
     if size < 1:
         raise DataError(f"size: got {size}; expected the side of a patch, at least 1 pixel.")
-    if positions.ndim < 1 or positions.shape[-1] != 2:
-        raise DataError(f"positions: got shape {tuple(positions.shape)}; expected (..., 2), (row, col) in pixels.")
+    positions = positions_beside(like, positions, beside=name)
     xp = array_namespace(like)
-    real = xp.real(like).dtype if xp.isdtype(like.dtype, "complex floating") else like.dtype
-    if array_namespace(positions) is not xp:
-        positions = get_backend(like).asarray(positions, device=device(like))
-    if not xp.isdtype(positions.dtype, "real floating"):
-        positions = xp.astype(positions, real)
     lead = tuple(positions.shape[:-1])
     corner = xp.reshape(positions, (-1, 2)) - float(size // 2)
     whole = xp.floor(corner)

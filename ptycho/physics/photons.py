@@ -12,7 +12,7 @@ import numpy as np
 
 from ptycho.backend import Array, array_namespace
 from ptycho.errors import DataError
-from ptycho.physics.checks import require_positive, require_size
+from ptycho.physics.checks import require_positive, require_size, require_together, widest
 from ptycho.physics.propagation import intensity
 
 __all__ = [
@@ -48,7 +48,7 @@ def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Ar
     DataError
         The patterns are empty, dark or not finite, so that there is nothing to scale by.
     """
-    xp = array_namespace(amplitude)
+    xp = require_together(amplitude=amplitude, mask=mask)
     values = _floating(xp, amplitude)
     if mask is not None:
         values = xp.where(mask, values, xp.zeros_like(values))
@@ -97,11 +97,12 @@ def photons_per_pattern(patches: Array, probe: Array) -> Array:
     -------
     (...) real.
     """
-    xp = array_namespace(patches, probe)
-    illumination = intensity(_floating(xp, probe))
+    xp = require_together(patches=patches, probe=probe)
+    patches, probe = widest(xp, _floating(xp, patches), _floating(xp, probe))
+    illumination = intensity(probe)
     if illumination.ndim == 3:
         illumination = xp.sum(illumination, axis=0)
-    return xp.sum(intensity(_floating(xp, patches)) * illumination, axis=(-2, -1))
+    return xp.sum(intensity(patches) * illumination, axis=(-2, -1))
 
 
 def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
@@ -122,8 +123,8 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
     DataError
         ``nphotons`` is not positive, or no light passes the object.
     """
-    xp = array_namespace(patches, probe)
-    return scale_to_photons(float(xp.mean(photons_per_pattern(patches, probe))), nphotons)
+    photons = photons_per_pattern(patches, probe)
+    return scale_to_photons(float(array_namespace(photons).mean(photons)), nphotons)
 
 
 def scale_to_photons(energy: float, nphotons: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from ptycho.backend import Array, array_namespace, device
 from ptycho.errors import DataError
+from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, fftshift2, ifft2
 
 __all__ = ["diffraction_amplitude", "diffraction_intensity", "far_field", "illuminate", "intensity", "near_field"]
@@ -26,13 +27,20 @@ def illuminate(patches: Array, probe: Array) -> Array:
 
     Returns
     -------
-    (..., P, N, N) complex.
+    (..., P, N, N) complex, in double precision if either of them is.
+
+    Raises
+    ------
+    DataError
+        The probe is of another shape or framework, or on another device, than the patches.
     """
+    xp = require_together(patches=patches, probe=probe)
     if probe.ndim != 3 or tuple(probe.shape[-2:]) != tuple(patches.shape[-2:]):
         raise DataError(
             f"probe: got shape {tuple(probe.shape)} for patches of shape {tuple(patches.shape)}; "
             "expected (modes, N, N) with the patches' N."
         )
+    patches, probe = widest(xp, patches, probe)
     return patches[..., None, :, :] * probe
 
 
@@ -70,7 +78,7 @@ def near_field(wave: Array, distance: float, wavelength: float, pixel_size: floa
     xp = array_namespace(wave)
     real = xp.real(wave).dtype
     rows, cols = (
-        xp.astype(xp.fft.fftfreq(n, d=pixel_size, device=device(wave)), real) * wavelength for n in wave.shape[-2:]
+        xp.fft.fftfreq(n, d=pixel_size, dtype=real, device=device(wave)) * wavelength for n in wave.shape[-2:]
     )
     sine_squared = rows[:, None] ** 2 + cols[None, :] ** 2
     propagating = sine_squared < 1.0
@@ -111,14 +119,14 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
     -------
     (..., N, N) real, photons per pixel; the zero frequency at ``[N//2, N//2]``.
     """
-    xp = array_namespace(patches, probe)
+    waves = illuminate(patches, probe)
     if probe.shape[0] == 1:  # no reduction over a single mode
-        return intensity(propagate(illuminate(patches, probe)[..., 0, :, :]))
-    return xp.sum(intensity(propagate(illuminate(patches, probe))), axis=-3)
+        return intensity(propagate(waves[..., 0, :, :]))
+    return array_namespace(waves).sum(intensity(propagate(waves)), axis=-3)
 
 
 def diffraction_amplitude(patches: Array, probe: Array, propagate: Callable[[Array], Array] = far_field) -> Array:
     """Square root of :func:`diffraction_intensity`, with a finite gradient where the intensity is zero."""
-    xp = array_namespace(patches, probe)
     predicted = diffraction_intensity(patches, probe, propagate)
+    xp = array_namespace(predicted)
     return xp.sqrt(predicted + xp.finfo(predicted.dtype).smallest_normal)

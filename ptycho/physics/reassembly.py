@@ -15,6 +15,7 @@ import numpy as np
 
 from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
 from ptycho.errors import DataError
+from ptycho.physics.checks import positions_beside, require_together
 from ptycho.physics.patches import accumulate_patches, extract_patches, spread_patches
 
 __all__ = [
@@ -112,7 +113,7 @@ def reassemble(
     Parameters
     ----------
     patches : (..., N, N) complex.
-    positions : (..., 2) real, (row, col) of the patch centres in pixels.
+    positions : (..., 2) real or integer, (row, col) of the patch centres in pixels; with the patches, or numpy's.
     window, crop : see :func:`stitching_window`.
     shape, origin : of the canvas, both or neither; default the smallest that holds every patch.
 
@@ -131,10 +132,7 @@ def reassemble(
     backend = get_backend(patches)
     real = xp.real(patches).dtype
     weights = xp.astype(backend.asarray(stitching_window(window, size, crop), device=device(patches)), real)
-    if array_namespace(positions) is not xp:
-        positions = backend.asarray(positions, device=device(patches))
-    if not xp.isdtype(positions.dtype, "real floating"):
-        positions = xp.astype(positions, real)
+    positions = positions_beside(patches, positions)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
     total = accumulate_patches(patches * xp.astype(weights, patches.dtype), on_canvas, shape)
     spread = xp.broadcast_to(weights, tuple(patches.shape))
@@ -233,7 +231,8 @@ def merge_groups(patches: Array, relative: Array, side: int, window: Array | Non
     Parameters
     ----------
     patches : (B, C, N, N) complex.
-    relative : (B, C, 2) real, position minus the group's centre, (row, col) pixels.
+    relative : (B, C, 2) real or integer, position minus the group's centre, (row, col) pixels; with the patches, or
+        numpy's.
     side : S, from :func:`group_canvas_size`.
     window : (N, N) real weights on the same device, strictly positive somewhere; default uniform.
 
@@ -241,9 +240,9 @@ def merge_groups(patches: Array, relative: Array, side: int, window: Array | Non
     -------
     (B, S, S) complex; the group's centre lies on pixel ``S//2``; 1 where no patch lies.
     """
-    xp = array_namespace(patches)
+    xp = require_together(patches=patches, window=window)
     groups = patches.shape[0]
-    stacked = _stacked(xp, relative, side)
+    stacked = _stacked(xp, positions_beside(patches, relative, "relative"), side)
     real = xp.real(patches).dtype
     if window is None:
         window = xp.ones(tuple(patches.shape[-2:]), dtype=real, device=device(patches))
@@ -259,7 +258,7 @@ def extract_groups(objects: Array, relative: Array, size: int) -> Array:
     Parameters
     ----------
     objects : (B, S, S) complex.
-    relative : (B, C, 2) real, (row, col) pixels.
+    relative : (B, C, 2) real or integer, (row, col) pixels; with the objects, or numpy's.
     size : N.
 
     Returns
@@ -269,7 +268,7 @@ def extract_groups(objects: Array, relative: Array, size: int) -> Array:
     xp = array_namespace(objects)
     groups, side, _ = objects.shape
     tall = xp.reshape(objects, (groups * side, side))
-    return extract_patches(tall, _stacked(xp, relative, side), size)
+    return extract_patches(tall, _stacked(xp, positions_beside(objects, relative, "relative", "objects"), side), size)
 
 
 def _stacked(xp: Array, relative: Array, side: int) -> Array:

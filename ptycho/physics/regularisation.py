@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ptycho.backend import Array, array_namespace
+from ptycho.physics.checks import require_together, widest
 from ptycho.physics.propagation import intensity
 
 __all__ = ["complex_mae", "total_variation"]
@@ -43,9 +44,10 @@ def complex_mae(a: Array, b: Array) -> Array:
 
     Returns
     -------
-    0-d real array.
+    0-d real array, of the wider precision of the two.
     """
-    xp = array_namespace(a, b)
+    xp = require_together(a=a, b=b)
+    a, b = widest(xp, a, b)
     amplitude = xp.abs(_modulus(xp, a) - _modulus(xp, b))
     cross = a * xp.conj(b)
     real, imag = xp.real(cross), xp.imag(cross)
