@@ -48,7 +48,8 @@ $(VENV)/.torch: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
-	$(INSTALL) '.[torch,test]'
+	$(INSTALL) '.[torch,test,peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps ptychodus
 	@touch $@ $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.test
