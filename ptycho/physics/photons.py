@@ -124,7 +124,8 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
         ``nphotons`` is not positive, or no light passes the object.
     """
     photons = photons_per_pattern(patches, probe)
-    return scale_to_photons(float(array_namespace(photons).mean(photons)), nphotons)
+    xp = array_namespace(photons)
+    return scale_to_photons(float(xp.mean(photons)), nphotons)
 
 
 def scale_to_photons(energy: float, nphotons: float) -> float:
