@@ -1,0 +1,28 @@
+"""The benchmark scripts run and print what they promise; what they measure is nobody's test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_backends_are_compared_in_one_table(tmp_path):
+    words = ["--backends", "numpy", "nonsense", "--scale", "0.002", "--repeat", "1"]
+    files = ["--plot", str(tmp_path / "plot.png"), "--table", str(tmp_path / "table.md")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.backends", *words, *files], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nonsense: not measured" in done.stderr
+    rows = done.stdout.splitlines()
+    assert rows[0] == "| work | numpy |"
+    assert [row.split(",")[0] for row in rows[2:]] == [
+        f"| {name}" for name in ("forward", "forward", "extract", "accumulate", "reassemble", "inference", "inference")
+    ]
+    assert all("floor" in row for row in rows[2:])
+    assert (tmp_path / "table.md").read_text() == done.stdout
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
