@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+import functools
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
+
+_DISK: contextvars.ContextVar[_Disk | None] = contextvars.ContextVar("disk", default=None)
 
 
 def stored_counts(scan: Scan) -> tuple[np.dtype[Any], Convert]:
@@ -52,6 +58,8 @@ def write_patterns(group: Any, name: str, scan: Scan) -> Any:
     )
     for part in scan.chunks():
         dataset[part] = convert(np.asarray(scan.patterns[part]))
+        group.file.flush()
+        _stop_if_full()
     return dataset
 
 
@@ -118,8 +126,85 @@ def object_centre(scan: Scan, pixel: float) -> tuple[float, float]:
     return rows, columns
 
 
-def new_file(path: Path) -> Any:
-    """A new HDF5 file that the libraries of the last ten years read, and whose bytes do not depend on the clock."""
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Any]:
+    """A new HDF5 file that the libraries of the last ten years read, and whose bytes do not depend on the clock.
+
+    HDF5 that cannot write crashes with the process, so that it is spared the news until its file is closed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, at the latest when the block ends.
+    """
     import h5py
 
-    return h5py.File(path, "x", libver=("earliest", "v110"), track_order=False)
+    with path.open("x+b", buffering=0) as stream:
+        disk = _Disk(stream)
+        outer = _DISK.set(disk)
+        try:
+            with h5py.File(disk, "w", libver=("earliest", "v110"), track_order=False) as file:
+                yield file
+        finally:
+            _DISK.reset(outer)
+        _stop_if_full(disk)
+
+
+def _stop_if_full(disk: _Disk | None = None) -> None:
+    disk = disk or _DISK.get()
+    if disk is not None and disk.error is not None:
+        raise disk.error
+
+
+class _Disk:
+    """A file for HDF5 that remembers what went wrong instead of saying so."""
+
+    def __init__(self, stream: io.FileIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a place."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read what was written."""
+        return self._stream.read(size) or b""
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what was written; zeros where the disk was full."""
+        view = memoryview(buffer).cast("B")
+        done = self._stream.readinto(view) or 0
+        view[done:] = bytes(len(view) - done)
+        return len(view)
+
+    def write(self, buffer: Any) -> int:
+        """Write everything, or as much as fits."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            step = self._attempt(functools.partial(self._stream.write, view[done:]))
+            if step is None:
+                break
+            done += step
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length."""
+        return self._attempt(lambda: self._stream.truncate(size)) or 0
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def _attempt(self, act: Callable[[], int | None]) -> int | None:
+        if self.error is not None:
+            return None
+        try:
+            return act()
+        except OSError as error:
+            self.error = error
+            return None
