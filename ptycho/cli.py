@@ -6,52 +6,20 @@ Only what the chosen command needs is imported, so that `ptycho --help` is immed
 from __future__ import annotations
 
 import difflib
+import json
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ptycho._version import __version__
-from ptycho.cli_help import COMMANDS, overview
-from ptycho.config.settings import setting
+from ptycho.cli_help import COMMANDS, FAMILIES, overview
+from ptycho.cli_words import Call, CommonOptions, RunOptions, needed, parse
 from ptycho.errors import ConfigError, PtychoError
 
 BUNDLE = "wts.h5.zip"
-
-
-@dataclass
-class CommonOptions:
-    """What every command understands."""
-
-    force: bool = setting(False, "replace the results of an earlier run")
-    quiet: bool = setting(False, "draw no progress bars")
-    verbose: bool = setting(False, "log what happens")
-
-
-@dataclass
-class RunOptions:
-    """What `run` and `demo` do beside training and reconstruction."""
-
-    frc: bool = setting(True, "reconstruct the two halves of the scan as well, for a Fourier ring correlation")
-
-
-@dataclass
-class Call:
-    """One command as it was called: its words, its configurations, and which fields were set by hand."""
-
-    command: str
-    line: str
-    positionals: dict[str, str]
-    configs: list[Any] = field(default_factory=list)
-    given: set[str] = field(default_factory=set)
-
-    def __getitem__(self, cls: type) -> Any:
-        """The configuration of that class."""
-        return next(config for config in self.configs if isinstance(config, cls))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,18 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else "--help"
     if first in ("-h", "--help", "help"):
-        if len(words) > 1 and words[1] in COMMANDS:
-            return _dispatch([words[1], "--help"])
+        if len(words) > 1 and (words[1] in COMMANDS or words[1] in FAMILIES):
+            return _dispatch([*words[1:], "--help"])
         print(overview(), end="")
         return 0
     if first in ("-V", "--version"):
         print(f"ptycho {__version__}")
         return 0
+    rest = words[1:]
+    if first in FAMILIES:
+        if not rest or rest[0] in ("-h", "--help"):
+            print(overview(first), end="")
+            return 0
+        first, rest = f"{first} {rest[0]}", rest[1:]
     if first not in COMMANDS:
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}."
         raise ConfigError(f"Unknown command {first}: {advice}")
-    call = _parse(first, words[1:])
+    call = parse(first, rest)
     if call is None:
         return 0
     _start_logging(call[CommonOptions].verbose)
@@ -98,64 +72,6 @@ def _start_logging(verbose: bool) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
-
-
-def _classes(command: str) -> list[tuple[type, str]]:
-    """The configuration classes of a command with the headings of their flags."""
-    from ptycho.config import InferenceConfig, TrainingConfig
-    from ptycho.workflows.convert import ConvertOptions
-    from ptycho.workflows.doctor import DoctorOptions
-    from ptycho.workflows.evaluate import EvaluateOptions
-    from ptycho.workflows.inspect import InspectOptions
-    from ptycho.workflows.scans import ScanOptions
-    from ptycho.workflows.simulate import SimulationConfig
-
-    scan = (ScanOptions, "reading the scan")
-    training = (TrainingConfig, "training and where it runs")
-    chosen: dict[str, list[tuple[type, str]]] = {
-        "simulate": [(SimulationConfig, "what is simulated")],
-        "inspect": [scan, (InspectOptions, "the picture")],
-        "convert": [scan, (ConvertOptions, "what is written")],
-        "doctor": [scan, (DoctorOptions, "the examination")],
-        "train": [scan, training],
-        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs")],
-        "run": [scan, training, (RunOptions, "this command")],
-        "evaluate": [(EvaluateOptions, "this command")],
-        "demo": [(SimulationConfig, "what is simulated"), training, (RunOptions, "this command")],
-    }
-    return [*chosen[command], (CommonOptions, "every command")]
-
-
-def _other_defaults(command: str) -> Mapping[str, Any]:
-    """Values that a command starts from instead of the defaults of its configurations."""
-    if command != "demo":
-        return {}
-    from ptycho.workflows.demo import DEMO_SETTINGS
-
-    return DEMO_SETTINGS
-
-
-def _parse(command: str, words: list[str]) -> Call | None:
-    """Read a command's words; None where only its help was wanted."""
-    from ptycho.config.flags import add_flags, combine, make_parser, parse_flags
-
-    text = COMMANDS[command]
-    names = " ".join(name.upper() for name, _ in text.positionals)
-    parser = make_parser(f"ptycho {command}", names, text.description, f"examples:\n{text.examples}")
-    for name, meaning in text.positionals:
-        parser.add_argument(name, nargs="?", metavar=name.upper(), help=meaning)
-    parser.add_argument("--config", metavar="FILE.yaml", help="settings by name, flat or the model's under 'model:'")
-    classes = _classes(command)
-    seen: set[str] = set()
-    for cls, title in classes:
-        seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
-    if any(word in ("-h", "--help") for word in words):
-        print(parser.format_help(), end="")
-        return None
-    kinds = [cls for cls, _ in classes]
-    own, flags = parse_flags(parser, words, kinds)
-    configs, given = combine(kinds, flags, own.pop("config", None))
-    return Call(command, shlex.join(["ptycho", command, *words]), own, configs, given)
 
 
 def _simulate(call: Call) -> None:
@@ -181,7 +97,7 @@ def _inspect(call: Call) -> None:
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.scans import ScanOptions, open_scan
 
-    path = Path(_needed(call, "scan"))
+    path = Path(needed(call, "scan"))
     scan = open_scan(path, call[ScanOptions])
     inspection = inspect_scan(scan)
     print("\n".join(inspection.lines()))
@@ -196,7 +112,7 @@ def _convert(call: Call) -> None:
     from ptycho.workflows.scans import ScanOptions
 
     started = time.perf_counter()
-    source, target = _needed(call, "source"), _needed(call, "target")
+    source, target = needed(call, "source"), needed(call, "target")
     done = convert_scan(source, target, call[ScanOptions], call[ConvertOptions], force=call[CommonOptions].force)
     print(f"patterns {len(done.scan)} of {done.scan.N} x {done.scan.N}, {done.scan.measurement}")
     print(f"format {done.format}")
@@ -213,7 +129,7 @@ def _doctor(call: Call) -> None:
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, options = time.perf_counter(), call[DoctorOptions]
-    scan = open_scan(_needed(call, "scan"), call[ScanOptions])
+    scan = open_scan(needed(call, "scan"), call[ScanOptions])
     with ProgressBars(not call[CommonOptions].quiet) as bars:
         diagnosis = diagnose(scan, options, bars.counter("orientations"))
     print("\n".join(diagnosis.lines()))
@@ -251,8 +167,8 @@ def _reconstruct(call: Call) -> None:
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, config = time.perf_counter(), call[InferenceConfig]
-    path = _needed(call, "scan", config.test_data_file)
-    bundle = open_bundle(_needed(call, "model_path", config.model_path))
+    path = needed(call, "scan", config.test_data_file)
+    bundle = open_bundle(needed(call, "model_path", config.model_path))
     validate(config)
     scan = open_scan(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
@@ -298,7 +214,7 @@ def _evaluate(call: Call) -> None:
     from ptycho.workflows.output import output_folder
 
     started, options = time.perf_counter(), call[EvaluateOptions]
-    comparison = evaluate_result(_needed(call, "result"), _needed(call, "truth"), options)
+    comparison = evaluate_result(needed(call, "result"), needed(call, "truth"), options)
     _print_figures(comparison.metrics)
     if options.output_dir is not None:
         with output_folder(options.output_dir, EVALUATION_FILES, call[CommonOptions].force) as out:
@@ -331,6 +247,36 @@ def _demo(call: Call) -> None:
         _train_and_reconstruct(call, scan, None, config)
 
 
+def _bundle_info(call: Call) -> None:
+    from ptycho.workflows.bundles import InfoOptions, describe_model_file, description_lines
+
+    found = describe_model_file(needed(call, "file"))
+    print(json.dumps(found, indent=2) if call[InfoOptions].json else "\n".join(description_lines(found)))
+
+
+def _bundle_import(call: Call) -> None:
+    from ptycho.workflows.bundles import ImportOptions, import_bundle
+    from ptycho.workflows.output import output_folder
+    from ptycho.workflows.run import save_training
+
+    started, options = time.perf_counter(), call[ImportOptions]
+    bundle = import_bundle(needed(call, "archive"), options.probe)
+    with output_folder(options.output_dir, [BUNDLE], call[CommonOptions].force) as out:
+        save_training(bundle, out)
+    print(f"backend {bundle.config.backend}")
+    print(f"N {bundle.config.model.N}")
+    print(f"gridsize {bundle.config.model.gridsize}")
+    _finish(started, out / BUNDLE)
+
+
+def _bundle_export(call: Call) -> None:
+    from ptycho.workflows.bundles import ExportOptions, export_bundle
+
+    started, options = time.perf_counter(), call[ExportOptions]
+    target = export_bundle(needed(call, "bundle"), options.to, options.output_file, force=call[CommonOptions].force)
+    _finish(started, target)
+
+
 def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
     """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
     from ptycho.backend import get_trainer
@@ -338,7 +284,7 @@ def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
     from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
 
     config = call[TrainingConfig]
-    config.train_data_file = Path(_needed(call, "scan", config.train_data_file))
+    config.train_data_file = Path(needed(call, "scan", config.train_data_file))
     validate(config)
     scan = open_scan(config.train_data_file, call[ScanOptions])
     fit_model_to(scan, config.model, adopt="N" not in call.given)
@@ -348,15 +294,6 @@ def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
         fit_model_to(target, config.model, adopt=False)
     get_trainer(config.backend)
     return scan, target, config
-
-
-def _needed(call: Call, name: str, otherwise: Path | None = None) -> str:
-    value = call.positionals.get(name, otherwise)
-    if value is None:
-        raise ConfigError(
-            f"'ptycho {call.command}' needs {name.upper()}: 'ptycho {call.command} --help' says what it is."
-        )
-    return str(value)
 
 
 def _print_figures(figures: Mapping[str, float]) -> None:
@@ -381,4 +318,7 @@ _RUNNERS: dict[str, Callable[[Call], None]] = {
     "run": _run,
     "evaluate": _evaluate,
     "demo": _demo,
+    "bundle info": _bundle_info,
+    "bundle import": _bundle_import,
+    "bundle export": _bundle_export,
 }

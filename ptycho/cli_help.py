@@ -126,10 +126,38 @@ COMMANDS = {
         "  ptycho demo --out demo\n"
         "  ptycho demo --out demo --nepochs 5 --seed 1                 quicker, with other random numbers",
     ),
+    "bundle info": CommandText(
+        "say what a trained model is and holds",
+        (("file", "bundle wts.h5.zip of this library or of PtychoPINN, or the folder that holds it"),),
+        "Check a model file and print who wrote it, the model's settings and scale, its losses, and every member\n"
+        "with its size and checksum. Nothing in the file is run.",
+        "  ptycho bundle info model\n  ptycho bundle info old/wts.h5.zip --json",
+    ),
+    "bundle import": CommandText(
+        "take over a model that PtychoPINN has trained",
+        (("archive", "wts.h5.zip of PtychoPINN (TensorFlow or PyTorch), or the folder that holds it"),),
+        "Read the weights, the scale and the probe of PtychoPINN's cnn and write DIR/wts.h5.zip and DIR/config.yaml.\n"
+        "The model answers as the original does; a layer that has no place here is refused by its name.",
+        "  ptycho bundle import old/wts.h5.zip --out model\n"
+        "  ptycho bundle import old/wts.h5.zip --out model --probe scan.npz   its PyTorch side stores no probe",
+    ),
+    "bundle export": CommandText(
+        "write a model's network for other programs, as ONNX or as a torch.export program",
+        (("bundle", "bundle wts.h5.zip, or the folder that holds it"),),
+        "Write the network with one input and two outputs, amplitude and phase, for any number of patterns at once.\n"
+        "What they are stands in the file.",
+        "  ptycho bundle export model --to onnx --out model.onnx\n  ptycho bundle export model --to torch",
+    ),
 }
 
+FAMILIES = {name.split()[0] for name in COMMANDS if " " in name}
+"""First words of the commands of two words."""
 
-def overview() -> str:
-    """Return the help of `ptycho` itself."""
-    listed = "\n".join(f"  {name:<12} {text.summary}" for name, text in COMMANDS.items())
+
+def overview(family: str = "") -> str:
+    """Return the help of `ptycho` itself, or of a family of its commands."""
+    chosen = {name: text for name, text in COMMANDS.items() if not family or name.split()[0] == family}
+    listed = "\n".join(f"  {name:<13} {text.summary}" for name, text in chosen.items())
+    if family:
+        return f"usage: ptycho {family} COMMAND [flags]\n\ncommands:\n{listed}\n"
     return OVERVIEW.format(commands=listed)

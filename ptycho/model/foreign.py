@@ -49,12 +49,20 @@ class CartesianCnn(CnnGenerator):
 
     def apply(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> Array:
         """See :class:`ptycho.model.generators.Generator`."""
+        xp = backend.xp
+        real, imaginary = self._parts(params, x, config, backend)
+        kind = xp.complex128 if x.dtype == xp.float64 else xp.complex64
+        return xp.astype(real, kind) + xp.astype(imaginary, kind) * 1j
+
+    def polar(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> tuple[Array, Array]:
+        """Amplitude and phase of the answer, for programs without complex numbers."""
+        real, imaginary = self._parts(params, x, config, backend)
+        return backend.xp.sqrt(real * real + imaginary * imaginary), backend.xp.atan2(imaginary, real)
+
+    def _parts(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> list[Array]:
         if config.estimate_passes is not None:
             raise ConfigError(f"architecture: {CARTESIAN} exists for imported models; set estimate_passes none.")
-        xp = backend.xp
-        amplitude, phase = (xp.astype(part, x.dtype) for part in apply_cnn(params, x, backend, config.amp_activation))
-        kind = xp.complex128 if x.dtype == xp.float64 else xp.complex64
-        return xp.astype(amplitude, kind) + xp.astype(phase, kind) * 1j
+        return [backend.xp.astype(part, x.dtype) for part in apply_cnn(params, x, backend, config.amp_activation)]
 
 
 def model_folders(archive: SafeArchive) -> dict[str, str]:

@@ -59,13 +59,17 @@ class CnnGenerator:
 
     def apply(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> Array:
         """See :class:`Generator`."""
+        return complex_from_polar(backend.xp, *self.polar(params, x, config, backend))
+
+    def polar(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> tuple[Array, Array]:
+        """Amplitude and phase of the answer, for programs without complex numbers."""
         xp = backend.xp
         if config.estimate_passes is None:
             amplitude, phase = apply_cnn(params, x, backend, config.amp_activation)
-            return complex_from_polar(xp, xp.astype(amplitude, x.dtype), xp.astype(phase, x.dtype))
+            return xp.astype(amplitude, x.dtype), xp.astype(phase, x.dtype)
         gain, turn = apply_cnn(params, x, backend, "correction", "correction", "correction")
         # 1 + gain needs more than the 8 bits of a bfloat16
-        return complex_from_polar(xp, 1.0 + xp.astype(gain, x.dtype), xp.astype(turn, x.dtype))
+        return 1.0 + xp.astype(gain, x.dtype), xp.astype(turn, x.dtype)
 
 
 def complex_from_polar(xp: Array, amplitude: Array, phase: Array) -> Array:

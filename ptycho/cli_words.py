@@ -1,0 +1,116 @@
+"""The words of one call of the `ptycho` command: which configurations they make, checked before any work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptycho.cli_help import COMMANDS
+from ptycho.config.settings import setting
+from ptycho.errors import ConfigError
+
+
+@dataclass
+class CommonOptions:
+    """What every command understands."""
+
+    force: bool = setting(False, "replace the results of an earlier run")
+    quiet: bool = setting(False, "draw no progress bars")
+    verbose: bool = setting(False, "log what happens")
+
+
+@dataclass
+class RunOptions:
+    """What `run` and `demo` do beside training and reconstruction."""
+
+    frc: bool = setting(True, "reconstruct the two halves of the scan as well, for a Fourier ring correlation")
+
+
+@dataclass
+class Call:
+    """One command as it was called: its words, its configurations, and which fields were set by hand."""
+
+    command: str
+    line: str
+    positionals: dict[str, str]
+    configs: list[Any] = field(default_factory=list)
+    given: set[str] = field(default_factory=set)
+
+    def __getitem__(self, cls: type) -> Any:
+        """The configuration of that class."""
+        return next(config for config in self.configs if isinstance(config, cls))
+
+
+def _classes(command: str) -> list[tuple[type, str]]:
+    """The configuration classes of a command with the headings of their flags."""
+    from ptycho.config import InferenceConfig, TrainingConfig
+    from ptycho.workflows.bundles import ExportOptions, ImportOptions, InfoOptions
+    from ptycho.workflows.convert import ConvertOptions
+    from ptycho.workflows.doctor import DoctorOptions
+    from ptycho.workflows.evaluate import EvaluateOptions
+    from ptycho.workflows.inspect import InspectOptions
+    from ptycho.workflows.scans import ScanOptions
+    from ptycho.workflows.simulate import SimulationConfig
+
+    scan = (ScanOptions, "reading the scan")
+    training = (TrainingConfig, "training and where it runs")
+    chosen: dict[str, list[tuple[type, str]]] = {
+        "simulate": [(SimulationConfig, "what is simulated")],
+        "inspect": [scan, (InspectOptions, "the picture")],
+        "convert": [scan, (ConvertOptions, "what is written")],
+        "doctor": [scan, (DoctorOptions, "the examination")],
+        "train": [scan, training],
+        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs")],
+        "run": [scan, training, (RunOptions, "this command")],
+        "evaluate": [(EvaluateOptions, "this command")],
+        "demo": [(SimulationConfig, "what is simulated"), training, (RunOptions, "this command")],
+        "bundle info": [(InfoOptions, "this command")],
+        "bundle import": [(ImportOptions, "this command")],
+        "bundle export": [(ExportOptions, "this command")],
+    }
+    return [*chosen[command], (CommonOptions, "every command")]
+
+
+def _other_defaults(command: str) -> Mapping[str, Any]:
+    """Values that a command starts from instead of the defaults of its configurations."""
+    if command != "demo":
+        return {}
+    from ptycho.workflows.demo import DEMO_SETTINGS
+
+    return DEMO_SETTINGS
+
+
+def parse(command: str, words: list[str]) -> Call | None:
+    """Read a command's words; None where only its help was wanted."""
+    from ptycho.config.flags import add_flags, combine, make_parser, parse_flags
+
+    text = COMMANDS[command]
+    names = " ".join(name.upper() for name, _ in text.positionals)
+    parser = make_parser(f"ptycho {command}", names, text.description, f"examples:\n{text.examples}")
+    for name, meaning in text.positionals:
+        parser.add_argument(name, nargs="?", metavar=name.upper(), help=meaning)
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings by name, flat or the model's under 'model:'")
+    classes = _classes(command)
+    seen: set[str] = set()
+    for cls, title in classes:
+        seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
+    if any(word in ("-h", "--help") for word in words):
+        print(parser.format_help(), end="")
+        return None
+    kinds = [cls for cls, _ in classes]
+    own, flags = parse_flags(parser, words, kinds)
+    configs, given = combine(kinds, flags, own.pop("config", None))
+    return Call(command, shlex.join(["ptycho", *command.split(), *words]), own, configs, given)
+
+
+def needed(call: Call, name: str, otherwise: Path | None = None) -> str:
+    """A word that the command cannot do without."""
+    value = call.positionals.get(name, otherwise)
+    if value is None:
+        raise ConfigError(
+            f"'ptycho {call.command}' needs {name.upper()}: 'ptycho {call.command} --help' says what it is."
+        )
+    return str(value)
