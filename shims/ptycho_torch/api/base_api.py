@@ -185,17 +185,22 @@ class Trainer:
 
     def _config(self, manager: ConfigManager) -> Any:
         """The library's configuration of the settings; what has no effect is named."""
-        data, training, scan = manager.data_config, manager.training_config, self.dataloader.scan
+        data, training, mask = manager.data_config, manager.training_config, manager.model_config.probe_mask_tensor
         heeded = dataclasses.replace(data, measurement_domain=torch_fields.DataConfig.measurement_domain)
-        decided = ["train_data_file"] + (["output_dir"] if self.dataloader.output_dir else [])
-        usual = torch_fields.TrainingConfig()
-        warn_of([name for name in decided if getattr(training, name) != getattr(usual, name)])
+        usual, place = torch_fields.TrainingConfig(), self.dataloader.output_dir
+        decided = ("train_data_file", "test_data_file", *(["output_dir"] if place else []))  # by the loader
+        ignored = [name for name in decided if getattr(training, name) != getattr(usual, name)]
+        ignored += ["subsample_seed"] if data.subsample_seed is not None else []
+        mask = manager.model_config.probe_mask if mask is None else mask
+        warn_of(ignored + ([] if mask is None or isinstance(mask, bool) else ["the values of probe_mask"]))
+        file = self.dataloader.file or Path("arrays")
         given = {
             "nphotons": data.nphotons,
-            "n_groups": training.n_groups or len(scan),
-            "train_data_file": self.dataloader.file or Path("arrays"),
-            "test_data_file": Path(training.test_data_file or self.dataloader.file or "arrays"),
-            "output_dir": Path(self.dataloader.output_dir or training.output_dir),
+            "n_groups": training.n_groups or len(self.dataloader),
+            "train_data_file": file,
+            "test_data_file": file,
+            "output_dir": Path(place or training.output_dir),
+            "subsample_seed": None,
         }
         with logged():
             model = to_model_config(heeded, manager.model_config)
