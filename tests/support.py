@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import Any
@@ -42,13 +43,16 @@ class ReadOnly:
         self._numpy = get_backend("numpy").xp
         self.__name__ = self._numpy.__name__
 
+        @functools.wraps(self._numpy.asarray)
+        def asarray(*args: Any, **kwargs: Any) -> np.ndarray:
+            array = self._numpy.asarray(*args, **kwargs).view()
+            array.flags.writeable = False
+            return array
+
+        self.asarray = asarray
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._numpy, name)
-
-    def asarray(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        array = self._numpy.asarray(*args, **kwargs).view()
-        array.flags.writeable = False
-        return array
 
 
 def compiles_every_shape(xp: Any) -> bool:
