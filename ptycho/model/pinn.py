@@ -163,7 +163,7 @@ class PtychoPINN:
                 terms["realspace"] = complex_mae(patches, batch["patches"])
                 total = total + terms["realspace"] * (weights.realspace_weight * weights.realspace_mae_weight)
         if weights.tv_weight:
-            terms["tv"] = total_variation(patches)
+            terms["tv"] = total_variation(patches) / patches.shape[0]
             total = total + terms["tv"] * weights.tv_weight
         return total, terms
 

@@ -264,6 +264,16 @@ class TestLoss:
         plain = dataclasses.replace(pinn, mask=None)
         assert float(plain.loss(params, clean, TrainingConfig(mae_weight=1.0))[0]) != pytest.approx(wanted, rel=1e-4)
 
+    def test_every_term_is_a_mean_over_the_groups(self, backend, scan):
+        pinn, params, batch, _ = setting(scan, backend.name, B=4, truth=True)
+        params = awake(params, backend)
+        weights = TrainingConfig(mae_weight=1.0, tv_weight=0.1, realspace_weight=1.0, realspace_mae_weight=1.0)
+        whole = pinn.loss(params, batch, weights)[1]
+        halves = [pinn.loss(params, {k: v[i : i + 2] for k, v in batch.items()}, weights)[1] for i in (0, 2)]
+        assert set(whole) == {"nll", "mae", "realspace", "tv"}
+        for name, value in whole.items():
+            assert float(value) == pytest.approx(sum(float(half[name]) for half in halves) / 2, rel=1e-4)
+
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_groups_do_not_see_their_batch(self, backend, scan, variant):
         pinn, params, batch, _ = setting(scan, backend.name, B=3, **variant)
