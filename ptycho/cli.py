@@ -5,6 +5,7 @@ Only what the chosen command needs is imported, so that `ptycho --help` is immed
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import logging
@@ -130,16 +131,20 @@ def _doctor(call: Call) -> None:
 
     started, options = time.perf_counter(), call[DoctorOptions]
     scan = open_scan(needed(call, "scan"), call[ScanOptions])
-    with ProgressBars(not call[CommonOptions].quiet) as bars:
-        diagnosis = diagnose(scan, options, bars.counter("orientations"))
+    folder: contextlib.AbstractContextManager[Path | None] = contextlib.nullcontext()
+    if options.output_dir is not None:
+        folder = output_folder(options.output_dir, DOCTOR_FILES, call[CommonOptions].force)
+    with folder as out:
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            diagnosis = diagnose(scan, options, bars.counter("orientations"))
+        if out is not None:
+            write_json(diagnosis.as_dict(), out / "doctor.json")
+            draw_diagnosis(scan, diagnosis, out / "doctor.png")
     print("\n".join(diagnosis.lines()))
-    if options.output_dir is None:
+    if out is None:
         print(f"seconds {time.perf_counter() - started:.1f}")
-        return
-    with output_folder(options.output_dir, DOCTOR_FILES, call[CommonOptions].force) as out:
-        write_json(diagnosis.as_dict(), out / "doctor.json")
-        draw_diagnosis(scan, diagnosis, out / "doctor.png")
-    _finish(started, out / "doctor.png")
+    else:
+        _finish(started, out / "doctor.png")
 
 
 def _train(call: Call) -> None:

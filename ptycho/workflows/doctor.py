@@ -228,7 +228,7 @@ def _check_overlap(overlap: NDArray[np.float64], guessed: bool) -> Findings:
             f"Neighbouring positions overlap by {median:.0%} of the probe's diameter; ptychography wants 60 % or more: "
             "use smaller steps or a larger beam."
         )
-    elif low > 0.02 and not guessed:
+    elif low > 0.1 and not guessed:
         findings.problems.append(
             f"{low:.0%} of the positions overlap by less than 50 % with their neighbours: see the map."
         )

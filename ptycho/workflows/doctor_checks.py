@@ -258,7 +258,8 @@ def raster_fraction(positions: NDArray[np.float64]) -> float:
     if step <= _SAME_PLACE:
         return 0.0
     ways = (positions[index[:, 1:]] - positions[:, None, :]).reshape(-1, 2)
-    ways = ways[np.linalg.norm(ways, axis=1) < 3 * step]
+    length = np.linalg.norm(ways, axis=1)
+    ways = ways[(length > _SAME_PLACE) & (length < 3 * step)]
     ways = np.where((ways[:, :1] < -1e-9) | ((np.abs(ways[:, :1]) <= 1e-9) & (ways[:, 1:] < 0)), -ways, ways)
     first = _commonest(ways, _RASTER_TOLERANCE * step)
     across = np.abs(ways[:, 0] * first[1] - ways[:, 1] * first[0]) / np.linalg.norm(first)
