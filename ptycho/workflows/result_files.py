@@ -30,12 +30,17 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.data.readers.hdf5 import Hdf5File
+from ptycho.data.readers.npz import NpzArchive
 from ptycho.errors import DataError
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "read_arrays", "write_hdf5", "write_npz", "write_tiff"]
 
 FORMAT = "ptychopinn-reconstruction"
 FORMAT_VERSION = 1
+
+_DEEPEST = 3
+"""Groups within groups that the layout has; a damaged file may have one inside itself."""
 
 _UNITS = {
     "object": "dimensionless",
@@ -130,14 +135,11 @@ def read_arrays(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected reconstruction.h5, reconstruction.npz or their folder.")
-    try:
-        arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_hdf5(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a reconstruction ({error}); expected HDF5 or NPZ.") from error
+    arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_hdf5(path)
     if arrays.pop("format", None) != FORMAT:
         raise DataError(f"{path} is not a reconstruction; expected a file that 'ptycho reconstruct' wrote.")
-    version = int(arrays.pop("format_version", 0))
-    if version > FORMAT_VERSION:
+    version = arrays.pop("format_version", None)
+    if np.ndim(version) != 0 or not isinstance(version, int | np.integer | np.ndarray) or int(version) > FORMAT_VERSION:
         raise DataError(
             f"{path} has format version {version}; this ptychopinn reads up to {FORMAT_VERSION}: update it."
         )
@@ -145,25 +147,27 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: _plain(archive[name]) for name in archive.files}
+    archive = NpzArchive(path)
+    return {name: _plain(archive.array(name)) for name in archive.keys()}  # noqa: SIM118  no mapping
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
-    import h5py
+    with Hdf5File(path) as h5:
+        arrays = {name: h5.attribute("/", name) for name in ("format", "format_version")}
+        return {**arrays, **_collected(h5, "", _DEEPEST)}
 
-    arrays: dict[str, Any] = {}
 
-    def collect(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            text = h5py.check_string_dtype(item.dtype)
-            arrays[name] = item.asstr()[()] if text is not None else _plain(item[()])
-
-    with h5py.File(path, "r") as file:
-        arrays["format"] = file.attrs.get("format")
-        arrays["format_version"] = file.attrs.get("format_version", 0)
-        file.visititems(collect)
-    return arrays
+def _collected(h5: Hdf5File, group: str, depth: int) -> dict[str, Any]:
+    """Every dataset in a group and the groups inside it, by its full name."""
+    found: dict[str, Any] = {}
+    for key in h5.find(group or "/") if depth else ():
+        name = f"{group}/{key}".lstrip("/")
+        node = h5.find(name)
+        if hasattr(node, "keys"):
+            found.update(_collected(h5, name, depth - 1))
+        elif node is not None:
+            found[name] = h5.text(name) if node.dtype.kind in "OS" else h5.array(name)
+    return found
 
 
 def _plain(values: Any) -> Any:

@@ -171,15 +171,25 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
     missing = [name for name in ("object", "weight", "origin", "positions", "probe") if name not in arrays]
     if missing:
         raise DataError(f"{source} lacks {missing[0]!r}; expected a complete reconstruction, of format {FORMAT}.")
+    try:
+        return _from_arrays(arrays)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise DataError(f"{source} does not hold together ({error}); the file is damaged.") from error
+
+
+def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
+    """The opposite of :func:`_flat`."""
     return Reconstruction(
         object=arrays["object"],
         weight=arrays["weight"],
-        origin=tuple(arrays["origin"]),
+        origin=_pair(arrays["origin"]),
         positions=arrays["positions"],
         probe=arrays["probe"],
         pixel_size=None if "pixel_size" not in arrays else float(arrays["pixel_size"]),
         history={name: list(values) for name, values in _under("history", arrays).items()},
-        provenance=json.loads(arrays.get("provenance", "{}")),
+        provenance=dict(json.loads(arrays.get("provenance", "{}"))),
         figures={name: float(value) for name, value in _under("figures", arrays).items()},
         frc=_curves(arrays),
         measured=arrays.get("measured"),
@@ -187,6 +197,11 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
         truth=arrays.get("truth"),
         mask=arrays.get("mask"),
     )
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    row, column = (float(value) for value in np.asarray(values, dtype=np.float64))
+    return row, column
 
 
 def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | None) -> dict[str, Any]:
@@ -268,22 +283,41 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _move_in(stage: Path, earlier: Path, out: Path) -> None:
-    """Swap the staged files in; if one of them fails, put everything back as it was."""
+    """Put the staged files in the place of earlier ones; if one of them fails, put everything back as it was.
+
+    Under every name there is a whole file at any moment, the old one or the new one.
+    """
     names = sorted(path.name for path in stage.iterdir())
     moved: list[str] = []
     try:
         for name in names:
+            _to_disk(stage / name)
             if os.path.lexists(out / name):
-                os.replace(out / name, earlier / name)
-            moved.append(name)
+                _second_name(out / name, earlier / name)
+        for name in names:
             os.replace(stage / name, out / name)
+            moved.append(name)
     except OSError:
         for name in moved:
-            with contextlib.suppress(OSError):
-                os.replace(out / name, stage / name)
             if os.path.lexists(earlier / name):
-                shutil.move(earlier / name, out / name)
+                os.replace(earlier / name, out / name)
+            else:
+                (out / name).unlink()
         raise
+
+
+def _to_disk(path: Path) -> None:
+    """Make the system write out what it holds back, so that a power cut after the rename finds the contents."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _second_name(path: Path, name: Path) -> None:
+    """Give a file another name beside its own, or a copy where the file system has no such names."""
+    try:
+        os.link(path, name, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, name, follow_symlinks=False)
 
 
 def _flat(result: Reconstruction) -> dict[str, Any]:
