@@ -115,7 +115,7 @@ def test_written_file_has_ptychopinns_keys(tmp_path):
 
 
 def test_large_uncompressed_arrays_are_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(npz_module, "_MAP_FROM_BYTES", 1000)
+    monkeypatch.setattr(npz_module, "MAP_FROM_BYTES", 1000)
     scan = simulated_scan()
     save_npz(scan, tmp_path / "a.npz", compress=False)
     loaded = load_scan(tmp_path / "a.npz")

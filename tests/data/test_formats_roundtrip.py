@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptycho.data import Scan, available_readers, available_writers, load_scan, save_scan
+from ptycho.data.readers import npz as npz_module
 from ptycho.data.readers.lazy import LazyPatterns
+from ptycho.data.writers import ptychopinn_npz
 from ptycho.data.writers.whole import appears_whole
 from ptycho.errors import DataError, OutputError
 from tests.data.test_files import assert_same
@@ -273,3 +275,14 @@ def test_metadata_must_be_json(scan, tmp_path, format):
     with pytest.raises(DataError, match="metadata: not everything in it can be written as JSON"):
         save_scan(scan.replace(metadata={"a": object()}), tmp_path / "scan", format=format)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["ptychopinn-npz", "ptychodus-npz"])
+def test_many_patterns_are_stored_to_be_mapped(scan, tmp_path, format, monkeypatch):
+    for module in (npz_module, ptychopinn_npz):
+        monkeypatch.setattr(module, "MAP_FROM_BYTES", 1000)
+    path = tmp_path / f"scan.{ENDINGS[format]}"
+    save_scan(scan, path)
+    loaded = load_scan(path)
+    assert isinstance(loaded.patterns, np.memmap)
+    assert_same(loaded, scan)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
+import stat
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +89,32 @@ def check_chunk(what: str, size: int) -> None:
             f"{what} is stored in pieces of {readable(size)}, at most {readable(LARGEST_CHUNK)} are read; "
             "store it with one pattern per piece."
         )
+
+
+def check_member(what: str, info: zipfile.ZipInfo) -> None:
+    """Refuse a member of a zip archive that is no plain file inside it.
+
+    Parameters
+    ----------
+    what
+        The archive, for the message.
+    info
+        What its directory says of the member.
+
+    Raises
+    ------
+    DataError
+        If the name is absolute, leaves the archive or is no plain name, or the member is a link or encrypted.
+    """
+    name, plain = info.filename, posixpath.normpath(info.filename.rstrip("/"))
+    member = f"{what}: the member {name!r}"
+    leaves = not name or name.startswith("/") or plain.split("/")[0] in (".", "..")
+    if leaves or plain != name.rstrip("/") or info.orig_filename != name or set(name) & set("\\:"):
+        raise DataError(f"{member} has a name that leaves the archive or is no plain one; the file is refused.")
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(f"{member} is a link or a device, which is refused; plain files are expected.")
+    if info.flag_bits & 0x1:
+        raise DataError(f"{member} is encrypted, which is not read; save the archive without a password.")
 
 
 def physical_memory() -> int:

@@ -14,10 +14,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes, readable
+from ptycho.data.readers.limits import check_expansion, check_fits_memory, check_member, claimed_bytes, readable
 from ptycho.errors import DataError
 
-_MAP_FROM_BYTES = 2**30
+MAP_FROM_BYTES = 2**30
+"""Arrays that are stored uncompressed and at least so large are mapped, not read."""
+
 _PIECE_BYTES = 2**24
 _BROKEN = (
     OSError,
@@ -63,6 +65,8 @@ class NpzArchive:
             self._unpacked = _unpack_bz2(path)
             with self._open() as archive:
                 for info in archive.infolist():
+                    check_member(str(path), info)
+                    archive.open(info).close()  # compares both places where a name stands: a damaged one is told
                     if info.filename.endswith(".npy"):
                         self._members[info.filename[:-4]] = _read_header(archive, info)
         except DataError:
@@ -127,7 +131,7 @@ class NpzArchive:
 
     def _mappable(self, member: Member) -> bool:
         stored = member.info.compress_type == zipfile.ZIP_STORED and self._unpacked is None
-        return stored and member.info.file_size >= _MAP_FROM_BYTES
+        return stored and member.info.file_size >= MAP_FROM_BYTES
 
     def _map(self, member: Member) -> NDArray[Any]:
         with self.path.open("rb") as stream:

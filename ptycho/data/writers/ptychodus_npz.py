@@ -10,7 +10,7 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.data.writers.hdf5 import record_of, stored_counts
 from ptycho.data.writers.ptychodus import lost_in_product, product_content
-from ptycho.data.writers.ptychopinn_npz import write_member
+from ptycho.data.writers.ptychopinn_npz import worth_packing, write_member
 
 
 class PtychodusNpzWriter:
@@ -48,6 +48,6 @@ class PtychodusNpzWriter:
         dtype, convert = stored_counts(scan)
         with path.open("xb") as stream, zipfile.ZipFile(stream, "w") as archive:
             chunks = (convert(np.asarray(scan.patterns[part])) for part in scan.chunks())
-            write_member(archive, "patterns", (len(scan), scan.N, scan.N), dtype, chunks, True)
+            write_member(archive, "patterns", (len(scan), scan.N, scan.N), dtype, chunks, worth_packing(scan))
             for name, values in arrays.items():
                 write_member(archive, name, values.shape, values.dtype, [values], True)

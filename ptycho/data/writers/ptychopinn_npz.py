@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.exact import scan_record
+from ptycho.data.readers.npz import MAP_FROM_BYTES
 from ptycho.data.scan import Measurement, Scan
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same scan gives the same bytes
@@ -37,7 +38,7 @@ class PtychoPINNWriter:
     def write(self, scan: Scan, path: Path) -> None:
         """Write the scan."""
         with path.open("xb") as stream:
-            _write_archive(scan, stream, None, compress=True)
+            _write_archive(scan, stream, None, compress=worth_packing(scan))
 
 
 def save_npz(
@@ -113,6 +114,11 @@ def _arrays(scan: Scan) -> dict[str, NDArray[Any]]:
     if scan.mask is not None:
         arrays["bad_pixels"] = ~scan.mask
     return arrays
+
+
+def worth_packing(scan: Scan) -> bool:
+    """Whether the patterns are so few that a reader may unpack them all; more are stored plainly, to be mapped."""
+    return scan.patterns.dtype.itemsize * len(scan) * scan.N**2 < MAP_FROM_BYTES
 
 
 def write_member(

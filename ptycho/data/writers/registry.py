@@ -66,9 +66,9 @@ def writer_for(path: str | PathLike[str], format: str | None = None) -> Writer:
             raise DataError(f"format: {format!r} given, one of {', '.join(sorted(writers))} expected.")
         return writers[format]
     name = Path(path).name.lower()
-    for writer in writers.values():
-        if name.endswith(writer.extensions):
-            return writer
+    fitting = {ending: writer for writer in writers.values() for ending in writer.extensions if name.endswith(ending)}
+    if fitting:
+        return fitting[max(fitting, key=len)]
     endings = ", ".join(f"{ending} ({writer.name})" for writer in writers.values() for ending in writer.extensions)
     raise DataError(f"{path} does not say by its ending in which format to write; known are {endings}, or name one.")
 
