@@ -39,7 +39,7 @@ class EngineSettings:
     averaged: int = setting(
         3, "last epochs that take the whole scan at once, which averages the noise (rpie; a third at most)", at_least=0
     )
-    step_size: float = setting(0.01, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
+    step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
     optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
     modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
     rescale_probe: bool = setting(

@@ -15,6 +15,7 @@ from ptycho.config.engines import EngineConfig
 from ptycho.config.validation import validate
 from ptycho.data import Scan
 from ptycho.engines.engine import Engine
+from ptycho.engines.gradient import LBFGS, Adam
 from ptycho.engines.pie import EPIE, RPIE
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[int, int, Mapping[str, float]], None]
 """Told of (epochs done, all epochs, figures of the last one)."""
 
-_ENGINES: dict[str, type[Engine]] = {"rpie": RPIE, "epie": EPIE}
+_ENGINES: dict[str, type[Engine]] = {"rpie": RPIE, "epie": EPIE, "gradient": Adam, "gradient lbfgs": LBFGS}
 _DIVERGED = 2.0
 _MOST_RECOVERIES = 6
 
@@ -72,7 +73,8 @@ def solve(
         logger.info("The work goes on after epoch %d.", state.epoch)
     elif state is not None:
         state = dataclasses.replace(state.copy(), epoch=0, history={}, memory={})
-    engine = _ENGINES[config.engine](scan, config, state)
+    kind = "gradient lbfgs" if (config.engine, config.optimiser) == ("gradient", "lbfgs") else config.engine
+    engine = _ENGINES[kind](scan, config, state)
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started = saved = time.perf_counter()
     best, kept, recoveries = _best_so_far(engine), engine.keep(), 0
