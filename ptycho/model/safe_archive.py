@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import posixpath
-import stat
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, Self
 
-from ptycho.data.readers.limits import check_fits_memory, readable
+from ptycho.data.readers.limits import check_fits_memory, check_member, readable
 from ptycho.errors import DataError
 
 __all__ = ["SafeArchive", "parse_json"]
@@ -106,23 +104,8 @@ class SafeArchive:
             ) from error
 
     def _admit(self, info: zipfile.ZipInfo) -> None:
+        check_member(self.what, info)
         name, what = info.filename, f"{self.what}: the member {info.filename!r}"
-        plain = posixpath.normpath(name.rstrip("/"))
-        if (
-            not name
-            or info.orig_filename != name  # zipfile cuts a name at a zero byte
-            or name.startswith("/")
-            or "\\" in name
-            or ":" in name
-            or plain.split("/")[0] in (".", "..")
-            or plain != name.rstrip("/")
-        ):
-            raise DataError(f"{what} has a name that leaves the archive or is no plain one; the file is refused.")
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(f"{what} is a link or a device, which is refused; plain files are expected.")
-        if info.flag_bits & 0x1:
-            raise DataError(f"{what} is encrypted, which is not read; save the archive without a password.")
         if name in self._members or len(self._members) >= MOST_MEMBERS:
             raise DataError(f"{what} is there twice or one of too many; the file is damaged or no model archive.")
         self._check_size(info, what)
