@@ -1,0 +1,199 @@
+"""One seed, one training on every backend; and what one backend trained, every other reconstructs with."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.model.bundle import load_bundle, save_bundle
+from ptycho.physics import simulate
+from ptycho.physics.objects import lines_object
+from ptycho.physics.positions import raster_positions
+from ptycho.physics.probe import idealised_probe
+from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.train import train
+from tests import support
+
+N = 64
+ROOT = Path(__file__).parents[2]
+TRAINERS = ("pytorch", "tensorflow", "jax")
+_NEEDS = {"pytorch": ("torch", "lightning"), "tensorflow": ("tensorflow",), "jax": ("jax", "optax")}
+FRAMEWORKS = ("torch", "lightning", "pytorch_lightning", "tensorflow", "keras", "jax", "optax")
+OWN = {
+    "numpy": (),
+    "pytorch": ("torch", "lightning", "pytorch_lightning"),
+    "tensorflow": ("tensorflow", "keras"),
+    "jax": ("jax", "optax"),
+}
+
+
+def scan():
+    positions = raster_positions((90, 90), N, 6.0, jitter=1.0, rng=0)
+    return simulate(lines_object((90, 90), 2), idealised_probe(N), positions, 1e5, seed=1)
+
+
+VARIANTS = {
+    "patterns": ({"estimate_passes": 2}, {"n_groups": 5, "probe_trainable": True, "mae_weight": 0.1}),
+    "groups": ({"estimate_passes": None, "gridsize": 2}, {"n_groups": 3, "tv_weight": 1e-3}),
+}
+
+
+def trained(backend: str, variant: str, learning_rate: float = 1e-4, nepochs: int = 20):
+    """One batch an epoch, so that the history tells the loss of every step."""
+    model, changes = VARIANTS[variant]
+    config = TrainingConfig(
+        model=ModelConfig(N=N, n_filters_scale=1, **model),
+        nepochs=nepochs, batch_size=8, validation_fraction=0.0, device="cpu", checkpoint=False, seed=3,
+        backend=backend, learning_rate=learning_rate, **changes,
+    )  # fmt: skip
+    return train(scan(), config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly():
+    """Most of the time here is JAX's compiler; what is compiled means the same."""
+    if not support.installed("jax"):
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def here() -> list[str]:
+    return [name for name in TRAINERS if all(map(support.installed, _NEEDS[name]))]
+
+
+@functools.cache
+def bundles(variant):
+    """What each backend that is installed makes of it."""
+    if not here():
+        pytest.skip("no backend that trains is installed")
+    return {name: trained(name, variant) for name in here()}
+
+
+def flat(params):
+    return np.concatenate([params[name].ravel() for name in sorted(params)])
+
+
+class TestTwentySteps:
+    """The same losses and weights to 1e-3.
+
+    The learning rate is 1e-4. Where a gradient is about zero Adam turns its rounding into a step of full size, so that
+    at a rate of 1e-3 the weights of two trainings in PyTorch that differ by one rounding are 1 % apart after twenty
+    steps, and no two frameworks can be closer. How far the weights have moved is compared too, since at this rate
+    they move little.
+    """
+
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_same_losses_and_weights(self, variant):
+        made = bundles(variant)
+        if len(made) < 2:
+            pytest.skip("one backend that trains has nothing to agree with")
+        first = next(iter(made.values()))
+        start = flat(trained(next(iter(made)), variant, learning_rate=1e-12, nepochs=1).params)
+        moved = np.linalg.norm(flat(first.params) - start)
+        assert moved > 0
+        for name, other in made.items():
+            assert set(other.history) == set(first.history), name
+            assert len(other.history["loss"]) == 20
+            for key, values in first.history.items():
+                np.testing.assert_allclose(other.history[key], values, rtol=1e-3, err_msg=f"{name} {key}")
+            apart = np.linalg.norm(flat(other.params) - flat(first.params))
+            assert apart <= 1e-3 * np.linalg.norm(flat(first.params)), name
+            assert apart <= 0.1 * moved, name
+
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_they_learn(self, variant):
+        for name, bundle in bundles(variant).items():
+            assert bundle.history["loss"][-1] < bundle.history["loss"][0], name
+
+
+_READER = """
+import importlib.abc, json, sys
+from pathlib import Path
+paths, backend, blocked, folder = json.loads(sys.argv[1])
+sys.path[:0] = paths
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ImportError(f"{name} is kept from this process")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from ptycho.errors import BackendError
+from tests.backends.test_training import reconstructed
+
+told = {}
+for file in sorted(Path(folder).glob("*.zip")):
+    out = reconstructed(file, backend)
+    np.savez(file.with_suffix(f".{backend}.npz"), object=out.object, origin=out.origin)
+    writer = file.stem.split("-")[0]
+    if writer != backend and writer not in told:
+        try:
+            reconstructed(file, None)
+        except BackendError as error:
+            told[writer] = str(error)
+print(json.dumps([told, sorted(set(blocked) & {m.split(".")[0] for m in sys.modules})]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The bundles as files, named after backend and variant."""
+    place = tmp_path_factory.mktemp("bundles")
+    for variant in VARIANTS:
+        for name, bundle in bundles(variant).items():
+            save_bundle(bundle, place / f"{name}-{variant}.zip")
+    return place
+
+
+def reconstructed(path, backend):
+    return reconstruct(scan(), load_bundle(path), backend=backend, batch_size=8, n_groups=8)
+
+
+@pytest.fixture(scope="module")
+def objects_of_numpy(folder):
+    return {path.stem: reconstructed(path, "numpy") for path in folder.glob("*.zip")}
+
+
+class TestAnyBundleInAnyBackend:
+    def test_a_bundle_says_who_wrote_it(self, folder):
+        found = {path.stem: load_bundle(path).manifest["backend"] for path in folder.glob("*.zip")}
+        assert found == {f"{name}-{variant}": name for name in here() for variant in VARIANTS}
+
+    @pytest.mark.parametrize("backend", support.BACKENDS)
+    def test_objects_agree_and_only_the_reader_is_needed(self, folder, objects_of_numpy, backend):
+        """In a process from which every other framework is kept; numpy's object of the same bundle is the measure."""
+        if not support.installed(backend):
+            pytest.skip(f"{backend} is not installed")
+        blocked = [name for name in FRAMEWORKS if name not in OWN[backend]]
+        told = json.dumps([[str(ROOT), str(ROOT / "shims")], backend, blocked, str(folder)])
+        env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+        run = subprocess.run(
+            [sys.executable, "-c", _READER, told], capture_output=True, text=True, env=env, check=False
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        missing, loaded = json.loads(run.stdout.splitlines()[-1])
+        assert loaded == []
+        assert set(missing) == set(here()) - {backend}
+        for name, message in missing.items():
+            assert f"The {name} backend needs" in message
+            assert "pip install ptychopinn[" in message
+        for name, wanted in objects_of_numpy.items():
+            found = np.load(folder / f"{name}.{backend}.npz")
+            assert tuple(found["origin"]) == wanted.origin
+            lit = wanted.weight > 0.01 * wanted.weight.max()
+            error = np.abs(found["object"] - wanted.object)[lit].max()
+            assert error <= 1e-4 * np.abs(wanted.object[lit]).max(), name
