@@ -40,7 +40,6 @@ _EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 _OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
 
-
 def array_namespace(*arrays: Any) -> Any:
     """The namespace of the array API standard that ``arrays`` (and Python numbers beside them) belong to.
 
@@ -266,7 +265,7 @@ class _GenericBackend(NumpyBackend):
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
-        self.name = xp.__name__
+        self.name = xp.__name__.removeprefix("array_api_compat.").split(".")[0]
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> Array:
         return self.xp.asarray(a, dtype=None if dtype is None else getattr(self.xp, dtype), device=device)

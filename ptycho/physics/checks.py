@@ -49,13 +49,13 @@ def require_together(**arrays: Array | None) -> Any:
         if owners[0] is not owners[1]:
             raise DataError(
                 f"{name}: got an array of {owners[1].name} beside {first} of {owners[0].name}; expected one framework: "
-                f"convert it with ptycho.backend.get_backend({owners[0].name!r}).asarray."
+                f"convert it with ptycho.backend.get_backend({first}).asarray({name})."
             )
         places = _place(one), _place(other)
         if None not in places and places[0] != places[1]:
             raise DataError(
                 f"{name}: got an array on {device(other)} beside {first} on {device(one)}; expected one device: move "
-                "it with ptycho.backend.get_backend(...).asarray(..., device=...)."
+                f"it with ptycho.backend.get_backend({first}).asarray({name}, device=...)."
             )
     return array_namespace(one)
 

@@ -17,8 +17,8 @@ COLUMNS = {
     "tensorflow": "TensorFlow",
     "dask": "Dask",
 }
-ALL = frozenset(COLUMNS) - {"dask"}
-BACKENDS = ALL - {"array_api_strict"}
+ALL = frozenset(COLUMNS)
+BACKENDS = ALL - {"array_api_strict", "dask"}
 COMPILERS = frozenset({"jax", "tensorflow"})
 LEARNERS = frozenset({"pytorch", "jax", "tensorflow"})
 HOST = frozenset({"numpy"})
@@ -69,12 +69,12 @@ TABLE: list[Row] = [
     Row("patches", "extract_patches"),
     Row("patches", "accumulate_patches"),
     Row("patches", "spread_patches"),
-    Row("reassembly", "reassemble", ALL | {"dask"}, note="compiled where its canvas is given (`shape`, `origin`)"),
+    Row("reassembly", "reassemble", note="compiled where its canvas is given (`shape`, `origin`)"),
     Row("reassembly", "merge_groups"),
     Row("reassembly", "extract_groups"),
-    Row("reassembly", "Canvas", ALL | {"dask"}, NOWHERE, NOWHERE, _STREAM),
-    Row("reassembly", "canvas_for", ALL | {"dask"}, NOWHERE, NOWHERE, _CANVAS),
-    Row("reassembly", "stitching_window", ALL | {"dask"}, NOWHERE, NOWHERE, "weights of any framework become numpy's"),
+    Row("reassembly", "Canvas", ALL, NOWHERE, NOWHERE, _STREAM),
+    Row("reassembly", "canvas_for", ALL, NOWHERE, NOWHERE, _CANVAS),
+    Row("reassembly", "stitching_window", ALL, NOWHERE, NOWHERE, "weights of any framework become numpy's"),
     *host("reassembly", "group_canvas_size", note="plans on the host"),
     Row("likelihood", "poisson_nll"),
     Row("likelihood", "mae"),

@@ -46,7 +46,7 @@ class TestTable:
         assert {row.name for row in TABLE if row.room == "Backend"} == primitives - seams
 
     def test_every_backend_has_its_column(self):
-        assert set(seam.available_backends()) | {"array_api_strict", "dask"} == set(COLUMNS)
+        assert {*seam.available_backends(), "array_api_strict", "dask"} == set(COLUMNS)
 
     def test_what_runs_anywhere_else_has_a_case(self):
         tested_by_hand = {"Canvas", "canvas_for", "stitching_window", "simulate"}
