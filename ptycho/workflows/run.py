@@ -168,9 +168,7 @@ def reconstruct_scan(
 
     started = time.perf_counter()
     stitched = stitch(scan, "reconstruct")
-    figures = {"r_factor": scan_r_factor(stitched, stitched.probe, scan), "n_patterns": float(len(scan))}
-    if stitched.estimate is not None:
-        figures["r_factor_estimate"] = scan_r_factor(stitched.estimate, stitched.probe, scan)
+    figures = _r_factors(stitched, scan) | {"n_patterns": float(len(scan))}
     truth = None
     if scan.object is not None and "simulation" in scan.metadata:
         place = scan.object_origin or (0.0, 0.0)
@@ -255,6 +253,14 @@ def save_training(bundle: Bundle, folder: str | Path) -> None:
     """
     save_bundle(bundle, folder)
     save_config(bundle.config, Path(folder) / "config.yaml")
+
+
+def _r_factors(stitched: Stitched, scan: Scan) -> dict[str, float]:
+    """The result's, and that of the estimate which the network corrected."""
+    found = {"r_factor": scan_r_factor(stitched, stitched.probe, scan)}
+    if stitched.estimate is not None:
+        found["r_factor_estimate"] = scan_r_factor(stitched.estimate, stitched.probe, scan)
+    return found
 
 
 def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Comparison | None:

@@ -146,7 +146,9 @@ def test_integer_diff3d_is_counts(stored, dtype):
 def test_ptychodus_dialect(stored):
     bad = np.zeros((8, 8), bool)
     bad[1, 2] = True
-    scan = load_scan(stored(arrays(bad_pixels=bad, probeGuess=np.ones((1, 3, 8, 8), complex))))
+    image = np.ones((30, 30), complex)
+    scan = load_scan(stored(arrays(bad_pixels=bad, probeGuess=np.ones((1, 3, 8, 8), complex), objectGuess=image)))
+    assert scan.object_origin == (-0.5, -0.5)  # ptychodus has positions at the middle of a patch, not at its pixel N//2
     assert scan.measurement == "counts"
     assert scan.probe.shape == (3, 8, 8)
     np.testing.assert_array_equal(scan.mask, ~bad)

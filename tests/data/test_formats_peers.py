@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ptycho.data import load_scan, save_scan
+from ptycho.physics.patches import extract_patches
 from tests.support import simulated_scan
 
 ptychodus = pytest.mark.skipif(importlib.util.find_spec("ptychodus") is None, reason="ptychodus is not importable")
@@ -32,7 +33,12 @@ def assert_product_means(product, scan):
     geometry = product.object_.get_geometry()
     rows = geometry.map_probe_positions_to_object_y_px(product.probe_positions)
     columns = geometry.map_probe_positions_to_object_x_px(product.probe_positions)
-    np.testing.assert_allclose(np.stack([rows, columns], -1), on_object(scan), atol=1e-6)
+    np.testing.assert_allclose(np.stack([rows, columns], -1), on_object(scan) - 0.5, atol=1e-6)
+    from ptychodus.api.interpolate import BarycentricArrayInterpolator
+
+    view = BarycentricArrayInterpolator(product.object_.get_layer(0))
+    theirs = np.stack([view.get_patch(x, y, scan.N, scan.N) for y, x in zip(rows[:3], columns[:3], strict=True)])
+    np.testing.assert_allclose(theirs, extract_patches(scan.object, on_object(scan)[:3], scan.N), atol=1e-5)
     np.testing.assert_array_equal(product.object_.get_layer(0), scan.object)
     np.testing.assert_array_equal(product.probes.get_probe_no_opr().get_array(), scan.probe)
     assert geometry.pixel_width_m == pytest.approx(scan.object_pixel_size, rel=1e-9)

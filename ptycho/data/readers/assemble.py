@@ -17,6 +17,7 @@ import numpy as np
 from ptycho.data.orientation import reorient
 from ptycho.data.readers.exact import restore
 from ptycho.data.readers.lazy import LazyPatterns
+from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def assemble(found: dict[str, Any], given: Mapping[str, Any], what: str) -> dict
             )
         fields["positions"] = metres / pixel
         if "object_centre_m" in fields and fields.get("object") is not None:
-            middle = (np.asarray(fields["object"].shape[-2:]) - 1) / 2
+            middle = (np.asarray(fields["object"].shape[-2:]) - 1) / 2 + PATCH_MIDDLE
             fields["object_origin"] = tuple((np.asarray(fields.pop("object_centre_m")) / pixel - middle).tolist())
     elif scale != 1:
         fields["positions"] = np.asarray(fields["positions"], np.float64) * scale

@@ -10,6 +10,7 @@ import math
 import os
 import posixpath
 import stat
+import struct
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,8 @@ LARGEST_CHUNK = 2**30
 _SUSPICIOUS_FROM = 2**30
 _LARGEST_EXPANSION = 500
 _MEMORY_IF_UNKNOWN = 2**36
+_COUNTED_ELSEWHERE = 2**16 - 1
+"""What the end of a zip archive of more than 65534 members says."""
 
 
 def claimed_bytes(shape: Sequence[int], dtype: Any) -> int:
@@ -115,6 +118,25 @@ def check_member(what: str, info: zipfile.ZipInfo) -> None:
         raise DataError(f"{member} is a link or a device, which is refused; plain files are expected.")
     if info.flag_bits & 0x1:
         raise DataError(f"{member} is encrypted, which is not read; save the archive without a password.")
+
+
+def check_directory(what: str, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose end counts other members than its directory shows.
+
+    A damaged length in the directory makes one member's entry swallow the next ones, which would be left out silently.
+
+    Raises
+    ------
+    DataError
+        If the numbers differ.
+    """
+    if archive.fp is None:
+        return
+    archive.fp.seek(-22 - len(archive.comment), os.SEEK_END)
+    (count,) = struct.unpack_from("<H", archive.fp.read(22), 10)
+    found = len(archive.infolist())
+    if count not in (found, _COUNTED_ELSEWHERE):
+        raise DataError(f"{what} says it has {count} members and shows {found}; the file is damaged.")
 
 
 def physical_memory() -> int:

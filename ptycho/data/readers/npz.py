@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.limits import check_expansion, check_fits_memory, check_member, claimed_bytes, readable
+from ptycho.data.readers.limits import (
+    check_directory,
+    check_expansion,
+    check_fits_memory,
+    check_member,
+    claimed_bytes,
+    readable,
+)
 from ptycho.errors import DataError
 
 MAP_FROM_BYTES = 2**30
@@ -30,6 +38,9 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     struct.error,
+    OverflowError,
+    SyntaxError,  # how numpy reports some damaged headers
+    tokenize.TokenError,
 )
 
 
@@ -64,6 +75,7 @@ class NpzArchive:
         try:
             self._unpacked = _unpack_bz2(path)
             with self._open() as archive:
+                check_directory(str(path), archive)
                 for info in archive.infolist():
                     check_member(str(path), info)
                     archive.open(info).close()  # compares both places where a name stands: a damaged one is told

@@ -44,7 +44,8 @@ def product_fields(product: Product) -> dict[str, Any]:
     """The fields of a scan that a product holds, all but the patterns and the mask.
 
     Object pixel (i, j) of an H x W object lies at center + (j - (W - 1)/2, i - (H - 1)/2) * pixel in (x, y), and
-    positions are those of the probe over the object, in the same metres: row along +y, column along +x.
+    positions are those of the middle of a patch, half a pixel before its pixel N//2, in the same metres: row along
+    +y, column along +x.
 
     Raises
     ------

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.readers.exact import FORMAT_ID, stated_fields
+from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.data.scan import measurement_by_contract
 from ptycho.errors import DataError
 
@@ -61,6 +62,8 @@ class PtychoPINNReader:
         bad = _optional(archive, "bad_pixels")
         if bad is not None:
             fields["mask"] = ~bad.astype(bool)
+            if fields["object"] is not None:  # ptychodus wrote it
+                fields["object_origin"] = (-PATCH_MIDDLE, -PATCH_MIDDLE)
         stated.pop("measurement", None)
         return {**fields, **stated}
 

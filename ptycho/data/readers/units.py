@@ -10,6 +10,8 @@ LIGHT_SPEED = 299792458.0
 """Metres per second, exact in the SI."""
 ELECTRON_VOLT = 1.602176634e-19
 """Joules, exact in the SI."""
+PATCH_MIDDLE = 0.5
+"""Pixels from the middle of an even patch, where ptychodus has its position, to its pixel N//2, where it is here."""
 
 _LENGTHS = {
     "m": 1.0,

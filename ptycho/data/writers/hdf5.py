@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.readers.exact import counts_of_amplitudes, scan_record
+from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 
@@ -117,11 +118,12 @@ def needed_pixel(scan: Scan, format: str, *, geometric: bool = False) -> float:
 
 
 def object_centre(scan: Scan, pixel: float) -> tuple[float, float]:
-    """(row, col) metres of the middle of the object, in the frame of the positions."""
+    """(row, col) metres of the middle of the object, in the frame of positions that are the middle of a patch."""
     if scan.object is None or scan.object_origin is None:
         raise ValueError("the scan has no object")
     rows, columns = (
-        (start + (size - 1) / 2) * pixel for start, size in zip(scan.object_origin, scan.object.shape, strict=True)
+        (start + (size - 1) / 2 + PATCH_MIDDLE) * pixel
+        for start, size in zip(scan.object_origin, scan.object.shape, strict=True)
     )
     return rows, columns
 
