@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptycho import cli_engines
 from ptycho._version import __version__
 from ptycho.cli_help import COMMANDS, FAMILIES, overview
 from ptycho.cli_words import Call, CommonOptions, RunOptions, needed, parse
@@ -172,6 +173,9 @@ def _reconstruct(call: Call) -> None:
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, config = time.perf_counter(), call[InferenceConfig]
+    if cli_engines.is_iterative(call):
+        _iteratively(cli_engines.reconstruct, call)
+        return
     path = needed(call, "scan", config.test_data_file)
     bundle = open_bundle(needed(call, "model_path", config.model_path))
     validate(config)
@@ -185,6 +189,17 @@ def _reconstruct(call: Call) -> None:
     _finish(started, out)
 
 
+def _refine(call: Call) -> None:
+    _iteratively(cli_engines.refine, call)
+
+
+def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Call) -> None:
+    started = time.perf_counter()
+    figures, out = work(call)
+    _print_figures(figures)
+    _finish(started, out)
+
+
 def _run(call: Call) -> None:
     _train_and_reconstruct(call, *_open_for_training(call))
 
@@ -195,8 +210,9 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import run_scan, save_training
 
-    started, force = time.perf_counter(), call[CommonOptions].force
-    with output_folder(config.output_dir, (*RESULT_FILES, BUNDLE), force) as out:
+    started, force, refine = time.perf_counter(), call[CommonOptions].force, call[RunOptions].refine > 0
+    alone = ["network/reconstruction.h5"] if refine else []
+    with output_folder(config.output_dir, (*RESULT_FILES, BUNDLE, *alone), force) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             result, bundle = run_scan(
                 scan,
@@ -208,7 +224,10 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
                 log_dir=out,
                 command=call.line,
             )
-        save_training(bundle, out)
+            save_training(bundle, out)
+            if refine:
+                save_reconstruction(result, out / "network", force=force)
+                result = cli_engines.refined(call, result, scan if target is None else target, bars)
         save_reconstruction(result, out, force=force)
     _print_figures(result.figures)
     _finish(started, out)
@@ -320,6 +339,7 @@ _RUNNERS: dict[str, Callable[[Call], None]] = {
     "doctor": _doctor,
     "train": _train,
     "reconstruct": _reconstruct,
+    "refine": _refine,
     "run": _run,
     "evaluate": _evaluate,
     "demo": _demo,

@@ -89,15 +89,30 @@ COMMANDS = {
         "  ptycho train --config settings.yaml --seed 7                flags win over the file",
     ),
     "reconstruct": CommandText(
-        "reconstruct a scan with a trained bundle",
+        "reconstruct a scan with a trained bundle, or iteratively without one",
         (
             ("scan", "scan to reconstruct; may stand in the YAML file as test_data_file"),
             ("model_path", "bundle wts.h5.zip, or the folder that holds it; may stand in the YAML file"),
         ),
-        "Apply a trained network to every pattern of a scan and stitch the patches to one object.\n"
+        "Apply a trained network to every pattern of a scan and stitch the patches to one object; or, with --engine\n"
+        "or --epochs, reconstruct object and probe iteratively without any network.\n"
         "Writes reconstruction.h5 and .npz, float TIFFs, PNGs and report.html to DIR.",
         "  ptycho reconstruct scan.npz model --out result\n"
-        "  ptycho reconstruct scan.npz model/wts.h5.zip --backend numpy --out result   no framework needed",
+        "  ptycho reconstruct scan.npz model/wts.h5.zip --backend numpy --out result   no framework needed\n"
+        "  ptycho reconstruct scan.npz --engine rpie --epochs 30 --out result          no network either\n"
+        "  ptycho reconstruct scan.npz --engine rpie --modes 3 --correct_positions gradient --out result",
+    ),
+    "refine": CommandText(
+        "refine object and probe of a result with an iterative engine",
+        (
+            ("result", "folder of a reconstruction, or its reconstruction.h5 or .npz"),
+            ("scan", "the scan that it was made from; by default the one that the result names"),
+        ),
+        "Start an iterative engine from a result, of a network or of an engine, and write the refined one to DIR with\n"
+        "the figures of both. A run that was killed goes on where it was when the same command is given again.",
+        "  ptycho refine result --epochs 5 --out refined\n"
+        "  ptycho refine result scan.npz --engine rpie --epochs 20 --modes 3 --out refined\n"
+        "  ptycho refine result --correct_positions gradient --affine --out refined",
     ),
     "run": CommandText(
         "train on a scan and reconstruct it: the whole job",
@@ -106,7 +121,8 @@ COMMANDS = {
         "(R-factor) and how far its two halves agree (FRC), and write everything to DIR: bundle, object, report.",
         "  ptycho run scan.npz --out result\n"
         "  ptycho run scan.npz --out result --crop 64 --nepochs 30 --mae_weight 1 --nll_weight 0\n"
-        "  ptycho run scan.npz --out result --gridsize 2 --device cuda --config settings.yaml",
+        "  ptycho run scan.npz --out result --gridsize 2 --device cuda --config settings.yaml\n"
+        "  ptycho run scan.npz --out result --refine 10              the network, then ten epochs of rpie from it",
     ),
     "evaluate": CommandText(
         "compare a reconstruction with the truth or with another one",

@@ -27,6 +27,23 @@ class RunOptions:
     """What `run` and `demo` do beside training and reconstruction."""
 
     frc: bool = setting(True, "reconstruct the two halves of the scan as well, for a Fourier ring correlation")
+    refine: int = setting(
+        0, "epochs in which an iterative engine then refines the network's object and probe; 0 keeps them", at_least=0
+    )
+
+
+@dataclass
+class IterativeOptions:
+    """What an iterative reconstruction does beside its own work."""
+
+    frc: bool = setting(False, "reconstruct the two halves of the scan as well, for a Fourier ring correlation")
+
+
+@dataclass
+class RefinedOutput:
+    """Where `refine` writes."""
+
+    output_dir: Path = setting(Path("refined"), "folder for the refined result, created if missing")
 
 
 @dataclass
@@ -46,7 +63,7 @@ class Call:
 
 def _classes(command: str) -> list[tuple[type, str]]:
     """The configuration classes of a command with the headings of their flags."""
-    from ptycho.config import InferenceConfig, TrainingConfig
+    from ptycho.config import EngineConfig, EngineSettings, InferenceConfig, TrainingConfig
     from ptycho.workflows.bundles import ExportOptions, ImportOptions, InfoOptions
     from ptycho.workflows.convert import ConvertOptions
     from ptycho.workflows.doctor import DoctorOptions
@@ -57,16 +74,19 @@ def _classes(command: str) -> list[tuple[type, str]]:
 
     scan = (ScanOptions, "reading the scan")
     training = (TrainingConfig, "training and where it runs")
+    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command")]
+    run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine")]
     chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],
         "inspect": [scan, (InspectOptions, "the picture")],
         "convert": [scan, (ConvertOptions, "what is written")],
         "doctor": [scan, (DoctorOptions, "the examination")],
         "train": [scan, training],
-        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs")],
-        "run": [scan, training, (RunOptions, "this command")],
+        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), *engine],
+        "refine": [scan, *engine, (RefinedOutput, "where it goes")],
+        "run": [scan, training, *run],
         "evaluate": [(EvaluateOptions, "this command")],
-        "demo": [(SimulationConfig, "what is simulated"), training, (RunOptions, "this command")],
+        "demo": [(SimulationConfig, "what is simulated"), training, *run],
         "bundle info": [(InfoOptions, "this command")],
         "bundle import": [(ImportOptions, "this command")],
         "bundle export": [(ExportOptions, "this command")],

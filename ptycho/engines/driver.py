@@ -29,6 +29,8 @@ Callback = Callable[[int, int, Mapping[str, float]], None]
 
 _ENGINES: dict[str, type[Engine]] = {"rpie": RPIE, "epie": EPIE, "gradient": Adam, "gradient lbfgs": LBFGS}
 _DIVERGED = 2.0
+_CLEARLY_WORSE = 1.3
+"""What is met on the way differs with the batches: a whole-scan epoch meets the state before it."""
 _MOST_RECOVERIES = 6
 
 
@@ -39,7 +41,7 @@ def solve(
     *,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
-    every: float = 20.0,
+    every: float = 10.0,
 ) -> State:
     """Reconstruct object and probe of a scan.
 
@@ -93,7 +95,7 @@ def solve(
         if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:
             save_state(engine.export(), checkpoint, label)
             saved = time.perf_counter()
-    if engine.history["r_factor"][-1] > 1.05 * best:
+    if engine.history["r_factor"][-1] > _CLEARLY_WORSE * best:
         logger.warning("The last epoch is worse than the best (R %.4f): the best state is kept.", best)
         engine.go_back(kept)
     if checkpoint is not None:

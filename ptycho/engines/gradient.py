@@ -1,10 +1,10 @@
 r"""Gradient descent through the shared forward model, by the backend's own differentiation: Adam and L-BFGS.
 
 Losses, means over patterns of sums over good pixels: amplitude :math:`(A - m)^2`; Poisson,
-:math:`I - m^2 - m^2 \log(I / m^2)`; Anscombe :math:`(\sqrt{I + 3/8} - \sqrt{m^2 + 3/8})^2` in photons. Object and probe
-are held as real and imaginary part, on which the optimisers of all frameworks agree; the probe in parts of its brightest amplitude, so that
-one step length serves both. Sources: Kingma, Ba, arXiv:1412.6980; Nocedal, Wright, Numerical Optimization, 2nd ed.,
-algorithms 7.4 and 3.1.
+:math:`I - m^2 - m^2 \log(I / m^2)`; Anscombe, in photons, :math:`(\sqrt{I + 3/8} - \sqrt{m^2 + 3/8})^2`.
+Object and probe are held as real and imaginary part, on which the optimisers of all frameworks agree; the probe in
+parts of its brightest amplitude, so that one step length serves both. Sources: Kingma, Ba, arXiv:1412.6980; Nocedal,
+Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.1.
 """
 
 from __future__ import annotations

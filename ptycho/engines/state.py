@@ -107,9 +107,14 @@ def load_state(path: str | Path, label: str = "") -> State:
         row, col = (float(value) for value in arrays.pop("origin"))
         state = State(origin=(row, col), epoch=int(note["epoch"]), history=note["history"], memory=memory, **arrays)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a state that can be resumed ({error}): start without resuming.") from error
+        raise DataError(
+            f"{path} is not a state that can be resumed ({error}): take that file away, or use --force, to start anew."
+        ) from error
     if note["label"] != label:
-        raise DataError(f"{path} belongs to a run with another scan or other settings: start without resuming.")
+        raise DataError(
+            f"{path} belongs to a run with another scan or other settings: take that file away, or use --force, "
+            "to start anew."
+        )
     return state
 
 

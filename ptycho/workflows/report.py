@@ -142,6 +142,11 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
         if "r_factor_estimate" in numbers:
             remark += f"; physics estimate alone {numbers['r_factor_estimate']:.3f}"
         tiles.append(("R-factor", f"{numbers['r_factor']:.3f}", remark))
+    if "r_factor_before" in numbers:
+        tiles.append(("Before the refinement", f"{numbers['r_factor_before']:.3f}", _before(numbers)))
+    if "seconds_engine" in numbers:
+        remark = f"{numbers['epochs']:.0f} epochs of the iterative engine"
+        tiles.append(("Engine", _duration(numbers["seconds_engine"]), remark))
     if result.frc:
         name = next((key for key in ("complex", "phase") if key in result.frc), next(iter(result.frc)))
         curve = result.frc[name]
@@ -274,6 +279,17 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _before(numbers: Mapping[str, float]) -> str:
+    """What else is known of the result that was refined."""
+    known = ["R-factor"]
+    if "seconds_before" in numbers:
+        known[0] += f", after {_duration(numbers['seconds_before'])}"
+    if "frc_rings_half_bit_complex_before" in numbers:
+        rings, total = numbers["frc_rings_half_bit_complex_before"], numbers["frc_n_rings_before"]
+        known.append(f"FRC {rings:.0f} of {total:.0f} rings above 1/2 bit")
+    return "; ".join(known)
 
 
 def _epochs(history: Mapping[str, Sequence[float]]) -> str:

@@ -61,7 +61,7 @@ def test_the_state_of_another_run_is_refused(scan, settings, tmp_path, changed):
 def test_a_broken_state_is_refused(scan, settings, tmp_path, content):
     path = tmp_path / "state.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="start without resuming"):
+    with pytest.raises(DataError, match="to start anew"):
         solve(scan, settings(), checkpoint=path)
 
 

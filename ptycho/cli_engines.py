@@ -1,0 +1,89 @@
+"""The iterative engines behind the `ptycho` command: from scratch, from a result, and after a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ptycho.cli_words import Call, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
+from ptycho.errors import ConfigError
+
+
+def is_iterative(call: Call) -> bool:
+    """Whether `reconstruct` was asked for an engine instead of a network."""
+    return bool(call.given & {"engine", "epochs"})
+
+
+def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
+    """Reconstruct without a network; the figures, and the folder they are in."""
+    from ptycho.config import InferenceConfig
+    from ptycho.workflows.refine import reconstruct_iteratively
+    from ptycho.workflows.scans import ScanOptions, open_scan
+
+    if "model_path" in call.given:
+        raise ConfigError(
+            "--engine reconstructs without a network: leave the bundle out, or refine its result with 'ptycho refine'."
+        )
+    config = call[InferenceConfig]
+    path = needed(call, "scan", config.test_data_file)
+    scan = open_scan(path, call[ScanOptions])
+    return _iterate(call, config.output_dir, lambda engine, **how: reconstruct_iteratively(scan, engine, **how), path)
+
+
+def refine(call: Call) -> tuple[dict[str, float], Path]:
+    """Refine a result; the figures of both, and the folder they are in."""
+    from ptycho.workflows.refine import refine_result, scan_of_result
+    from ptycho.workflows.results import load_reconstruction
+    from ptycho.workflows.scans import ScanOptions, open_scan
+
+    result = load_reconstruction(needed(call, "result"))
+    path = call.positionals.get("scan") or scan_of_result(result)
+    scan = open_scan(path, call[ScanOptions])
+    folder = call[RefinedOutput].output_dir
+    return _iterate(call, folder, lambda engine, **how: refine_result(result, scan, engine, **how), path)
+
+
+def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
+    """The network's result after the epochs of `--refine`."""
+    from ptycho.config import EngineConfig, EngineSettings, TrainingConfig, config_to_dict
+    from ptycho.workflows.refine import refine_result
+
+    options, training = call[RunOptions], call[TrainingConfig]
+    better = refine_result(
+        result,
+        scan,
+        EngineConfig(**config_to_dict(call[EngineSettings]), epochs=options.refine),
+        split_frc=options.frc,
+        counters=bars.epochs,
+        command=call.line,
+        source=training.test_data_file or training.train_data_file,
+    )
+    better.figures["seconds"] += result.figures["seconds"]
+    return better
+
+
+def _iterate(call: Call, folder: Path, work: Callable[..., Any], source: Any) -> tuple[dict[str, float], Path]:
+    """Let an engine work and save what comes of it."""
+    from ptycho.cli_progress import ProgressBars
+    from ptycho.config import EngineConfig, validate
+    from ptycho.workflows.output import output_folder
+    from ptycho.workflows.refine import ENGINE_STATE
+    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
+
+    config, force = call[EngineConfig], call[CommonOptions].force
+    validate(config)
+    with output_folder(folder, RESULT_FILES, force) as out:
+        if force:
+            (out / ENGINE_STATE).unlink(missing_ok=True)
+        with ProgressBars(not call[CommonOptions].quiet) as bars:
+            result = work(
+                config,
+                split_frc=call[IterativeOptions].frc,
+                counters=bars.epochs,
+                checkpoint=out / ENGINE_STATE,
+                command=call.line,
+                source=source,
+            )
+        save_reconstruction(result, out, force=force)
+    return result.figures, out
