@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Self
 
-from ptycho.data.readers.limits import check_fits_memory, check_member, readable
+from ptycho.data.readers.limits import check_directory, check_fits_memory, check_member, readable
 from ptycho.errors import DataError
 
 __all__ = ["SafeArchive", "parse_json"]
@@ -57,6 +57,7 @@ class SafeArchive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
             self._members: dict[str, zipfile.ZipInfo] = {}
+            check_directory(self.what, self._zip)
             for info in self._zip.infolist():
                 self._admit(info)
         except DataError:
