@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from ptycho.data.readers.hdf5_heap import check_heaps
 from ptycho.data.readers.lazy import UNREADABLE, Hdf5Source, LazyPatterns, open_file, open_node
-from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
+from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes, readable
 from ptycho.data.readers.units import length_unit
 from ptycho.errors import DataError, PtychoError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LONGEST_CHAIN = 16
+_LONGEST_TEXT = 2**24
+"""Bytes; the record of a scan with much metadata is the longest text that is read."""
 
 
 def is_hdf5(path: Path) -> bool:
@@ -170,6 +172,8 @@ class Hdf5File:
         dataset = self.find(name)
         if not _is_dataset(dataset) or dataset.size != 1 or not _is_plain(dataset.id.get_type()):
             return None
+        self._check_storage(dataset, f"{self.path}: {name}")
+        _check_text(f"{self.path}: {name}", dataset.dtype.itemsize)
         value = np.asarray(dataset[()]).reshape(-1)[0]
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -178,6 +182,7 @@ class Hdf5File:
         node = self.find(name)
         if node is None or key not in node.attrs or not _is_plain(node.attrs.get_id(key).get_type()):
             return None
+        _check_text(f"{self.path}: the attribute {key} of {name}", node.attrs.get_id(key).get_storage_size())
         value = node.attrs[key]
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.reshape(-1)[0]
@@ -292,6 +297,11 @@ class Hdf5File:
 
 def _is_dataset(node: Any) -> bool:
     return node is not None and hasattr(node, "dtype") and hasattr(node, "shape")
+
+
+def _check_text(what: str, size: int) -> None:
+    if size > _LONGEST_TEXT:
+        raise DataError(f"{what} claims {readable(size)}, which no text or number takes; the file is damaged.")
 
 
 def _is_plain(kind: Any) -> bool:
