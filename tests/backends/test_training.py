@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +17,10 @@ from ptycho.physics.probe import idealised_probe
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.train import train
 from tests import support
+from tests.backends.alone import FRAMEWORKS, OWN, can_train, run_alone
 
 N = 64
-ROOT = Path(__file__).parents[2]
 TRAINERS = ("pytorch", "tensorflow", "jax")
-_NEEDS = {"pytorch": ("torch", "lightning"), "tensorflow": ("tensorflow",), "jax": ("jax", "optax")}
-FRAMEWORKS = ("torch", "lightning", "pytorch_lightning", "tensorflow", "keras", "jax", "optax")
-OWN = {
-    "numpy": (),
-    "pytorch": ("torch", "lightning", "pytorch_lightning"),
-    "tensorflow": ("tensorflow", "keras"),
-    "jax": ("jax", "optax"),
-}
 
 
 def scan():
@@ -71,7 +59,7 @@ def _compiled_quickly():
 
 
 def here() -> list[str]:
-    return [name for name in TRAINERS if all(map(support.installed, _NEEDS[name]))]
+    return [name for name in TRAINERS if can_train(name)]
 
 
 @functools.cache
@@ -120,22 +108,14 @@ class TestTwentySteps:
 
 
 _READER = """
-import importlib.abc, json, sys
+import json
 from pathlib import Path
-paths, backend, blocked, folder = json.loads(sys.argv[1])
-sys.path[:0] = paths
-
-class Blocker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ImportError(f"{name} is kept from this process")
-
-sys.meta_path.insert(0, Blocker())
 import numpy as np
 from ptycho.errors import BackendError
 from tests.backends.test_training import reconstructed
 
 told = {}
+backend, folder = sys.argv[1:]
 for file in sorted(Path(folder).glob("*.zip")):
     out = reconstructed(file, backend)
     np.savez(file.with_suffix(f".{backend}.npz"), object=out.object, origin=out.origin)
@@ -145,7 +125,7 @@ for file in sorted(Path(folder).glob("*.zip")):
             reconstructed(file, None)
         except BackendError as error:
             told[writer] = str(error)
-print(json.dumps([told, sorted(set(blocked) & {m.split(".")[0] for m in sys.modules})]))
+print(json.dumps([told, loaded()]))
 """
 
 
@@ -178,15 +158,9 @@ class TestAnyBundleInAnyBackend:
         """In a process from which every other framework is kept; numpy's object of the same bundle is the measure."""
         if not support.installed(backend):
             pytest.skip(f"{backend} is not installed")
-        blocked = [name for name in FRAMEWORKS if name not in OWN[backend]]
-        told = json.dumps([[str(ROOT), str(ROOT / "shims")], backend, blocked, str(folder)])
-        env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
-        run = subprocess.run(
-            [sys.executable, "-c", _READER, told], capture_output=True, text=True, env=env, check=False
-        )
-        assert run.returncode == 0, run.stderr[-2000:]
-        missing, loaded = json.loads(run.stdout.splitlines()[-1])
-        assert loaded == []
+        told = run_alone(set(FRAMEWORKS) - OWN[backend], _READER, backend, str(folder))
+        missing, loaded = json.loads(told.splitlines()[-1])
+        assert set(loaded) <= OWN[backend]
         assert set(missing) == set(here()) - {backend}
         for name, message in missing.items():
             assert f"The {name} backend needs" in message
