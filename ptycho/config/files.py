@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from ptycho.config.mapping import config_from_dict, config_to_dict
 from ptycho.errors import ConfigError, OutputError
 
 Config = TypeVar("Config")
+_MOST_VALUES = 100_000
 
 
 def load_yaml_config(path: str | Path) -> dict[str, Any]:
@@ -45,13 +47,30 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
         where = f" at line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise ConfigError(f"The configuration {path} is not valid YAML{where}: {problem}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"The configuration {path} is nested too deeply for any settings.") from error
     if values is None:
         return {}
+    if _written_out(values, {}) > _MOST_VALUES:
+        raise ConfigError(
+            f"The configuration {path} holds more than {_MOST_VALUES} values once its references are read."
+        )
     if not isinstance(values, dict):
         raise ConfigError(
             f"The configuration {path} holds a {type(values).__name__}: expected names with values, like 'nepochs: 20'."
         )
     return values
+
+
+def _written_out(value: Any, counted: dict[int, float]) -> float:
+    """Values in a value, what is referred to again counted again; infinite where something holds itself."""
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = math.inf
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        counted[id(value)] = 1 + sum(_written_out(part, counted) for part in parts)
+    return counted[id(value)]
 
 
 def load_config(cls: type[Config], path: str | Path, **overrides: Any) -> Config:

@@ -132,7 +132,7 @@ class _Machine:
             elif opcode.name in _FIXED:
                 self.stack.append(_FIXED[opcode.name]())
             elif opcode.name in _TUPLES:
-                self.stack.append(tuple(self._pop(_TUPLES[opcode.name])))
+                self.stack.append(tuple(self._take(_TUPLES[opcode.name])))
             elif opcode.name not in ("PROTO", "FRAME"):
                 step = getattr(self, f"_{opcode.name.lower()}", None)
                 if step is None:
@@ -140,7 +140,7 @@ class _Machine:
                 step(argument)
         raise ValueError("no end")
 
-    def _pop(self, count: int) -> list[Any]:
+    def _take(self, count: int) -> list[Any]:
         if count > len(self.stack):
             raise ValueError("a value is missing")
         values = self.stack[len(self.stack) - count :]
@@ -148,7 +148,7 @@ class _Machine:
         return values
 
     def _since_mark(self) -> list[Any]:
-        return self._pop(len(self.stack) - self.marks.pop())
+        return self._take(len(self.stack) - self.marks.pop())
 
     def _mark(self, _: Any) -> None:
         self.marks.append(len(self.stack))
@@ -165,7 +165,7 @@ class _Machine:
         self._fill(self.stack[-1], values)
 
     def _append(self, _: Any) -> None:
-        (value,) = self._pop(1)
+        (value,) = self._take(1)
         _of(list, self.stack[-1]).append(value)
 
     def _appends(self, _: Any) -> None:
@@ -173,7 +173,7 @@ class _Machine:
         _of(list, self.stack[-1]).extend(values)
 
     def _setitem(self, _: Any) -> None:
-        values = self._pop(2)
+        values = self._take(2)
         self._fill(self.stack[-1], values)
 
     def _setitems(self, _: Any) -> None:
@@ -204,10 +204,10 @@ class _Machine:
         self.stack.append(Name(*text.split(" ", 1)))
 
     def _stack_global(self, _: Any) -> None:
-        self.stack.append(Name(*(_of(str, part) for part in self._pop(2))))
+        self.stack.append(Name(*(_of(str, part) for part in self._take(2))))
 
     def _reduce(self, _: Any) -> None:
-        name, arguments = self._pop(2)
+        name, arguments = self._take(2)
         maker = self.built.get(name) if isinstance(name, Name) else None
         if maker is None:
             asked = ".".join(name) if isinstance(name, Name) else type(name).__name__
@@ -221,7 +221,7 @@ class _Machine:
         self.stack.append(made)
 
     def _build(self, _: Any) -> None:
-        (state,) = self._pop(1)
+        (state,) = self._take(1)
         target = self.stack[-1]
         if isinstance(target, _Array | _DType):
             target.build(state)
@@ -229,7 +229,7 @@ class _Machine:
             raise DataError(f"{self.what} asks to change a {type(target).__name__}, which is refused; it is not read.")
 
     def _binpersid(self, _: Any) -> None:
-        (key,) = self._pop(1)
+        (key,) = self._take(1)
         if self.persistent is None:
             raise DataError(f"{self.what} refers to something outside itself, which is refused; it is not read.")
         self.stack.append(self.persistent(key))

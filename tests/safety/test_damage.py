@@ -1,0 +1,62 @@
+"""Every loader, on files cut short at every percent and with a byte flipped: a sentence, or the same content."""
+
+import random
+
+import pytest
+
+from ptycho.data.readers.registry import available_readers
+from ptycho.errors import DataError
+from tests.safety.samples import LOADERS, SCANS
+
+FILES = [name for name in LOADERS if name != "zarr"]
+CHECKED = [name for name, loader in LOADERS.items() if loader.family in ("zip", "bz2")]
+"""Made of containers with checksums; HDF5 and Zarr have none unless their writer asks for them."""
+
+# A damaged field may look like one that is left out, or like one that this library finds odd; it says so in the log.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def test_every_reader_has_a_sample():
+    assert set(available_readers()) <= {name.removesuffix(".bz2") for name in SCANS}
+
+
+def outcome(whole, content, folder, watch):
+    """The digest of what a file of this content gives, or None where it is refused by one sentence."""
+    target = folder / whole.path.name
+    target.write_bytes(content)
+    with watch.watching():
+        try:
+            return whole.loader.load(target)
+        except DataError as error:
+            refusal = str(error)
+    assert refusal
+    assert "\n" not in refusal
+    return None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cut_short_at_every_percent(name, sample, tmp_path, watch):
+    whole = sample(name)
+    for percent in range(100):
+        part = whole.whole[: len(whole.whole) * percent // 100]
+        assert outcome(whole, part, tmp_path, watch) is None, percent
+
+
+def places(size, count=60):
+    """Where a byte is flipped: the beginning, the end, and anywhere."""
+    rng = random.Random(size)
+    return sorted({*range(0, min(size, 64), 5), *range(max(0, size - 400), size, 9), *rng.sample(range(size), count)})
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("bits", [0xFF, 0x01])
+def test_one_flipped_byte_is_told_or_changes_nothing(name, bits, sample, tmp_path, watch):
+    """Of files without checksums: is told or read."""
+    whole, told = sample(name), 0
+    for at in places(len(whole.whole)):
+        content = bytearray(whole.whole)
+        content[at] ^= bits
+        loaded = outcome(whole, content, tmp_path, watch)
+        told += loaded is None
+        assert loaded in (None, whole.good) or name not in CHECKED, at
+    assert told > 10
