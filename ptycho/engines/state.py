@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from ptycho.backend import NumpyBackend
 from ptycho.data.atomic import written_whole
+from ptycho.data.readers.npz import NpzArchive
 from ptycho.errors import DataError
 from ptycho.physics.patches import spread_patches
 from ptycho.physics.propagation import intensity
@@ -98,15 +98,15 @@ def load_state(path: str | Path, label: str = "") -> State:
         The file is not a whole state, or belongs to another run.
     """
     try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        archive = NpzArchive(Path(path))
+        arrays = {name: archive.array(name) for name in archive.members()}
         note = json.loads(str(arrays.pop("note")))
         if note["format"] != _FORMAT:
             raise ValueError(note["format"])
         memory = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith("memory/")}
         row, col = (float(value) for value in arrays.pop("origin"))
         state = State(origin=(row, col), epoch=int(note["epoch"]), history=note["history"], memory=memory, **arrays)
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path} is not a state that can be resumed ({error}): take that file away, or use --force, to start anew."
         ) from error

@@ -90,7 +90,9 @@ def watch(_installed) -> Watch:
 
 def needs(name: str) -> None:
     """Skip where what makes the sample is not installed."""
-    module = {"import torch": "torch", "import keras": "tensorflow", "zarr": "zarr"}.get(name)
+    module = {"import torch": "torch", "checkpoint": "lightning", "import keras": "tensorflow", "zarr": "zarr"}.get(
+        name
+    )
     if module is not None and importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
 

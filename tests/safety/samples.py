@@ -194,6 +194,47 @@ def write_keras_archive(folder: Path) -> Path:
     return original.write_zip(folder / "wts.h5.zip", members)
 
 
+def write_state(folder: Path) -> Path:
+    """An iterative reconstruction that can be gone on with."""
+    from ptycho.engines.state import State, save_state
+
+    rng = np.random.default_rng(0)
+    places = rng.uniform(8, 16, (6, 2))
+    image, probe = (rng.normal(size=shape) + 1j for shape in ((24, 24), (1, 8, 8)))
+    memory = {"step": np.arange(3.0)}
+    save_state(
+        State(image, (0.5, 1.0), probe, places, places + 1, 3, {"r_factor": [0.3, 0.2]}, memory), folder / "s.npz"
+    )
+    return folder / "s.npz"
+
+
+def read_state_file(path: Path) -> str:
+    """An iterative reconstruction."""
+    from ptycho.engines.state import load_state
+
+    return digest(load_state(path))
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A Lightning checkpoint of PtychoPINN's PyTorch names."""
+    from ptycho.config.torch_fields import DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+    from ptycho_torch.lightning_utils import save_checkpoint
+
+    bundle = load_bundle(write_bundle(folder))
+    settings = {"data_config": DataConfig(), "model_config": ModelConfig()}
+    settings |= {"training_config": TrainingConfig(), "inference_config": InferenceConfig()}
+    save_checkpoint(bundle, settings, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def read_checkpoint_file(path: Path) -> str:
+    """A checkpoint's model."""
+    from ptycho_torch.lightning_utils import read_checkpoint
+
+    bundle, _ = read_checkpoint(path)
+    return digest([bundle.params, config_to_dict(bundle.config), bundle.nphotons])
+
+
 def _scan_loader(make: Callable[[Path], Path], format: str, family: str) -> Loader:
     return Loader(make, lambda path: read_scan(path, format), family)
 
@@ -220,4 +261,8 @@ RESULTS = {
     "result npz": Loader(write_result("reconstruction.npz"), lambda p: digest(load_reconstruction(p)), "zip"),
     "result hdf5": Loader(write_result("reconstruction.h5"), lambda p: digest(load_reconstruction(p)), "hdf5"),
 }
-LOADERS = {**SCANS, **MODELS, **RESULTS}
+GOING_ON = {
+    "state": Loader(write_state, read_state_file, "zip"),
+    "checkpoint": Loader(write_checkpoint, read_checkpoint_file, "torch"),
+}
+LOADERS = {**SCANS, **MODELS, **RESULTS, **GOING_ON}

@@ -9,7 +9,7 @@ from ptycho.errors import DataError
 from tests.safety.samples import LOADERS, SCANS
 
 FILES = [name for name in LOADERS if name != "zarr"]
-CHECKED = [name for name, loader in LOADERS.items() if loader.family in ("zip", "bz2")]
+CHECKED = [name for name, loader in LOADERS.items() if loader.family in ("zip", "bz2", "torch")]
 """Made of containers with checksums; HDF5 and Zarr have none unless their writer asks for them."""
 
 # A damaged field may look like one that is left out, or like one that this library finds odd; it says so in the log.

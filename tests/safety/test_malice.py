@@ -6,11 +6,13 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import struct
 import subprocess
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -25,6 +27,7 @@ from ptycho.model.safe_archive import SafeArchive
 from tests.model.test_bundle import resealed
 from tests.safety.samples import LOADERS, MODELS, SCANS
 
+ROOT = Path(__file__).parents[2]
 ZIPS = [name for name, loader in LOADERS.items() if loader.family == "zip"]
 ARRAYS = [name for name in ZIPS if name not in MODELS]
 HDF5 = [name for name, loader in LOADERS.items() if loader.family == "hdf5"]
@@ -426,13 +429,21 @@ class TestConfigurations:
 
 
 class TestCheckpoints:
-    def test_are_read_as_weights_alone(self, tmp_path):
-        """PyTorch's own loader, as the training uses it, and Lightning's."""
+    def test_traps_are_refused_unread(self, sample, refused):
         torch = pytest.importorskip("torch")
-        torch.save({"state_dict": {}, "trap": Trap(tmp_path)}, tmp_path / "last.ckpt")
-        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-            torch.load(tmp_path / "last.ckpt", weights_only=True)
-        assert not (tmp_path / "ran").exists()
+        whole, target = sample("checkpoint"), io.BytesIO()
+        torch.save({"state_dict": {}, "ptychopinn": Trap(refused.folder)}, target)
+        refused(whole, target.getvalue(), "not a checkpoint that can be read without running code in it")
+
+    def test_nothing_in_the_library_reads_more_than_weights(self):
+        """Neither by PyTorch nor by Lightning, whose own default is to run what a checkpoint says."""
+        sources = [path.read_text(encoding="utf-8") for path in (ROOT / "shims").rglob("*.py")]
+        calls = [
+            call for text in sources for call in re.findall(r"torch\.load\([^)]*\)|load_from_checkpoint\([^)]*\)", text)
+        ]
+        assert calls
+        assert all("weights_only=True" in call or "cls, checkpoint_path" in call for call in calls), calls
+        assert not any("ckpt_path=" in text and "weights_only=True" not in text for text in sources)
 
 
 class TestManifests:
