@@ -8,7 +8,7 @@ from ptycho.config.settings import setting
 
 __all__ = ["ENGINES", "EngineConfig", "EngineSettings"]
 
-ENGINES = ("rpie", "epie", "gradient", "difference_map", "lsqml")
+ENGINES = ("rpie", "epie", "lsqml", "difference_map", "gradient")
 
 
 @dataclass
@@ -60,6 +60,9 @@ class EngineSettings:
     )
     positions_from: int = setting(5, "epochs before positions are corrected", at_least=0)
     position_limit: float = setting(4.0, "farthest that a position may move", unit="pixels", above=0)
+    position_momentum: float = setting(
+        0.8, "part of an epoch's correction of the positions that is repeated after the next", at_least=0, at_most=0.98
+    )
     affine: bool = setting(False, "move positions together only: shift, scale, rotation and shear")
     double: bool = setting(False, "compute in double precision")
     backend: str | None = setting(None, "framework that computes; none takes numpy, and for gradient pytorch")

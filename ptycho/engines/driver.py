@@ -14,8 +14,10 @@ from typing import Any
 from ptycho.config.engines import EngineConfig
 from ptycho.config.validation import validate
 from ptycho.data import Scan
+from ptycho.engines.difference_map import DifferenceMap
 from ptycho.engines.engine import Engine
 from ptycho.engines.gradient import LBFGS, Adam
+from ptycho.engines.lsqml import LSQML
 from ptycho.engines.pie import EPIE, RPIE
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
@@ -27,7 +29,14 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[int, int, Mapping[str, float]], None]
 """Told of (epochs done, all epochs, figures of the last one)."""
 
-_ENGINES: dict[str, type[Engine]] = {"rpie": RPIE, "epie": EPIE, "gradient": Adam, "gradient lbfgs": LBFGS}
+_ENGINES: dict[str, type[Engine]] = {
+    "rpie": RPIE,
+    "epie": EPIE,
+    "lsqml": LSQML,
+    "difference_map": DifferenceMap,
+    "gradient": Adam,
+    "gradient lbfgs": LBFGS,
+}
 _DIVERGED = 2.0
 _CLEARLY_WORSE = 1.3
 """What is met on the way differs with the batches: a whole-scan epoch meets the state before it."""

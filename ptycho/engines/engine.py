@@ -91,13 +91,14 @@ class Engine:
         last : number of the epoch at which the reconstruction ends.
         """
         before = self.canvas.object if self.config.momentum == 0 else self._copy(self.canvas.object)
+        where = self.positions
         self._misfit = self._seen_sum = None
         self.visit(last)
         self._push(before)
         self.canvas.object = constrain_object(self.canvas.object, self.config)
         self.probe = constrain_probe(self.probe, self.config, self.power, self.backend)
         if self.correcting:
-            self.positions = constrain_positions(self.positions, self.nominal - _host.asarray(self.origin), self.config)
+            self._move(where)
         self.epoch += 1
         if math.isnan(self._measured_sum):
             self._measured_sum = float(self._seen_sum)
@@ -187,6 +188,15 @@ class Engine:
             change = change + self.config.momentum * self.memory["velocity"]
         self.memory["velocity"] = change
         self.canvas.object = self.canvas.object + self.config.momentum * change
+
+    def _move(self, before: np.ndarray) -> None:
+        """Carry the epoch's corrections on, and keep the positions within their limits."""
+        change = self.positions - before
+        if "position_velocity" in self.memory:
+            change = change + self.config.position_momentum * self.backend.to_numpy(self.memory["position_velocity"])
+        self.memory["position_velocity"] = self.lend(change)
+        moved = self.positions + self.config.position_momentum * change
+        self.positions = constrain_positions(moved, self.nominal - _host.asarray(self.origin), self.config)
 
     def _first_state(self, scan: Scan) -> State:
         probe = scan.probe

@@ -20,7 +20,7 @@ from ptycho.engines.engine import Engine
 from ptycho.engines.positions import position_steps
 from ptycho.physics.propagation import intensity
 
-__all__ = ["EPIE", "RPIE"]
+__all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
 
 _AVERAGED_DAMPING = 0.05
 
@@ -52,14 +52,18 @@ class RPIE(Engine):
         patches = self.canvas.patches(at, self.measured.size)
         change = self.wave_change(patches, self.probe, measured)
         self.met(change.misfit, measured)
-        self.canvas.gather(_summed(self.probe, change.difference), self._power, at)
+        self.canvas.gather(summed(self.probe, change.difference), self._power, at)
+        self._keep(index, patches, change.difference)
         if self.correcting_probe:
-            total, light = _probe_sums(patches, change.difference)
+            total, light = probe_sums(patches, change.difference)
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
             method = self.config.correct_positions
             self._moves.append((index, position_steps(patches, self.probe, change.difference, method)))
+
+    def _keep(self, index: np.ndarray, patches: Array, difference: Array) -> None:
+        """For engines that look at a batch again."""
 
     def _apply(self, damping: float) -> None:
         """Change object, probe and positions by what was added up."""
@@ -90,14 +94,14 @@ class EPIE(RPIE):
             self._apply(1.0)
 
 
-def _summed(probe: Array, difference: Array) -> Array:
+def summed(probe: Array, difference: Array) -> Array:
     """Numerator of the object's update, (k, N, N)."""
     xp = array_namespace(probe, difference)
     asked = xp.conj(probe) * difference
     return asked[:, 0, :, :] if asked.shape[1] == 1 else xp.sum(asked, axis=1)
 
 
-def _probe_sums(patches: Array, difference: Array) -> tuple[Array, Array]:
+def probe_sums(patches: Array, difference: Array) -> tuple[Array, Array]:
     """Numerator (P, N, N) and light (N, N) of the probe's update."""
     xp = array_namespace(patches, difference)
     return xp.sum(xp.conj(patches)[:, None, :, :] * difference, axis=0), xp.sum(intensity(patches), axis=0)

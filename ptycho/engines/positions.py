@@ -24,6 +24,8 @@ __all__ = ["AffineFit", "constrain_positions", "fit_affine", "position_steps"]
 
 _host = NumpyBackend.xp
 _LONGEST = 0.5
+_HALF_SEEN = 2.0
+"""A pattern has no phases: the change that it asks for is about half of the one that a displacement makes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def _fitted(patches: Array, probe: Array, difference: Array) -> np.ndarray:
     rr, rc, cc = product(waves[0], waves[0]), product(waves[0], waves[1]), product(waves[1], waves[1])
     r, c = product(waves[0], wanted), product(waves[1], wanted)
     determinant = rr * cc - rc * rc + 1e-9 * (rr + cc) ** 2 + 1e-300
-    return _host.stack([(cc * r - rc * c) / determinant, (rr * c - rc * r) / determinant], axis=-1)
+    steps = _host.stack([cc * r - rc * c, rr * c - rc * r], axis=-1) / determinant[:, None]
+    return steps * _HALF_SEEN
 
 
 def _correlated(patches: Array, probe: Array, difference: Array) -> np.ndarray:
