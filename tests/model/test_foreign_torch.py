@@ -139,7 +139,7 @@ def archive(path, model, **settings):
         ({"channels": 4, "probe_big": False}, {"gridsize": 2, "probe.big": False}),
         ({"N": 128, "scale": 2}, {"N": 128}),
     ],
-    ids=str,
+    ids=["plain", "silu", "four, normalised", "four, no border", "128"],
 )
 def test_the_output_is_the_original_s(tmp_path, built, said):
     model = network(**built)
