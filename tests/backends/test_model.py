@@ -110,7 +110,8 @@ def test_loss_and_gradient(learner, variant, seed):
         for sign in (1, -1)
     )
     slope = sum(float(np.sum(found[name] * step[name])) for name in step)
-    assert slope == pytest.approx((ahead - behind) / 2e-7, rel=1e-3)
+    # a mean of absolute values has corners, and a step of all weights crosses some of its thousands
+    assert slope == pytest.approx((ahead - behind) / 2e-7, rel=2e-2 if variant == "supervised" else 1e-3)
     if learner.name != "pytorch" and support.installed("pytorch"):
         torch = get_backend("pytorch")
         _, wanted = result(variant, torch, "slope")(*(arrays(torch, a, "float64") for a in (host, batch)))

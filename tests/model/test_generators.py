@@ -86,11 +86,11 @@ class TestRegistry:
         assert isinstance(find_generator("cnn"), CnnGenerator)
 
     def test_an_installed_package_adds_its_own(self, registered):
-        assert available_generators() == ["broken", "cnn", "pixelwise"]
+        assert {"broken", "cnn", "pixelwise"} <= set(available_generators())
         assert type(find_generator("pixelwise")).__name__ == "Pixelwise"
 
     def test_unknown_and_broken_names_are_told(self, registered):
-        with pytest.raises(ConfigError, match="architecture: got 'resnet'; choose one of broken, cnn, pixelwise"):
+        with pytest.raises(ConfigError, match=r"architecture: got 'resnet'; choose one of broken, cnn, .*pixelwise"):
             find_generator("resnet")
         with pytest.raises(ConfigError, match="architecture: 'broken' is registered but cannot be imported"):
             find_generator("broken")

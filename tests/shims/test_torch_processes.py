@@ -68,16 +68,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
         train(load_scan(scan_path), config)
 
 
-def test_other_processes_load_the_data(scan_path):
+@pytest.mark.slow
+def test_other_processes_load_the_data(scan_path, tmp_path):
     """Two workers make the same batches in the same order as the training process itself."""
-    from ptycho.data import load_scan
-
-    config = TrainingConfig(
-        model=ModelConfig(N=N, n_filters_scale=1, estimate_passes=2), nepochs=2, n_groups=8, batch_size=4,
-        device="cpu", checkpoint=False, validation_fraction=0.0,
-    )  # fmt: skip
-    alone = train(load_scan(scan_path), config)
-    config.num_workers = 2
-    helped = train(load_scan(scan_path), config)
+    run(scan_path, tmp_path / "alone")
+    run(scan_path, tmp_path / "helped", "--num_workers", "2")
+    alone, helped = (load_bundle(tmp_path / name) for name in ("alone", "helped"))
     for name, values in alone.params.items():
         np.testing.assert_array_equal(helped.params[name], values)
