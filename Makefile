@@ -12,16 +12,33 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax lint format clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.torch ## Simulate a scan, train, reconstruct it and print how close the result is
 	$(BIN)/ptycho demo $(DEMO_ARGS)
 
 test: $(VENV)/.test ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(THREADS) $(PYTEST_ARGS)
+
+# Each with one framework, or none, in an environment of its own: the rest must not be missed.
+ALONE ?= tests/backends/test_alone.py tests/test_backend.py
+
+test-numpy: $(VENV)-numpy/.alone ## Run the tests that need no framework where there is none
+test-torch: $(VENV)-torch/.alone ## ... where there is PyTorch alone
+test-tensorflow: $(VENV)-tensorflow/.alone ## ... where there is TensorFlow alone
+test-jax: $(VENV)-jax/.alone ## ... where there is JAX alone
+
+test-numpy test-torch test-tensorflow test-jax:
+	OMP_NUM_THREADS=1 $(VENV)-$(@:test-%=%)/bin/python -m pytest --numprocesses $(THREADS) $(ALONE)
+
+$(VENV)-%/.alone: pyproject.toml constraints.txt
+	$(MAKE) --no-print-directory VENV=$(VENV)-$* $(VENV)-$*/.made
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[$(patsubst numpy,test,$*),test]'
+	@touch $@
 
 lint: $(VENV)/.dev ## Check style, types and the floors of the house
 	$(BIN)/ruff check .
@@ -34,7 +51,7 @@ format: $(VENV)/.dev ## Bring the code to the common layout
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3.12" >&2; exit 2; }
@@ -48,7 +65,7 @@ $(VENV)/.torch: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
-	$(INSTALL) '.[torch,test,peers]'
+	$(INSTALL) '.[all,test,peers]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps ptychodus
 	@touch $@ $(VENV)/.torch
 
