@@ -161,7 +161,8 @@ def load_bundle(path: str | Path) -> Bundle:
             measurement=_measurement(units),
         )
     except (SafetensorError, ValueError, LookupError, TypeError, OverflowError) as error:
-        raise DataError(f"{target}: the bundle's contents do not fit together ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{target}: the bundle's contents do not fit together ({reason}).") from error
 
 
 def verified_members(archive: SafeArchive) -> dict[str, bytes]:

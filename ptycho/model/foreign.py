@@ -151,12 +151,15 @@ def _settings(archive: SafeArchive, folder: str) -> dict[str, Any]:
 def _configuration(settings: dict[str, Any], framework: str, what: str) -> TrainingConfig:
     """The model's settings, with the network to be filled in; those of the training are not the import's business."""
     known = {name: settings[name] for name in _KEPT if name in settings}
+    strange = [name for name, value in known.items() if not isinstance(value, bool | int | float | str | None)]
+    if strange:
+        raise DataError(f"{what}: {strange[0]} is a {type(known[strange[0]]).__name__}, a number or word is expected.")
     if known.get("amp_activation") == "silu":
         known["amp_activation"] = "swish"
     try:
         config = config_from_legacy(TrainingConfig, known)
     except ConfigError as error:
-        raise DataError(f"{what}: {error}") from error
+        raise DataError(f"{what}: {' '.join(str(error).split())}") from error
     config.backend, config.model.estimate_passes = framework, None
     return config
 

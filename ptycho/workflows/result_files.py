@@ -136,12 +136,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected reconstruction.h5, reconstruction.npz or their folder.")
     arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_hdf5(path)
-    if arrays.pop("format", None) != FORMAT:
+    form = arrays.pop("format", None)
+    if not isinstance(form, str) or form != FORMAT:
         raise DataError(f"{path} is not a reconstruction; expected a file that 'ptycho reconstruct' wrote.")
-    version = arrays.pop("format_version", None)
-    if np.ndim(version) != 0 or not isinstance(version, int | np.integer | np.ndarray) or int(version) > FORMAT_VERSION:
+    version = np.asarray(arrays.pop("format_version", None))
+    if version.shape != () or version.dtype.kind not in "iu" or int(version) > FORMAT_VERSION:
         raise DataError(
-            f"{path} has format version {version}; this ptychopinn reads up to {FORMAT_VERSION}: update it."
+            f"{path} has format version {version.tolist()}; this ptychopinn reads up to {FORMAT_VERSION}: update it."
         )
     return arrays
 

@@ -47,7 +47,7 @@ class Watch:
         written = event == "open" and (
             bool(int(arguments[2] or 0) & _WRITES) if len(arguments) > 2 else set(str(arguments[1])) & set("wax+")
         )
-        importing = event == "marshal.loads" and _imports()
+        importing = event in ("marshal.loads", "ctypes.dlopen") and _imports()
         if (event in FORBIDDEN and not importing) or (written and str(arguments[0]) != os.devnull and not _imports()):
             self.seen.append(f"{event} {arguments!r:.200}")
 
@@ -64,7 +64,7 @@ class Watch:
 
 
 def _imports() -> bool:
-    """Whether the import system is at work, which reads and writes compiled modules."""
+    """Whether the import system is at work, which reads, writes and opens compiled modules."""
     frame = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":

@@ -39,6 +39,10 @@ def digest(value: Any) -> str:
     sha = hashlib.sha256()
 
     def add(part: Any) -> None:
+        if hasattr(part, "dtype") and hasattr(part, "shape"):  # lazy patterns too, which are read here
+            array = np.ascontiguousarray(part)
+            sha.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+            return
         if dataclasses.is_dataclass(part):
             part = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
         if isinstance(part, dict):
@@ -52,8 +56,7 @@ def digest(value: Any) -> str:
         elif part is None or isinstance(part, str | bool | int | float | Path):
             sha.update(repr(part).encode())
         else:
-            array = np.ascontiguousarray(part)
-            sha.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+            raise TypeError(f"no digest of {type(part).__name__}")
 
     add(value)
     return sha.hexdigest()

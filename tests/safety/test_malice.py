@@ -73,10 +73,10 @@ def outcome(sample, path, watch):
     return None
 
 
-def rewritten(content, change, extra=()):
+def rewritten(content, change, extra=(), packing=zipfile.ZIP_DEFLATED):
     """A zip archive with its members changed: a function of name and bytes that gives bytes, or None to drop it."""
     target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w", packing) as new:
         for info in old.infolist():
             data = change(info.filename, old.read(info))
             if data is not None:

@@ -13,7 +13,7 @@ from ptycho.data.readers.assemble import GENERAL_OPTIONS, assemble
 from ptycho.data.readers.hdf5 import Hdf5File, is_hdf5
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.scan import Scan, scan_fields
-from ptycho.errors import DataError
+from ptycho.errors import DataError, PtychoError
 
 
 class ScanFile:
@@ -138,7 +138,7 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
     if unknown:
         known = ", ".join((*scan_fields(), *sorted({*reader.options, *GENERAL_OPTIONS})))
         raise DataError(f"load_scan: unknown option {', '.join(unknown)}; for {reader.name} there are {known}.")
-    found = assemble(reader.read(file, given), given, str(file.path))
+    found = _read(reader, file, given)
     if found.get("name") is None:
         found["name"] = file.stem
     fields = {**found, **{name: value for name, value in given.items() if name in scan_fields()}}
@@ -146,6 +146,20 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
         return Scan(**fields)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from error
+
+
+def _read(reader: Reader, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a reader finds; a file that confuses it is told as such, whoever wrote the reader."""
+    try:
+        return assemble(reader.read(file, given), given, str(file.path))
+    except PtychoError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{file.path} does not hold what a file of the format {reader.name} does ({reason}); it is damaged, or of "
+            "another format."
+        ) from error
 
 
 def _choose(file: ScanFile, format: str | None) -> Reader:
