@@ -9,7 +9,10 @@ DEMO_ARGS ?= --out demo --force
 THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# What is never imported is never compiled, and what is imported is compiled once.
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+INSTALL = $(BIN)/python $(PIP) --editable
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-numpy test-torch test-tensorflow test-jax lint format clean
@@ -21,10 +24,13 @@ demo: $(VENV)/.torch ## Simulate a scan, train, reconstruct it and print how clo
 	$(BIN)/ptycho demo $(DEMO_ARGS)
 
 test: $(VENV)/.test ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(THREADS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
+
+# A file's tests share what is trained and what is compiled, so they stay in one process.
+SPREAD := --numprocesses $(THREADS) --dist loadfile
 
 # Each with one framework, or none, in an environment of its own: the rest must not be missed.
-ALONE ?= tests/backends/test_alone.py tests/test_backend.py
+ALONE ?= $(addprefix tests/,backends/test_alone.py backends/test_everywhere.py backends/test_names.py test_backend.py)
 
 test-numpy: $(VENV)-numpy/.alone ## Run the tests that need no framework where there is none
 test-torch: $(VENV)-torch/.alone ## ... where there is PyTorch alone
@@ -32,12 +38,11 @@ test-tensorflow: $(VENV)-tensorflow/.alone ## ... where there is TensorFlow alon
 test-jax: $(VENV)-jax/.alone ## ... where there is JAX alone
 
 test-numpy test-torch test-tensorflow test-jax:
-	OMP_NUM_THREADS=1 $(VENV)-$(@:test-%=%)/bin/python -m pytest --numprocesses $(THREADS) $(ALONE)
+	OMP_NUM_THREADS=1 $(VENV)-$(@:test-%=%)/bin/python -m pytest $(SPREAD) $(ALONE)
 
 $(VENV)-%/.alone: pyproject.toml constraints.txt
 	$(MAKE) --no-print-directory VENV=$(VENV)-$* $(VENV)-$*/.made
-	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[$(patsubst numpy,test,$*),test]'
+	$(VENV)-$*/bin/python $(PIP) --editable '.[$(patsubst numpy,test,$*),test]'
 	@touch $@
 
 lint: $(VENV)/.dev ## Check style, types and the floors of the house
@@ -66,7 +71,7 @@ $(VENV)/.torch: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) '.[all,test,peers]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps ptychodus
+	$(BIN)/python $(PIP) --no-deps ptychodus
 	@touch $@ $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.test
