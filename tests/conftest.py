@@ -83,12 +83,13 @@ def _jax_in_double_precision(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     jax = importlib.import_module("jax")
+    before = getattr(jax.config, "jax_disable_most_optimizations", False)
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with jax.enable_x64(True):
             yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session", params=["float32", "float64"])
