@@ -30,7 +30,7 @@ test: $(VENV)/.test ## Run all tests
 SPREAD := --numprocesses $(THREADS) --dist loadfile
 
 # Each with one framework, or none, in an environment of its own: the rest must not be missed.
-ALONE ?= $(addprefix tests/,backends/test_alone.py backends/test_everywhere.py backends/test_names.py test_backend.py)
+ALONE ?= tests/backends/test_alone.py tests/test_backend.py
 
 test-numpy: $(VENV)-numpy/.alone ## Run the tests that need no framework where there is none
 test-torch: $(VENV)-torch/.alone ## ... where there is PyTorch alone
