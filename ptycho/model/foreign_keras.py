@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ptycho.data.readers.lazy import names_in
 from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes
 from ptycho.errors import DataError
 from ptycho.model.network import BORDER_CHANNELS, DECODERS
@@ -291,7 +292,7 @@ def _read_weights(data: bytes, graph: _Graph, what: str) -> dict[str, list[np.nd
         with h5py.File(io.BytesIO(data), "r") as file:
             for folder in ("layers", "_layer_checkpoint_dependencies"):
                 group = _inside(file, folder, h5py.Group)
-                for key in [] if group is None else list(group):
+                for key in [] if group is None else names_in(group):
                     variables = _inside(group, f"{key}/vars", h5py.Group)
                     if variables is not None and len(variables):
                         name = variables.attrs.get("name")

@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 
 from ptycho.data.readers.hdf5 import Hdf5File
+from ptycho.data.readers.lazy import names_in
 from ptycho.data.readers.npz import NpzArchive
+from ptycho.data.writers.hdf5 import new_file, put
 from ptycho.errors import DataError
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "read_arrays", "write_hdf5", "write_npz", "write_tiff"]
@@ -75,18 +77,13 @@ def write_hdf5(path: Path, arrays: Mapping[str, Any]) -> None:
     OSError
         The disk is full or the file cannot be made.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "w") as file:
-            file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
-            for name, values in arrays.items():
-                file[name] = values
-                file[name].attrs["units"] = _unit(name)
-                if name in _AXES:
-                    file[name].attrs["axes"] = _AXES[name]
-    except RuntimeError as error:  # how HDF5 reports a full disk when it closes the file
-        raise OSError(f"HDF5: {error}") from error
+    with new_file(path) as file:
+        file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+        for name, values in arrays.items():
+            dataset = put(file, name, values)
+            dataset.attrs["units"] = _unit(name)
+            if name in _AXES:
+                dataset.attrs["axes"] = _AXES[name]
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -161,7 +158,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
 def _collected(h5: Hdf5File, group: str, depth: int) -> dict[str, Any]:
     """Every dataset in a group and the groups inside it, by its full name."""
     found: dict[str, Any] = {}
-    for key in h5.find(group or "/") if depth else ():
+    for key in names_in(h5.find(group or "/")) if depth else ():
         name = f"{group}/{key}".lstrip("/")
         node = h5.find(name)
         if hasattr(node, "keys"):

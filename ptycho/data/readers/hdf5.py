@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.readers.hdf5_heap import check_heaps
-from ptycho.data.readers.lazy import UNREADABLE, Hdf5Source, LazyPatterns, open_file, open_node
+from ptycho.data.readers.lazy import UNREADABLE, Hdf5Source, LazyPatterns, names_in, open_file, open_node
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes, readable
 from ptycho.data.readers.units import length_unit
 from ptycho.errors import DataError, PtychoError
@@ -95,14 +95,14 @@ class Hdf5File:
 
     def names(self) -> list[str]:
         """What stands at the top of the file."""
-        return sorted(self._file(self.path)["/"])
+        return names_in(self._file(self.path)["/"])
 
     def groups(self, name: str = "/") -> dict[str, Any]:
-        """The groups inside a group, by their full names, in the file's order."""
+        """The groups inside a group, by their full names, in alphabetical order."""
         inside = self.find(name)
         if inside is None or not hasattr(inside, "keys"):
             return {}
-        found = {f"{name.rstrip('/')}/{key}": self.find(f"{name.rstrip('/')}/{key}") for key in inside}
+        found = {f"{name.rstrip('/')}/{key}": self.find(f"{name.rstrip('/')}/{key}") for key in names_in(inside)}
         return {key: value for key, value in found.items() if hasattr(value, "keys")}
 
     def first(self, *names: str) -> str | None:

@@ -49,6 +49,19 @@ def open_node(group: Any, name: str) -> Any:
     return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
 
 
+def names_in(group: Any) -> list[str]:
+    """Names of what stands in a group of an open file, in alphabetical order.
+
+    They are read in HDF5's own order: to sort them it makes a table, and when it cannot finish that, because the file
+    is damaged, it crashes with the process.
+    """
+    import h5py
+
+    names: list[bytes] = []
+    group.id.links.iterate(names.append, idx_type=h5py.h5.INDEX_NAME, order=h5py.h5.ITER_NATIVE)
+    return sorted(name.decode("utf-8", "surrogateescape") for name in names)
+
+
 class Source(Protocol):
     """Frames in some store, the last two axes being a frame's."""
 

@@ -16,6 +16,7 @@ from ptycho.data.writers.hdf5 import (
     new_file,
     object_centre,
     plain_text,
+    put,
     write_length,
     write_patterns,
     write_record,
@@ -40,14 +41,14 @@ class CxiWriter:
         """Write the scan."""
         pixel = needed_pixel(scan, "CXI", geometric=True)
         with new_file(path) as file:
-            file["cxi_version"] = CXI_VERSION
-            file["number_of_entries"] = 1
+            put(file, "cxi_version", CXI_VERSION)
+            put(file, "number_of_entries", 1)
             entry = file.create_group(ENTRY)
             write_entry(entry, scan, pixel)
             source = entry.require_group("instrument_1/source_1")
             if scan.wavelength is not None:
                 write_length(source, "wavelength", scan.wavelength)
-                source["energy"] = energy_of(scan.wavelength)
+                put(source, "energy", energy_of(scan.wavelength))
                 source["energy"].attrs["units"] = "J"
 
 
@@ -65,14 +66,14 @@ def write_entry(entry: Any, scan: Scan, pixel: float) -> None:
     """
     import h5py
 
-    entry["title"] = plain_text(scan.name)
+    put(entry, "title", plain_text(scan.name))
     detector = entry.create_group("instrument_1/detector_1")
     write_patterns(detector, "data", scan).attrs["axes"] = "translation:y:x"
     write_length(detector, "distance", scan.distance)
     for axis in "xy":
         write_length(detector, f"{axis}_pixel_size", scan.detector_pixel_size)
     if scan.mask is not None:
-        detector["mask"] = np.where(scan.mask, 0, _INVALID).astype(np.uint32)
+        put(detector, "mask", np.where(scan.mask, 0, _INVALID).astype(np.uint32))
     geometry = entry.create_group("sample_1/geometry_1")
     translation = np.zeros((len(scan), 3))
     translation[:, 0], translation[:, 1] = scan.positions[:, 1] * pixel, scan.positions[:, 0] * pixel
@@ -111,22 +112,22 @@ def _write_images(entry: Any, scan: Scan, pixel: float) -> None:
     """The probe as image_1 and the object as image_2, in the way of ptychodus."""
     if scan.probe is not None:
         image = _image(entry, "image_1", scan.probe[None], "coherent:incoherent:y:x", pixel)
-        image["data_type"] = "amplitude"
+        put(image, "data_type", "amplitude")
     if scan.object is not None:
         image = _image(entry, "image_2", scan.object[None], "layer:y:x", pixel)
-        image["data_type"] = "electron density"
+        put(image, "data_type", "electron density")
         own = entry.create_group("ptychodus")
         for axis, centre in zip("yx", object_centre(scan, pixel), strict=True):
-            own[f"object_center_{axis}_m"] = centre
+            put(own, f"object_center_{axis}_m", centre)
         for side in ("height", "width"):
-            own[f"object_pixel_{side}_m"] = pixel
+            put(own, f"object_pixel_{side}_m", pixel)
 
 
 def _image(entry: Any, name: str, values: Any, axes: str, pixel: float) -> Any:
     image = entry.create_group(name)
-    image["data"] = values
+    put(image, "data", values)
     image["data"].attrs["axes"] = axes
-    image["data_space"] = "real"
+    put(image, "data_space", "real")
     rows, columns = values.shape[-2:]
-    image["image_size"] = np.array([columns * pixel, rows * pixel, 0.0])
+    put(image, "image_size", np.array([columns * pixel, rows * pixel, 0.0]))
     return image

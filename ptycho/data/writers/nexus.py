@@ -11,7 +11,7 @@ from ptycho.data.readers.nexus import DEFINITIONS
 from ptycho.data.readers.units import energy_of
 from ptycho.data.scan import Scan
 from ptycho.data.writers.cxi import CXI_VERSION, lost_in_cxi, write_entry
-from ptycho.data.writers.hdf5 import needed_pixel, new_file, plain_text, write_length
+from ptycho.data.writers.hdf5 import needed_pixel, new_file, plain_text, put, write_length
 
 _CLASSES = {
     "": "NXentry",
@@ -46,13 +46,13 @@ class NexusWriter:
         """Write the scan."""
         pixel = needed_pixel(scan, "NeXus", geometric=True)
         with new_file(path) as file:
-            file["cxi_version"] = CXI_VERSION
+            put(file, "cxi_version", CXI_VERSION)
             file.attrs["default"] = "entry_1"
             file.attrs["NX_class"] = "NXroot"
             entry = file.create_group("entry_1")
             write_entry(entry, scan, pixel)
-            entry["definition"] = DEFINITIONS[0]
-            entry["sample_1/name"] = plain_text(scan.name)
+            put(entry, "definition", DEFINITIONS[0])
+            put(entry, "sample_1/name", plain_text(scan.name))
             _write_beam(entry, scan)
             _write_plot(entry, scan)
             for name, kind in _CLASSES.items():
@@ -63,17 +63,17 @@ class NexusWriter:
 def _write_beam(entry: Any, scan: Scan) -> None:
     """Photon energy and wavelength. The energy of the source is the machine's, which a scan does not know."""
     source, beam = (entry.require_group(f"instrument_1/{name}") for name in ("source_1", "beam_1"))
-    source["probe"] = "x-ray"
+    put(source, "probe", "x-ray")
     detector = entry["instrument_1/detector_1"]
     detector.attrs["signal"] = "data"
     for axis in "xy":
         name = f"beam_center_{axis}"
-        detector[name] = scan.N // 2 * (scan.detector_pixel_size or 1.0)
+        put(detector, name, scan.N // 2 * (scan.detector_pixel_size or 1.0))
         detector[name].attrs["units"] = "pixel" if scan.detector_pixel_size is None else "m"
     if scan.wavelength is None:
         return
     for name in ("energy", "incident_beam_energy"):
-        beam[name] = energy_of(scan.wavelength)
+        put(beam, name, energy_of(scan.wavelength))
         beam[name].attrs["units"] = "J"
     write_length(source, "wavelength", scan.wavelength)  # where programs that read CXI look
 

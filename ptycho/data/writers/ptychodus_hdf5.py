@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptycho.data.scan import Scan
-from ptycho.data.writers.hdf5 import new_file, record_of, write_patterns
+from ptycho.data.writers.hdf5 import new_file, put, record_of, write_patterns
 from ptycho.data.writers.ptychodus import lost_in_product, product_content
 
 
@@ -27,14 +27,14 @@ class PtychodusHdf5Writer:
             for name, value in {**content.texts, **content.numbers, "far_field": True}.items():
                 file.attrs[name] = value
             for name, values in content.arrays.items():
-                file[name] = values
+                put(file, name, values)
             for name in ("probe", "object"):
                 file[name].attrs["pixel_height_m"] = file[name].attrs["pixel_width_m"] = content.pixel
             file["object"].attrs["center_y_m"], file["object"].attrs["center_x_m"] = content.object_centre
             patterns = write_patterns(file, "patterns", scan)
             for side in ("height", "width"):
                 patterns.attrs[f"detector_pixel_{side}_m"] = scan.detector_pixel_size or 0.0
-            file["ptychopinn_scan"] = record_of(scan, *content.placeholders)
-            file["ptychopinn_positions"] = scan.positions
+            put(file, "ptychopinn_scan", record_of(scan, *content.placeholders))
+            put(file, "ptychopinn_positions", scan.positions)
             if scan.scan_index is not None:
-                file["ptychopinn_scan_index"] = scan.scan_index
+                put(file, "ptychopinn_scan_index", scan.scan_index)
