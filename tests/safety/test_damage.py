@@ -26,6 +26,11 @@ def outcome(whole, content, folder, watch):
     """The digest of what a file of this content gives, or None where it is refused by one sentence."""
     target = folder / whole.path.name
     target.write_bytes(content)
+    return read(whole, target, watch)
+
+
+def read(whole, target, watch):
+    """The digest of what a file gives, or None where it is refused by one sentence; nothing else happens."""
     with watch.watching():
         try:
             return whole.loader.load(target)
@@ -62,6 +67,25 @@ def test_one_flipped_byte_is_told_or_changes_nothing(name, bits, sample, tmp_pat
         told += loaded is None
         assert loaded in (None, whole.good) or name in UNCHECKED, at
     assert told > 10
+
+
+@pytest.mark.parametrize("bits", [0xFF, 0x01])
+def test_one_flipped_byte_in_a_store(bits, sample, tmp_path, watch):
+    """Of the pieces of its arrays: is told. Its descriptions are plain text that people edit, and have no checksums."""
+    whole = sample("zarr")
+    files = {str(path.relative_to(whole.path)): path.read_bytes() for path in whole.path.rglob("*") if path.is_file()}
+    store = tmp_path / whole.path.name
+    for name, content in files.items():
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_bytes(content)
+    assert whole.loader.load(store) == whole.good
+    for name, content in files.items():
+        for at in range(0, len(content), max(1, len(content) // 20)):
+            changed = bytearray(content)
+            changed[at] ^= bits
+            (store / name).write_bytes(changed)
+            assert read(whole, store, watch) in (None, whole.good) or "/." in f"/{name}", (name, at)
+        (store / name).write_bytes(content)
 
 
 _CRASHES = """
