@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import pickle
+import time
 
 import h5py
 import numpy as np
@@ -119,8 +120,10 @@ def test_same_scan_gives_same_bytes(scan, tmp_path, format):
     if format == "zarr":
         pytest.skip("a folder")
     first, second = (tmp_path / f"{name}.{ENDINGS[format]}" for name in "ab")
-    for path in (first, second):
-        save_scan(scan, path)
+    save_scan(scan, first)
+    if not format.endswith("npz"):
+        time.sleep(1.1)  # HDF5 notes times in seconds, unless it is told not to
+    save_scan(scan, second)
     assert first.read_bytes() == second.read_bytes()
 
 

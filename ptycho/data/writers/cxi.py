@@ -12,6 +12,7 @@ from ptycho.data.readers.units import energy_of
 from ptycho.data.scan import Scan
 from ptycho.data.writers.hdf5 import (
     geometric_pixel,
+    make_group,
     needed_pixel,
     new_file,
     object_centre,
@@ -43,9 +44,9 @@ class CxiWriter:
         with new_file(path) as file:
             put(file, "cxi_version", CXI_VERSION)
             put(file, "number_of_entries", 1)
-            entry = file.create_group(ENTRY)
+            entry = make_group(file, ENTRY)
             write_entry(entry, scan, pixel)
-            source = entry.require_group("instrument_1/source_1")
+            source = make_group(entry, "instrument_1/source_1")
             if scan.wavelength is not None:
                 write_length(source, "wavelength", scan.wavelength)
                 put(source, "energy", energy_of(scan.wavelength))
@@ -67,18 +68,18 @@ def write_entry(entry: Any, scan: Scan, pixel: float) -> None:
     import h5py
 
     put(entry, "title", plain_text(scan.name))
-    detector = entry.create_group("instrument_1/detector_1")
+    detector = make_group(entry, "instrument_1/detector_1")
     write_patterns(detector, "data", scan).attrs["axes"] = "translation:y:x"
     write_length(detector, "distance", scan.distance)
     for axis in "xy":
         write_length(detector, f"{axis}_pixel_size", scan.detector_pixel_size)
     if scan.mask is not None:
         put(detector, "mask", np.where(scan.mask, 0, _INVALID).astype(np.uint32))
-    geometry = entry.create_group("sample_1/geometry_1")
+    geometry = make_group(entry, "sample_1/geometry_1")
     translation = np.zeros((len(scan), 3))
     translation[:, 0], translation[:, 1] = scan.positions[:, 1] * pixel, scan.positions[:, 0] * pixel
     write_length(geometry, "translation", translation)  # type: ignore[arg-type]  # as many lengths as there are
-    data = entry.create_group("data_1")
+    data = make_group(entry, "data_1")
     data["data"] = h5py.SoftLink(f"{entry.name}/instrument_1/detector_1/data")
     data["translation"] = h5py.SoftLink(f"{entry.name}/sample_1/geometry_1/translation")
     _write_images(entry, scan, pixel)
@@ -116,7 +117,7 @@ def _write_images(entry: Any, scan: Scan, pixel: float) -> None:
     if scan.object is not None:
         image = _image(entry, "image_2", scan.object[None], "layer:y:x", pixel)
         put(image, "data_type", "electron density")
-        own = entry.create_group("ptychodus")
+        own = make_group(entry, "ptychodus")
         for axis, centre in zip("yx", object_centre(scan, pixel), strict=True):
             put(own, f"object_center_{axis}_m", centre)
         for side in ("height", "width"):
@@ -124,7 +125,7 @@ def _write_images(entry: Any, scan: Scan, pixel: float) -> None:
 
 
 def _image(entry: Any, name: str, values: Any, axes: str, pixel: float) -> Any:
-    image = entry.create_group(name)
+    image = make_group(entry, name)
     put(image, "data", values)
     image["data"].attrs["axes"] = axes
     put(image, "data_space", "real")

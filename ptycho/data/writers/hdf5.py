@@ -86,6 +86,8 @@ def put(group: Any, name: str, value: Any) -> Any:
     """
     import h5py
 
+    folder, _, name = name.rpartition("/")
+    group = make_group(group, folder) if folder else group
     if isinstance(value, str):
         encoded = value.encode("utf-8")
         value = np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
@@ -98,12 +100,24 @@ def put(group: Any, name: str, value: Any) -> Any:
         return group.create_dataset(name, data=value)
     place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     place.set_layout(h5py.h5d.COMPACT)
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
+    place.set_obj_track_times(False)
     kind, space = h5py.h5t.py_create(values.dtype, logical=True), h5py.h5s.create(h5py.h5s.SCALAR)
-    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, place, links))
+    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, place))
     dataset[()] = values
     return dataset
+
+
+def make_group(parent: Any, name: str) -> Any:
+    """The group of a name, made with all on the way to it where there is none, without a note of the time."""
+    import h5py
+
+    for part in name.strip("/").split("/"):
+        if part not in parent:
+            kind = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+            kind.set_obj_track_times(False)
+            h5py.h5g.create(parent.id, part.encode(), gcpl=kind)
+        parent = parent[part]
+    return parent
 
 
 def plain_text(text: str) -> str:
@@ -113,7 +127,7 @@ def plain_text(text: str) -> str:
 
 def write_record(group: Any, scan: Scan, *placeholders: str) -> None:
     """Write the exact record, positions in pixels, and scan numbers into a group of this library's own."""
-    own = group.create_group("ptychopinn")
+    own = make_group(group, "ptychopinn")
     put(own, "scan", record_of(scan, *placeholders))
     put(own, "positions", scan.positions).attrs["units"] = "pixel"
     if scan.scan_index is not None:
@@ -172,8 +186,6 @@ def object_centre(scan: Scan, pixel: float) -> tuple[float, float]:
 def new_file(path: Path) -> Iterator[Any]:
     """A new HDF5 file that the libraries of the last ten years read, and whose bytes do not depend on the clock.
 
-    Of this version's parts all but the heap of long texts have checksums.
-
     HDF5 that cannot write crashes with the process, so that it is spared the news until its file is closed.
 
     Raises
@@ -181,17 +193,30 @@ def new_file(path: Path) -> Iterator[Any]:
     OSError
         If the file cannot be written, at the latest when the block ends.
     """
-    import h5py
-
     with path.open("x+b", buffering=0) as stream:
         disk = _Disk(stream)
         outer = _DISK.set(disk)
         try:
-            with h5py.File(disk, "w", libver="v110", track_order=False) as file:
+            with _created(disk) as file:
                 yield file
         finally:
             _DISK.reset(outer)
         _stop_if_full(disk)
+
+
+def _created(disk: _Disk) -> Any:
+    """An empty file of the version whose parts have checksums.
+
+    A function of its own: HDF5 crashes at the end of the process if something refers to these properties still.
+    """
+    import h5py
+
+    access, kind = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, disk)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    kind.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(b"new", h5py.h5f.ACC_TRUNC, kind, access))
 
 
 def _stop_if_full(disk: _Disk | None = None) -> None:

@@ -11,7 +11,7 @@ from ptycho.data.readers.nexus import DEFINITIONS
 from ptycho.data.readers.units import energy_of
 from ptycho.data.scan import Scan
 from ptycho.data.writers.cxi import CXI_VERSION, lost_in_cxi, write_entry
-from ptycho.data.writers.hdf5 import needed_pixel, new_file, plain_text, put, write_length
+from ptycho.data.writers.hdf5 import make_group, needed_pixel, new_file, plain_text, put, write_length
 
 _CLASSES = {
     "": "NXentry",
@@ -49,7 +49,7 @@ class NexusWriter:
             put(file, "cxi_version", CXI_VERSION)
             file.attrs["default"] = "entry_1"
             file.attrs["NX_class"] = "NXroot"
-            entry = file.create_group("entry_1")
+            entry = make_group(file, "entry_1")
             write_entry(entry, scan, pixel)
             put(entry, "definition", DEFINITIONS[0])
             put(entry, "sample_1/name", plain_text(scan.name))
@@ -62,7 +62,7 @@ class NexusWriter:
 
 def _write_beam(entry: Any, scan: Scan) -> None:
     """Photon energy and wavelength. The energy of the source is the machine's, which a scan does not know."""
-    source, beam = (entry.require_group(f"instrument_1/{name}") for name in ("source_1", "beam_1"))
+    source, beam = (make_group(entry, f"instrument_1/{name}") for name in ("source_1", "beam_1"))
     put(source, "probe", "x-ray")
     detector = entry["instrument_1/detector_1"]
     detector.attrs["signal"] = "data"
@@ -82,7 +82,7 @@ def _write_plot(entry: Any, scan: Scan) -> None:
     """The motors as NeXus has them, and a group that a viewer can plot."""
     import h5py
 
-    motors, translation = entry.create_group("sample_1/transformations"), entry["sample_1/geometry_1/translation"]
+    motors, translation = make_group(entry, "sample_1/transformations"), entry["sample_1/geometry_1/translation"]
     translation.attrs["axes"] = "translation:y:x"
     translation.attrs["interpretation"] = "image"
     for axis, (name, vector) in enumerate((("x", (1, 0, 0)), ("y", (0, 1, 0)))):
@@ -90,7 +90,7 @@ def _write_plot(entry: Any, scan: Scan) -> None:
         motors[name].attrs["vector"] = np.array(vector, np.float64)
         motors[name].attrs["transformation_type"] = "translation"
         motors[name].attrs["depends_on"] = "." if name == "x" else f"{motors.name}/x"
-    data = entry.create_group("data")
+    data = make_group(entry, "data")
     data["data"] = h5py.SoftLink(f"{entry.name}/instrument_1/detector_1/data")
     for name in "xy":
         data[name] = h5py.SoftLink(f"{motors.name}/{name}")

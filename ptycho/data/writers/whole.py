@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ptycho.errors import OutputError, PtychoError
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 
 @contextlib.contextmanager
@@ -61,11 +65,11 @@ def _to_disk(path: Path) -> None:
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Put the new in the place of the old; an old folder steps aside first, since nothing can be renamed onto it."""
-    if not target.is_dir() or target.is_symlink():
-        if partial.is_dir() and os.path.lexists(target):
-            target.unlink()
+    """Put the new in the place of the old, in one step where the system can swap a folder with what is there."""
+    if (not target.is_dir() or target.is_symlink()) and (not partial.is_dir() or not os.path.lexists(target)):
         partial.replace(target)
+        return
+    if _swapped(partial, target):  # the old is the partial one now, which the caller takes away
         return
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
     target.rename(aside)
@@ -75,6 +79,15 @@ def _replace(partial: Path, target: Path) -> None:
         aside.rename(target)
         raise
     _remove(aside)
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two names at once, as Linux can; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def _remove(path: Path) -> None:
