@@ -178,7 +178,7 @@ def _fit_model(model: ModelConfig, params: dict[str, np.ndarray], what: str) -> 
     out = max(params[f"{head}/{'centre' if model.pad_object else 'full'}/kernel"].shape[3] for head in DECODERS)
     model.object_big = out == group if group > 1 else model.object_big
     wanted = cnn_shapes(model.N, model.n_filters_scale, group, out, model.pad_object, model.probe_big)
-    for name in wanted.keys() | params.keys():
+    for name in sorted(wanted.keys() | params.keys()):
         given, expected = params[name].shape if name in params else None, wanted.get(name)
         if given is None or expected is None or (given != expected and not _may_differ(name, given, expected, out)):
             raise DataError(
