@@ -119,7 +119,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
 
 
 def description_lines(found: Mapping[str, Any]) -> list[str]:
-    """The description of a model file as lines of a name and a value."""
+    """The description of a model file as lines of a name and a value, free of what a terminal might obey."""
     lines = [f"file {found['file']}", f"kind {found['kind']}", f"size {readable(found['bytes'])}"]
     if "models" in found:
         lines += [f"model {name} ({framework})" for name, framework in found["models"].items()]
@@ -146,7 +146,7 @@ def description_lines(found: Mapping[str, Any]) -> list[str]:
         f"member {name} {readable(member['bytes'])} sha256 {member['sha256']}"
         for name, member in found["members"].items()
     ]
-    return lines
+    return ["".join(letter if letter.isprintable() else "?" for letter in line) for line in lines]
 
 
 def import_bundle(path: str | Path, probe: str | Path | None = None) -> Bundle:

@@ -65,6 +65,14 @@ class TestInfo:
         assert found["settings"] == {"N": 64, "gridsize": 1, "probe": "complex64 (64, 64, 1)", "label": "first"}
         assert "model autoencoder (tensorflow)" in description_lines(found)
 
+    def test_commands_no_terminal(self, tmp_path):
+        path = tmp_path / "old.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("autoencoder/model.keras", b"")
+            archive.writestr("autoencoder/params.dill", pickle.dumps({"label": "\x1b[2Jgone\nfile x"}))
+            archive.writestr("\x1b[31mred", b"")
+        assert all(line.isprintable() for line in description_lines(describe_model_file(path)))
+
     def test_of_other_files_is_refused(self, tmp_path):
         with pytest.raises(DataError, match="there is no such file"):
             describe_model_file(tmp_path)
