@@ -26,8 +26,8 @@ demo: $(VENV)/.torch ## Simulate a scan, train, reconstruct it and print how clo
 test: $(VENV)/.test ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 
-# A file's tests share what is trained and what is compiled, so they stay in one process.
-SPREAD := --numprocesses $(THREADS) --dist loadfile
+# A file's tests share what is trained and what is compiled, so they stay together until a process has nothing to do.
+SPREAD := --numprocesses $(THREADS) --dist worksteal
 
 # Each with one framework, or none, in an environment of its own: the rest must not be missed.
 ALONE ?= tests/backends/test_alone.py tests/test_backend.py

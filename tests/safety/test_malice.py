@@ -111,8 +111,9 @@ class TestWatch:
             act(tmp_path)
 
     def test_lets_reading_pass(self, sample, watch):
+        made = sample("ptychopinn-npz")
         with watch.watching():
-            sample("ptychopinn-npz").loader.load(sample("ptychopinn-npz").path)
+            made.loader.load(made.path)
 
 
 class TestPickles:
