@@ -55,11 +55,14 @@ class Watch:
     def watching(self) -> Iterator[None]:
         """Nothing forbidden may happen in this block."""
         self.seen.clear()
+        written = sys.dont_write_bytecode
+        sys.dont_write_bytecode = True  # compiled modules are no loader's files
         self.on = True
         try:
             yield
         finally:
             self.on = False
+            sys.dont_write_bytecode = written
         assert not self.seen
 
 
