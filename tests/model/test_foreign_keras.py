@@ -249,6 +249,16 @@ class TestRefusals:
         with pytest.raises(DataError, match="'conv2d_9' is Conv2D, where PtychoPINN's cnn has a layer with 1 input"):
             network_of_keras(changed(trained[1]["diffraction_to_obj/model.keras"], config), "model.keras")
 
+    def test_layers_in_circles(self, trained):
+        def config(content):
+            layer(content, "conv2d")["inbound_nodes"] = json.loads(
+                json.dumps(layer(content, "conv2d")["inbound_nodes"]).replace("intensity_scaler", "max_pooling2d")
+            )
+            return content
+
+        with pytest.raises(DataError, match="'max_pooling2d' is MaxPooling2D, where PtychoPINN's cnn has at most 8"):
+            network_of_keras(changed(trained[1]["diffraction_to_obj/model.keras"], config), "model.keras")
+
     def test_links_and_objects_among_the_weights(self, trained, tmp_path):
         secret = tmp_path / "secret.h5"
         with h5py.File(secret, "w") as file:
