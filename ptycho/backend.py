@@ -94,6 +94,9 @@ class Backend(Protocol):
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
         """'Same' cross-correlation of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O), h and w odd."""
 
+    def relu(self, x: Array) -> Array:
+        """``x`` where it is positive, else 0, with slope 0 there; NaN stays NaN."""
+
     def max_pool2d(self, x: Array) -> Array:
         """Maximum over non-overlapping 2 x 2 blocks."""
 
@@ -152,6 +155,10 @@ class NumpyBackend:
         views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
         columns = np.moveaxis(views, 3, 5).reshape(-1, height * width * n_in)
         return (columns @ kernel.reshape(-1, n_out) + bias).reshape(*x.shape[:3], n_out)
+
+    def relu(self, x: Array) -> Array:
+        """See :class:`Backend`."""
+        return np.maximum(x, 0)
 
     def max_pool2d(self, x: Array) -> Array:
         """See :class:`Backend`."""

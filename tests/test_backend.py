@@ -114,6 +114,17 @@ class TestConvolutions:
         ours = backend.conv2d(*(backend.asarray(a) for a in (x, weights, bias)))
         np.testing.assert_allclose(backend.to_numpy(ours), wanted, atol=1e-10)
 
+    def test_relu(self, backend):
+        x = np.array([np.nan, -np.inf, -1.0, -0.0, 0.0, 2.0, np.inf])
+        np.testing.assert_array_equal(
+            backend.to_numpy(backend.relu(backend.asarray(x))), [np.nan, 0, 0, 0, 0, 2, np.inf]
+        )
+
+    def test_relu_has_no_slope_at_nought(self, learner):
+        x = learner.asarray(np.array([-1.0, 0.0, 2.0], np.float32))
+        _, slope = learner.value_and_grad(lambda x: learner.xp.sum(learner.relu(x)))(x)
+        np.testing.assert_array_equal(learner.to_numpy(slope), [0, 0, 1])
+
     def test_pooling_and_upsampling(self, backend):
         x = random((2, 4, 6, 3))
         pooled = backend.to_numpy(backend.max_pool2d(backend.asarray(x)))

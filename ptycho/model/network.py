@@ -126,7 +126,7 @@ def decode(
     """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads."""
     for i in range(_count(params, f"{head}/block")):
         x = backend.upsample2d(_block(params, f"{head}/block{i}", x, backend))
-    act = _activation(backend.xp, activation)
+    act = _activation(backend, activation)
     if f"{head}/full/kernel" in params:
         x = backend.upsample2d(_block(params, f"{head}/last", x, backend))
         return act(_conv(params, f"{head}/full", x, backend))
@@ -136,7 +136,7 @@ def decode(
     if f"{head}/border/kernel" not in params:
         return padded
     x = backend.upsample2d(_block(params, f"{head}/last", x[..., inside:], backend))
-    border = _activation(backend.xp, border_activation)(_conv(params, f"{head}/border", x, backend))
+    border = _activation(backend, border_activation)(_conv(params, f"{head}/border", x, backend))
     return padded + border * _outside(backend, border)
 
 
@@ -145,25 +145,23 @@ def _conv(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Ar
 
 
 def _block(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Array:
-    relu = _activation(backend.xp, "relu")
-    return relu(_conv(params, f"{name}/conv1", relu(_conv(params, f"{name}/conv0", x, backend)), backend))
+    x = backend.relu(_conv(params, f"{name}/conv0", x, backend))
+    return backend.relu(_conv(params, f"{name}/conv1", x, backend))
 
 
 def _count(params: dict[str, Array], prefix: str) -> int:
     return sum(name.startswith(prefix) and name.endswith("conv0/kernel") for name in params)
 
 
-def _activation(xp: Array, name: str) -> Callable[[Array], Array]:
+def _activation(backend: Backend, name: str) -> Callable[[Array], Array]:
     """The named activation, written so that no value or gradient overflows."""
+    xp = backend.xp
 
     def sigmoid(x: Array) -> Array:
         return 0.5 * (1.0 + xp.tanh(0.5 * x))
 
-    def relu(x: Array) -> Array:
-        return x * xp.astype(x > 0.0, x.dtype)  # frameworks disagree on the slope of clip at 0; NaN stays NaN
-
     activations: dict[str, Callable[[Array], Array]] = {
-        "relu": relu,
+        "relu": backend.relu,
         "sigmoid": sigmoid,
         "swish": lambda x: x * sigmoid(x),
         "softplus": lambda x: 0.5 * (x + xp.abs(x)) + xp.log1p(xp.exp(-xp.abs(x))),

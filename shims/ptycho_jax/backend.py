@@ -58,6 +58,10 @@ class JaxBackend:
         x = xp.astype(x, kernel.dtype)
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
 
+    def relu(self, x: jax.Array) -> jax.Array:
+        """See :class:`~ptycho.backend.Backend`."""
+        return jax.nn.relu(x)
+
     def max_pool2d(self, x: jax.Array) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values."""
         batch, height, width, channels = x.shape

@@ -63,6 +63,10 @@ class TensorflowBackend:
         """See :class:`~ptycho.backend.Backend`; computed in the kernel's precision."""
         return tf.nn.bias_add(tf.nn.conv2d(tf.cast(x, kernel.dtype), kernel, strides=1, padding="SAME"), bias)
 
+    def relu(self, x: tf.Tensor) -> tf.Tensor:
+        """See :class:`~ptycho.backend.Backend`."""
+        return tf.nn.relu(x)
+
     def max_pool2d(self, x: tf.Tensor) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values, and NaN loses."""
         return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")

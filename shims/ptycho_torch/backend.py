@@ -59,6 +59,10 @@ class TorchBackend:
         y = functional.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding="same")
         return y.permute(0, 2, 3, 1)
 
+    def relu(self, x: torch.Tensor) -> torch.Tensor:
+        """See :class:`~ptycho.backend.Backend`."""
+        return functional.relu(x)
+
     def max_pool2d(self, x: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
         return functional.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -186,6 +186,7 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
         lambda draw: {"x": draw.real(2, 6, 8, 3), "kernel": draw.real(3, 3, 3, 2) - 1, "bias": draw.real(2)},
         lambda x, kernel, bias: _lent("conv2d")(x, kernel, bias),
     ),
+    "Backend.relu": (_one("x", lambda draw: draw.real(2, 6, 8, 3) - 1), _lent("relu")),
     "Backend.max_pool2d": (_one("x", lambda draw: draw.real(2, 6, 8, 3)), _lent("max_pool2d")),
     "Backend.upsample2d": (_one("x", lambda draw: draw.real(2, 3, 4, 2)), _lent("upsample2d")),
     "Backend.stop_gradient": (_one("a", Draw.patches), _lent("stop_gradient")),
