@@ -1,7 +1,8 @@
 """Fewer detector pixels: cropping and binning, with the object's pixel and the probe following.
 
 Far field, wavelength w, distance z, detector pixel d, N x N pixels: the object's pixel is w*z/(N*d), and the window in
-the sample plane that a pattern can describe is w*z/d wide. So
+the sample plane that a pattern can describe is w*z/d wide. Patterns in a file stay there: they are cropped and binned
+when they are read. So
 
 * cropping to n < N pixels drops high spatial frequencies: the object's pixel grows by N/n, the window stays;
 * binning b x b pixels samples the pattern more coarsely: the object's pixel stays, the window shrinks by b.
@@ -9,12 +10,13 @@ the sample plane that a pattern can describe is w*z/d wide. So
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 
@@ -52,8 +54,9 @@ def crop_detector(scan: Scan, N: int) -> Scan:
     ratio = scan.N / N
     start = scan.N // 2 - N // 2
     centre = slice(start, start + N)
+    patterns = scan.patterns
     return scan.replace(
-        patterns=_per_chunk(scan, N, scan.patterns.dtype, lambda raw: raw[:, centre, centre]),
+        patterns=patterns[:, centre, centre].copy() if in_memory(patterns) else patterns.cut(centre, centre),
         positions=scan.positions / ratio,
         probe=None if scan.probe is None else _low_passed_probe(scan.probe, centre),
         object=None if scan.object is None else _low_passed_image(scan.object, ratio),
@@ -95,20 +98,13 @@ def bin_detector(scan: Scan, factor: int) -> Scan:
     if factor == 1:
         return scan
     n = scan.N // factor
-    dtype = _sum_dtype(scan.patterns.dtype)
     amplitudes = scan.measurement == "amplitude"
-
-    def summed(raw: NDArray[Any]) -> NDArray[Any]:
-        wide = raw.astype(dtype)
-        blocks = (np.square(wide) if amplitudes else wide).reshape(len(raw), n, factor, n, factor)
-        total = blocks.sum(axis=(2, 4), dtype=dtype)
-        return np.sqrt(total) if amplitudes else total
-
+    dtype = _sum_dtype(scan.patterns.dtype, amplitudes)
+    summed = _Binning(factor, amplitudes, dtype)
     good = None if scan.mask is None else scan.mask.reshape(n, factor, n, factor).all(axis=(1, 3))
-    if amplitudes and dtype.kind != "f":
-        dtype = np.dtype(np.float64)
+    lazy = LazyPatterns.of(scan.patterns).changed(summed, (n, n), dtype)
     return scan.replace(
-        patterns=_per_chunk(scan, n, dtype, summed),
+        patterns=_per_chunk(scan, lazy) if in_memory(scan.patterns) else lazy,
         probe=None if scan.probe is None else _windowed_probe(scan.probe, factor),
         detector_pixel_size=None if scan.detector_pixel_size is None else scan.detector_pixel_size * factor,
         mask=good,
@@ -120,19 +116,35 @@ def _check_even(n: int, what: str) -> None:
         raise DataError(f"{what}: patterns of {n}x{n} given, an even size expected; drop the first row and column.")
 
 
-def _per_chunk(
-    scan: Scan, n: int, dtype: np.dtype[Any], transform: Callable[[NDArray[Any]], NDArray[Any]]
-) -> NDArray[Any]:
-    """Transform the raw patterns chunk by chunk into an array in memory."""
-    result = np.empty((len(scan), n, n), dtype)
+@dataclass(frozen=True)
+class _Binning:
+    """From frames to their bins; a class, so that patterns can be sent to another process."""
+
+    factor: int
+    amplitudes: bool
+    dtype: np.dtype[Any]
+
+    def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
+        wide = raw.astype(_sum_dtype(raw.dtype))
+        n = raw.shape[-1] // self.factor
+        blocks = np.square(wide) if self.amplitudes else wide
+        blocks = blocks.reshape(len(raw), n, self.factor, n, self.factor)
+        total = blocks.sum(axis=(2, 4), dtype=wide.dtype)
+        return np.sqrt(total).astype(self.dtype, copy=False) if self.amplitudes else total
+
+
+def _per_chunk(scan: Scan, lazy: LazyPatterns) -> NDArray[Any]:
+    """Patterns made from those in memory, in memory, chunk by chunk."""
+    result = np.empty(lazy.shape, lazy.dtype)
     for part in scan.chunks():
-        result[part] = transform(np.asarray(scan.patterns[part]))
+        result[part] = lazy[part]
     return result
 
 
-def _sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind == "f":
-        return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
+def _sum_dtype(dtype: np.dtype[Any], roots: bool = False) -> np.dtype[Any]:
+    """Wide enough for a sum, and for its square root where that is wanted."""
+    if dtype.kind == "f" or roots:
+        return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize < 8 else np.float64)
     return np.dtype(f"{dtype.kind}{4 if dtype.itemsize <= 2 else 8}")
 
 

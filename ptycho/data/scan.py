@@ -1,8 +1,8 @@
 """The typed scan: what was measured, where, with which probe, and in which units.
 
 A `Scan` is validated when it is made, so that whatever stands behind it (grouping, training, reconstruction) may rely
-on shapes, order and units. Patterns may be a numpy array, a memory map or an open HDF5 dataset; the latter two are read
-and checked chunk by chunk, when they are used.
+on shapes, order and units. Patterns are a numpy array in memory; or a memory map, an open dataset or anything else that
+can be indexed, which becomes `LazyPatterns` and is read and checked piece by piece, when it is used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ptycho.data import validation
+from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.errors import DataError
 
 Measurement = Literal["counts", "amplitude"]
 SplitRule = Literal["rows", "columns", "alternate", "random"]
 
 _CHUNK_BYTES = 64 * 2**20
+KEPT_BYTES = 2**29
+"""Patterns of a file that take no more memory than this are read once and kept where they are read again and again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +87,10 @@ class Scan:
     def __post_init__(self) -> None:
         """Validate every field and bring it to its type."""
         patterns = validation.patterns(self.patterns)
+        patterns = patterns if in_memory(patterns) else LazyPatterns.of(patterns)
         count, n = patterns.shape[0], patterns.shape[1]
         mask = validation.mask(self.mask, n)
-        if isinstance(patterns, np.ndarray) and not isinstance(patterns, np.memmap):
+        if in_memory(patterns):
             for part in _slices(count, patterns.dtype.itemsize * n * n):
                 validation.values(patterns[part], mask, part.start)
         checked = {
@@ -158,9 +162,13 @@ class Scan:
         return values if self.measurement == "amplitude" else np.sqrt(values, out=values)
 
     def mean_total_counts(self) -> float:
-        """The photons per pattern: mean over patterns of the sum over good pixels."""
-        total = sum(float(self.counts(part).sum(dtype=np.float64)) for part in self.chunks())
-        return total / len(self)
+        """The photons per pattern: mean over patterns of the sum over good pixels; a file is read once for it."""
+        known: float | None = self.__dict__.get("_mean_total_counts")
+        if known is None:
+            known = sum(float(self.counts(part).sum(dtype=np.float64)) for part in self.chunks()) / len(self)
+            if not in_memory(self.patterns):  # what lies in memory is the caller's to change
+                self.__dict__["_mean_total_counts"] = known
+        return known
 
     def chunks(self, size: int | None = None) -> Iterator[slice]:
         """Slices that cover all patterns in order.
@@ -177,10 +185,16 @@ class Scan:
         """The scan of some of the patterns, in the order of `indices`; patterns in a file stay there."""
         index = _as_index(indices, len(self))
         return self.replace(
-            patterns=self.patterns.select(index) if hasattr(self.patterns, "select") else _take(self.patterns, index),
+            patterns=self.patterns[index] if in_memory(self.patterns) else self.patterns.select(index),
             positions=self.positions[index],
             scan_index=None if self.scan_index is None else self.scan_index[index],
         )
+
+    def kept(self, at_most: int = KEPT_BYTES) -> Scan:
+        """The scan with its patterns in memory if they take at most so many bytes there; else as it is."""
+        if in_memory(self.patterns) or self.patterns.dtype.itemsize * len(self) * self.N**2 > at_most:
+            return self
+        return self.replace(patterns=self.patterns[:])
 
     def split(self, by: SplitRule = "rows", fraction: float = 0.5, seed: int = 0) -> tuple[Scan, Scan]:
         """Two scans of disjoint patterns, each in the original order.
@@ -230,7 +244,10 @@ class Scan:
         return dataclasses.replace(self, **changes)
 
     def fingerprint(self) -> str:
-        """SHA-256 in hex of the data: every array and length, not the name and the metadata."""
+        """SHA-256 in hex of the data: every array and length, not the name and the metadata.
+
+        All of the patterns are hashed, however many, chunk by chunk; how they are stored does not count.
+        """
         digest = hashlib.sha256()
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
@@ -253,8 +270,8 @@ class Scan:
             dtype = np.float64 if self.patterns.dtype == np.float64 else np.float32
         if indices is None:
             indices = slice(None)
-        raw = np.asarray(_take(self.patterns, indices if isinstance(indices, slice) else _as_index(indices, len(self))))
-        if not isinstance(self.patterns, np.ndarray) or isinstance(self.patterns, np.memmap):
+        raw = self.patterns[indices if isinstance(indices, slice) else _as_index(indices, len(self))]
+        if not in_memory(self.patterns):
             validation.values(raw, self.mask)
         if self.mask is not None and raw.dtype.kind == "f":
             raw = np.where(self.mask, raw, raw.dtype.type(0))
@@ -291,14 +308,6 @@ def _as_index(indices: ArrayLike | slice, count: int) -> NDArray[np.int64]:
     if index.size and (index.min() < -count or index.max() >= count):
         raise DataError(f"indices: {index.min()} to {index.max()} given, but the scan has {count} patterns.")
     return index % count
-
-
-def _take(patterns: Any, index: NDArray[np.int64] | slice) -> Any:
-    """Some patterns; an HDF5 dataset wants its indices rising and without repeats."""
-    if isinstance(index, slice) or isinstance(patterns, np.ndarray):
-        return patterns[index]
-    distinct, inverse = np.unique(index, return_inverse=True)
-    return np.asarray(patterns[distinct])[inverse]
 
 
 def _hash_array(digest: Any, values: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ptycho.data.readers.lazy import names_in
+from ptycho.data.readers.hdf5_source import names_in
 from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes
 from ptycho.errors import DataError
 from ptycho.model.network import BORDER_CHANNELS, DECODERS

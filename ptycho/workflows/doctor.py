@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho.config.settings import setting
 from ptycho.data import Scan
-from ptycho.data.readers.lazy import LazyPatterns
+from ptycho.data.lazy import LazyPatterns
 from ptycho.errors import DataError
 from ptycho.physics import canvas_for, probe_from_patterns
 from ptycho.workflows.doctor_checks import (

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.data.readers.hdf5 import Hdf5File
-from ptycho.data.readers.lazy import names_in
+from ptycho.data.readers.hdf5_source import names_in
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.writers.hdf5 import new_file, put
 from ptycho.errors import DataError

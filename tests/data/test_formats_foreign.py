@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ptycho.data import Scan, load_scan, save_scan, scan_from_arrays
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.orientation import ORIENTATIONS, reorient
-from ptycho.data.readers.lazy import LazyPatterns
 from ptycho.errors import DataError
 from tests.support import simulated_scan
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptycho.data import Scan, available_readers, available_writers, load_scan, save_scan
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers import npz as npz_module
-from ptycho.data.readers.lazy import LazyPatterns
 from ptycho.data.writers import ptychopinn_npz
 from ptycho.data.writers.whole import appears_whole
 from ptycho.errors import DataError, OutputError
@@ -287,5 +287,5 @@ def test_many_patterns_are_stored_to_be_mapped(scan, tmp_path, format, monkeypat
     path = tmp_path / f"scan.{ENDINGS[format]}"
     save_scan(scan, path)
     loaded = load_scan(path)
-    assert isinstance(loaded.patterns, np.memmap)
+    assert isinstance(loaded.patterns, LazyPatterns)
     assert_same(loaded, scan)

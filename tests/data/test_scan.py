@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptycho.data import Scan
+from ptycho.data.lazy import LazyPatterns
 from ptycho.errors import DataError
 from tests.support import simulated_scan
 
@@ -217,11 +218,15 @@ def test_hdf5_and_memory_maps_read_lazily(tmp_path):
         np.save(tmp_path / "patterns.npy", scan.patterns)
         for lazy in (data, np.load(tmp_path / "patterns.npy", mmap_mode="r")):
             other = scan.replace(patterns=lazy)
-            assert other.patterns is lazy
+            assert isinstance(other.patterns, LazyPatterns)
+            assert isinstance(other.subset([5, 1]).patterns, LazyPatterns)
             np.testing.assert_array_equal(other.counts([7, 2, 2]), scan.counts([7, 2, 2]))
             assert other.fingerprint() == scan.fingerprint()
             assert other.mean_total_counts() == scan.mean_total_counts()
             np.testing.assert_array_equal(other.subset([5, 1, 5]).patterns, scan.patterns[[5, 1, 5]])
+            assert other.kept(at_most=100) is other
+            np.testing.assert_array_equal(other.kept().patterns, scan.patterns)
+            assert isinstance(other.kept().patterns, np.ndarray)
 
 
 def test_lazy_patterns_are_checked_when_read(tmp_path):

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import reorient
 from ptycho.data.readers.exact import restore
-from ptycho.data.readers.lazy import LazyPatterns
 from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.errors import DataError
 
@@ -95,14 +95,10 @@ def object_pixel(fields: Mapping[str, Any], given: Mapping[str, Any]) -> float |
 
 
 def _shifted(patterns: Any) -> Any:
-    if _in_memory(patterns):
+    if in_memory(patterns):
         return np.fft.fftshift(patterns, axes=(-2, -1))
     lazy = LazyPatterns.of(patterns)
     return dataclasses.replace(lazy, shifted=not lazy.shifted)
-
-
-def _in_memory(patterns: Any) -> bool:
-    return isinstance(patterns, np.ndarray) and not isinstance(patterns, np.memmap)
 
 
 def _centre(fields: dict[str, Any], centre: Any, what: str) -> float:
@@ -138,7 +134,7 @@ def _centre(fields: dict[str, Any], centre: Any, what: str) -> float:
     window = (slice(row - half, row + half), slice(column - half, column + half))
     logger.info("%s: frames of %dx%d are cut to %d around (%d, %d).", what, rows, columns, 2 * half, row, column)
     patterns = fields["patterns"]
-    cut = patterns[:, window[0], window[1]] if _in_memory(patterns) else LazyPatterns.of(patterns).cut(*window)
+    cut = patterns[:, window[0], window[1]] if in_memory(patterns) else LazyPatterns.of(patterns).cut(*window)
     fields["patterns"] = cut
     if fields.get("mask") is not None:
         fields["mask"] = fields["mask"][window]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.lazy import LazyPatterns
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 

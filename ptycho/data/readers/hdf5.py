@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers.hdf5_heap import check_heaps
-from ptycho.data.readers.lazy import UNREADABLE, Hdf5Source, LazyPatterns, names_in, open_file, open_node
+from ptycho.data.readers.hdf5_source import UNREADABLE, Hdf5Source, names_in, open_file, open_node
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes, readable
 from ptycho.data.readers.units import length_unit
 from ptycho.errors import DataError, PtychoError

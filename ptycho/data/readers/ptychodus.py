@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers.exact import read_record
-from ptycho.data.readers.lazy import LazyPatterns
 from ptycho.data.readers.units import ELECTRON_VOLT, wavelength_of
 from ptycho.errors import DataError
 

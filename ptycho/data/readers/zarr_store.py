@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers.exact import FORMAT_ID, stated_fields
-from ptycho.data.readers.lazy import LazyPatterns
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
 from ptycho.errors import DataError
 

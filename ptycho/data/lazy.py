@@ -1,16 +1,16 @@
 """Patterns that stay in their file until they are asked for.
 
 `LazyPatterns` looks like an (M, N, N) array to a `Scan`. It reads the frames that are indexed, and only the window of
-the detector that is wanted; turning, shifting and rescaling happen to what was read.
+the detector that is wanted; turning, shifting and rescaling happen to what was read. However frames are indexed, a
+store is asked for each of them once, in rising order, and for runs of neighbours at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,48 +18,7 @@ from numpy.typing import NDArray
 
 from ptycho.errors import DataError
 
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, SystemError)
-"""What h5py raises on a file that is damaged, truncated, or needs a filter that is not there."""
-
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-def open_file(path: Path) -> Any:
-    """An HDF5 file for reading, with the filters of compressed detector files."""
-    import h5py
-    import hdf5plugin  # noqa: F401  registers them
-
-    return h5py.File(path, "r", locking="best-effort")
-
-
-def open_node(group: Any, name: str) -> Any:
-    """A dataset or group of an open file; raw and virtual sources of a dataset are sought beside the file itself.
-
-    HDF5 would look for raw sources in the working directory, where another file may have the same name.
-    """
-    import h5py
-
-    node = group[name]
-    if not isinstance(node, h5py.Dataset) or not (node.external or node.is_virtual):
-        return node
-    del node  # HDF5 refuses two prefixes for a dataset that is open twice
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_efile_prefix(b"${ORIGIN}")
-    access.set_virtual_prefix(b"${ORIGIN}")
-    return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
-
-
-def names_in(group: Any) -> list[str]:
-    """Names of what stands in a group of an open file, in alphabetical order.
-
-    They are read in HDF5's own order: to sort them it makes a table, and when it cannot finish that, because the file
-    is damaged, it crashes with the process.
-    """
-    import h5py
-
-    names: list[bytes] = []
-    group.id.links.iterate(names.append, idx_type=h5py.h5.INDEX_NAME, order=h5py.h5.ITER_NATIVE)
-    return sorted(name.decode("utf-8", "surrogateescape") for name in names)
 
 
 class Source(Protocol):
@@ -73,7 +32,10 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Frames in anything that can be indexed like an array: memory, a memory map, an open dataset."""
+    """Frames in anything that can be indexed like an array: memory, a memory map, an open dataset, made on the fly.
+
+    What is read of a memory map is let go of afterwards, so that a process does not seem to hold the whole file.
+    """
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -81,59 +43,53 @@ class ArraySource:
         self.dtype = np.dtype(array.dtype)
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the array."""
-        return np.asarray(self.array[part])
+        """Part of the array; whole frames are asked for by their numbers alone."""
+        while len(part) > 1 and isinstance(part[-1], slice) and part[-1] == slice(None):
+            part = part[:-1]
+        if not is_mapped(self.array):
+            return np.asarray(self.array[part if len(part) > 1 else part[0]])
+        read = np.array(self.array[part])
+        held = getattr(self.array, "_mmap", None)
+        if held is not None and self.array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            held.madvise(mmap.MADV_DONTNEED)
+        return read
 
 
-class Hdf5Source:
-    """Frames in a dataset of an HDF5 file, which is open from the first read until nothing refers to this any more.
-
-    A copy in another process (after a fork, or unpickled) opens the file for itself.
+class ChangedSource:
+    """Frames that are made from other frames when they are read, of another size or not.
 
     Parameters
     ----------
-    path, name
-        File and dataset.
-    shape, dtype
-        As the dataset has them.
+    patterns
+        (M, H, W), what they are made from.
+    change
+        From (K, H, W) to (K, H', W') of `dtype`.
+    frame, dtype
+        (H', W') and what `change` returns.
     """
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
-        self._open: tuple[int, Any, Any] | None = None
+    def __init__(self, patterns: Any, change: Convert, frame: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.patterns, self.change = LazyPatterns.of(patterns), change
+        self.shape: tuple[int, ...] = (len(self.patterns), *frame)
+        self.dtype = np.dtype(dtype)
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the dataset.
-
-        Raises
-        ------
-        DataError
-            If the file is gone or damaged, or compressed in a way that cannot be read.
-        """
-        try:
-            return np.asarray(self._dataset()[part])
-        except UNREADABLE as error:
-            reason = str(error).split("\n")[0]
-            raise DataError(
-                f"{self.path}: the patterns in {self.name!r} cannot be read, the file is damaged, has gone, or is "
-                f"compressed by a filter that is not installed ({reason})."
-            ) from error
+        """Part of the changed frames."""
+        return self.change(self.patterns[part[0]])[(slice(None), *part[1:])]
 
     def close(self) -> None:
-        """Close the file; the next read opens it again."""
-        if self._open is not None and self._open[0] == os.getpid():
-            self._open[1].close()
-        self._open = None
+        """Close the files behind."""
+        self.patterns.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open file."""
-        return {**self.__dict__, "_open": None}
 
-    def _dataset(self) -> Any:
-        if self._open is None or self._open[0] != os.getpid():
-            file = open_file(self.path)
-            self._open = (os.getpid(), file, open_node(file, self.name))
-        return self._open[2]
+def is_mapped(array: Any) -> bool:
+    """Whether an array is a memory map of a file."""
+    return isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None
+
+
+def in_memory(array: Any) -> bool:
+    """Whether an array lies in memory, so that to take from it costs no reading."""
+    return isinstance(array, np.ndarray) and not is_mapped(array)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -223,11 +179,11 @@ class LazyPatterns:
         """
         if isinstance(index, tuple):
             return self[index[0]][(slice(None), *index[1:]) if np.ndim(index[0]) or _is_slice(index[0]) else index[1:]]
-        wanted = np.arange(len(self))[index]
+        wanted = self._numbers(index)
         numbers = np.atleast_1d(wanted)
         if self.frames is not None:
             numbers = self.frames[numbers]
-        raw = self._read(numbers)
+        raw = self._read_any(numbers)
         if self.transposed:
             raw = raw.swapaxes(-2, -1)
         if self.shifted:
@@ -241,22 +197,45 @@ class LazyPatterns:
         return dataclasses.replace(self, frames=numbers if self.frames is None else self.frames[numbers])
 
     def cut(self, rows: slice, columns: slice) -> LazyPatterns:
-        """A window of the patterns as they are now, unread.
-
-        Raises
-        ------
-        ValueError
-            If the patterns are cut already.
-        """
-        if self.window is not None:
-            raise ValueError("patterns are cut once")
+        """A window of the patterns as they are now, unread."""
+        if self.shifted:  # the window's parts lie apart in the store
+            return LazyPatterns((ArraySource(self),), window=(rows, columns))
         window = (columns, rows) if self.transposed else (rows, columns)
+        if self.window is not None:
+            sides = self.sources[0].shape[-2:]
+            tall, wide = (range(n)[old][new] for n, old, new in zip(sides, self.window, window, strict=True))
+            window = (_within(tall), _within(wide))
         return dataclasses.replace(self, window=window)
+
+    def changed(self, change: Convert, frame: tuple[int, int], dtype: np.dtype[Any]) -> LazyPatterns:
+        """The patterns after a function of (K, H, W) frames that makes `frame` = (H', W') of `dtype`, unread."""
+        return LazyPatterns((ChangedSource(self, change, frame, dtype),))
 
     def close(self) -> None:
         """Close the files; the next read opens them again."""
         for source in self.sources:
             getattr(source, "close", lambda: None)()
+
+    def _numbers(self, index: Any) -> Any:
+        """The patterns that an index means, without a list of all of them."""
+        if isinstance(index, slice | int):
+            chosen = range(len(self))[index]
+            return np.asarray(chosen) if isinstance(chosen, int) else np.arange(chosen.start, chosen.stop, chosen.step)
+        index = np.asarray(index)
+        if index.size == 0:
+            return np.zeros(0, np.int64)
+        if index.dtype.kind not in "iu":
+            return np.arange(len(self))[index]
+        if index.min() < -len(self) or index.max() >= len(self):
+            raise IndexError(f"patterns {index.min()} to {index.max()} are asked for, and there are {len(self)}")
+        return index.astype(np.int64) % len(self)
+
+    def _read_any(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Frames in any order: each is read once, in rising order."""
+        if numbers.size < 2 or np.all(np.diff(numbers) > 0):
+            return self._read(numbers)
+        distinct, where = np.unique(numbers, return_inverse=True)
+        return self._read(distinct)[where]
 
     def _read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Frames by their numbers in the sources, cut but otherwise as stored; runs of numbers are read at once."""
@@ -306,3 +285,8 @@ def _count(source: Source) -> int:
 
 def _is_slice(value: Any) -> bool:
     return isinstance(value, slice)
+
+
+def _within(chosen: range) -> slice:
+    """The slice of a rising range."""
+    return slice(chosen.start, chosen.stop, chosen.step)

@@ -1,0 +1,90 @@
+"""Patterns that stay in their file: what is read, in which order, and how much memory that takes."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho.data import Scan, bin_detector, crop_detector
+from ptycho.data.lazy import ArraySource, LazyPatterns
+from tests.support import simulated_scan
+
+
+class Store:
+    """Frames made on the fly, which notes what it is asked for; only whole runs of rising order, as HDF5 likes them."""
+
+    def __init__(self, count, n, dtype=np.uint16):
+        self.shape, self.dtype, self.asked = (count, n, n), np.dtype(dtype), []
+
+    def __getitem__(self, part):
+        assert isinstance(part, slice)
+        assert part.step in (None, 1)
+        self.asked.append((part.start, part.stop))
+        rows = np.arange(part.start, part.stop)[:, None, None]
+        return (rows + np.arange(self.shape[1] ** 2).reshape(1, *self.shape[1:])).astype(self.dtype)
+
+
+def stored(count, n=8, **fields):
+    positions = np.random.default_rng(0).uniform(0, 50, (count, 2))
+    return Scan(Store(count, n), "counts", positions, **fields)
+
+
+@given(st.lists(st.integers(-50, 49), max_size=30))
+def test_every_order_is_read_once_in_rising_order(index):
+    scan = stored(50)
+    found = scan.patterns[np.array(index, np.int64)]
+    np.testing.assert_array_equal(found, Store(50, 8)[0:50][index])
+    asked = scan.patterns.sources[0].array.asked
+    assert asked == sorted(asked)
+    assert sum(stop - start for start, stop in asked) == len({i % 50 for i in index})
+
+
+def test_an_index_beyond_the_end_is_told():
+    with pytest.raises(IndexError, match="50"):
+        stored(50).patterns[[3, 50]]
+
+
+def test_subset_and_split_read_nothing():
+    scan = stored(5_000_000, 64)
+    first, second = scan.split("random")
+    part = second.subset(np.arange(0, 1000, 7)).subset(slice(5, 9))
+    assert scan.patterns.sources[0].array.asked == []
+    assert len(first) == len(second) == 2_500_000
+    assert part.counts().shape == (4, 64, 64)
+    assert len(scan.patterns.sources[0].array.asked) <= 4
+
+
+@pytest.mark.parametrize("measurement", ["counts", "amplitude"])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])
+@pytest.mark.parametrize("change", [lambda s: crop_detector(s, 8), lambda s: bin_detector(s, 4)])
+def test_detector_changes_of_files_are_made_when_they_are_read(change, dtype, measurement, tmp_path):
+    plain = simulated_scan(20, 16)
+    plain = plain.replace(patterns=np.minimum(plain.patterns, 255).astype(dtype), measurement=measurement)
+    np.save(tmp_path / "a.npy", plain.patterns)
+    lazy = change(plain.replace(patterns=np.load(tmp_path / "a.npy", mmap_mode="r")))
+    assert isinstance(lazy.patterns, LazyPatterns)
+    expected = change(plain)
+    assert isinstance(expected.patterns, np.ndarray)
+    assert lazy.patterns.dtype == expected.patterns.dtype
+    np.testing.assert_array_equal(lazy.patterns[[7, 3, 3]], expected.patterns[[7, 3, 3]])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy.patterns))[5], expected.patterns[5])
+    assert lazy.fingerprint() == expected.fingerprint()
+
+
+@given(st.booleans(), st.booleans())
+def test_cuts_of_cuts(transposed, shifted):
+    frames = np.random.default_rng(1).integers(0, 99, (6, 12, 10))
+    lazy = LazyPatterns((ArraySource(frames),), transposed=transposed, shifted=shifted)
+    whole = lazy[:]
+    once = lazy.cut(slice(2, 9), slice(1, 8))
+    np.testing.assert_array_equal(once[:], whole[:, 2:9, 1:8])
+    np.testing.assert_array_equal(once.cut(slice(1, 5), slice(2, 7))[2:4], whole[2:4, 3:7, 3:8])
+
+
+def test_a_file_is_summed_once():
+    scan = stored(100)
+    assert scan.mean_total_counts() == scan.mean_total_counts() > 0
+    asked = scan.patterns.sources[0].array.asked
+    assert sum(stop - start for start, stop in asked) == 100
