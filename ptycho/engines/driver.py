@@ -21,6 +21,7 @@ from ptycho.engines.lsqml import LSQML
 from ptycho.engines.pie import EPIE, RPIE
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
+from ptycho.onlooker import offer
 
 __all__ = ["Callback", "solve"]
 
@@ -59,7 +60,7 @@ def solve(
     scan : the measurement.
     config : the engine and its settings.
     state : where to start; None starts from a flat object and the scan's probe.
-    callbacks : told of every epoch.
+    callbacks : told of every epoch; onlookers among them are offered the :class:`~ptycho.engines.state.State`.
     checkpoint : file that keeps the state during the work. If it is there, and of the same scan and settings, the work
         goes on from it, to the same result; it is taken away at the end.
     every : seconds between two checkpoints.
@@ -99,6 +100,7 @@ def solve(
         _record(engine, r_factor=r_factor, seconds=before + now - started)
         for tell in callbacks:
             tell(engine.epoch, config.epochs, {"r_factor": r_factor})
+            offer(tell, lambda: engine.export(memory=False))
         if r_factor <= best or engine.epoch == 1:
             best, kept = min(best, r_factor), engine.keep()
         if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:

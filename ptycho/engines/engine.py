@@ -137,9 +137,10 @@ class Engine:
         at_once = max(1, _CHUNK_PIXELS // math.prod(self.probe.shape))
         return (index[first : first + at_once] for first in range(0, index.size, at_once))
 
-    def export(self) -> State:
-        """What is known now, on the host."""
-        numbers = {name: self.backend.to_numpy(values) for name, values in self.memory.items()}
+    def export(self, memory: bool = True) -> State:
+        """What is known now, on the host; without the engine's memory for those who only look."""
+        kept = self.memory if memory else {}
+        numbers = {name: self.backend.to_numpy(values) for name, values in kept.items()}
         return State(
             object=self.backend.to_numpy(self.canvas.object).copy(),  # host
             origin=self.origin,

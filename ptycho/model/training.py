@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from ptycho.config import TrainingConfig
 from ptycho.errors import ConfigError
+from ptycho.onlooker import offer
 
-__all__ = ["Progress", "TrainResult", "diverged", "is_network", "is_trained"]
+__all__ = ["Progress", "TrainResult", "diverged", "is_network", "is_trained", "report"]
 
 _TRAINED_IF = {
     "probe/real": "probe_trainable",
@@ -36,6 +38,26 @@ class TrainResult:
     """Per epoch: ``loss``, its terms, ``val_loss``, ``learning_rate``."""
     native: dict[str, bytes] = field(default_factory=dict)
     """Files in the framework's own form to go into the bundle, by name."""
+
+
+def report(
+    progress: Iterable[Progress],
+    epoch: int,
+    n_epochs: int,
+    metrics: dict[str, float],
+    params: Callable[[], dict[str, np.ndarray]],
+) -> None:
+    """Tell everybody of a finished epoch, and offer onlookers the parameters.
+
+    Parameters
+    ----------
+    progress : who is told.
+    epoch, n_epochs, metrics : as :class:`Progress` takes them.
+    params : makes host copies of the parameters as they are now.
+    """
+    for each in progress:
+        each(epoch, n_epochs, metrics)
+        offer(each, params)
 
 
 def is_trained(name: str, config: TrainingConfig) -> bool:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.backend import Array, NumpyBackend
+from ptycho.onlooker import offer
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import extract_patches, spread_patches
@@ -121,7 +122,7 @@ def estimate_object(
     start : transmission of the flat object.
     refine_probe : update the probe modes by the same rule, from the second pass on.
     seed : of the order in which patterns are taken.
-    on_pass : called with the number of passes done and their total.
+    on_pass : called with the number of passes done and their total; an onlooker is offered the estimate so far.
 
     Returns
     -------
@@ -146,6 +147,7 @@ def estimate_object(
             canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
+            offer(on_pass, lambda: Estimate(canvas.object.copy(), canvas.dose(on_canvas), origin, canvas.modes))
     return Estimate(canvas.object, canvas.dose(on_canvas), origin, canvas.modes)
 
 

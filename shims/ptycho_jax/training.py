@@ -14,7 +14,7 @@ from ptycho.config import TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.schedules import Schedule
-from ptycho.model.training import Progress, TrainResult, diverged
+from ptycho.model.training import Progress, TrainResult, diverged, report
 from ptycho_jax.backend import find_devices
 from ptycho_jax.data import PtychoData
 from ptycho_jax.model import PtychoModule
@@ -85,8 +85,7 @@ class Trainer:
                 kept = module.to_params()
             self._save(module, epoch + 1, better)
             self.logs.write(epoch + 1, (epoch + 1) * per_epoch, metrics)
-            for report in self.progress:
-                report(epoch + 1, config.nepochs, metrics)
+            report(self.progress, epoch + 1, config.nepochs, metrics, module.to_params)
             if config.early_stopping_patience is not None and waited >= config.early_stopping_patience:
                 break
         trained = kept if config.checkpoint else module.to_params()

@@ -16,7 +16,7 @@ from ptycho.config import TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.schedules import Schedule
-from ptycho.model.training import Progress, TrainResult, diverged
+from ptycho.model.training import Progress, TrainResult, diverged, report
 from ptycho_tensorflow.backend import find_devices
 from ptycho_tensorflow.data import PtychoData
 from ptycho_tensorflow.model import PtychoModel
@@ -129,8 +129,7 @@ class _History(hooks.Callback):
             self.values.setdefault(name, []).append(float(value))
         if not np.isfinite(logs["loss"]):
             raise diverged(epoch + 1, logs["loss"])
-        for report in self.progress:
-            report(epoch + 1, self.params["epochs"], dict(logs))
+        report(self.progress, epoch + 1, self.params["epochs"], dict(logs), self.model.to_params)
 
 
 class _Course(hooks.Callback):

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from ptycho.config import TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Progress, TrainResult, diverged
+from ptycho.model.training import Progress, TrainResult, diverged, report
 from ptycho_torch.data import PtychoData
 from ptycho_torch.model import PtychoModule
 from ptycho_torch.persistence import native_members
@@ -136,15 +136,15 @@ class _History(hooks.Callback):
 
     values: dict[str, list[float]]
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         metrics["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         for name, value in metrics.items():
             self.values.setdefault(name, []).append(value)
         if not np.isfinite(metrics.get("loss", 0.0)):
             raise diverged(trainer.current_epoch + 1, metrics["loss"])
-        for report in self.progress if trainer.is_global_zero else ():
-            report(trainer.current_epoch + 1, trainer.max_epochs or 0, metrics)
+        if trainer.is_global_zero:
+            report(self.progress, trainer.current_epoch + 1, trainer.max_epochs or 0, metrics, pl_module.to_params)
 
 
 def _hardware(config: TrainingConfig) -> tuple[str, Any]:
