@@ -265,11 +265,12 @@ class RawData:
         groups = make_container(
             scan, side, wanted, pool, seed or 0, enable_oversampling, sequential=sequential_sampling
         )
+        amplitude = np.asarray(groups.X)
         nominal = np.stack([self.xcoords_start[groups.indices], self.ycoords_start[groups.indices]], axis=1)[:, None]
         start_offsets, start_relative = get_relative_coords(nominal)
         grouped = {
-            "diffraction": groups.X / np.float32(groups.factor),
-            "X_full": groups.X,
+            "diffraction": amplitude / np.float32(groups.factor),
+            "X_full": amplitude,
             "Y": self._true_patches(scan, groups),
             "coords_offsets": groups.global_offsets,
             "coords_relative": groups.local_offsets,

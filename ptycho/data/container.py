@@ -11,8 +11,63 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho.data.grouping import group_positions
 from ptycho.data.offsets import LocalOffsets
-from ptycho.data.scan import Scan
+from ptycho.data.scan import KEPT_BYTES, Scan
 from ptycho.errors import DataError
+
+
+class GroupedAmplitudes:
+    """(G, N, N, C) float32 amplitudes of groups, which are read from the scan when they are indexed by group.
+
+    Parameters
+    ----------
+    scan
+        The measurement.
+    indices
+        (G, C) numbers of its patterns.
+    factor
+        What the amplitudes are multiplied by.
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 4
+
+    def __init__(self, scan: Scan, indices: NDArray[np.int64], factor: float) -> None:
+        self.scan, self.indices, self.factor = scan, indices, factor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(G, N, N, C)."""
+        groups, channels = self.indices.shape
+        return groups, self.scan.N, self.scan.N, channels
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all groups in memory."""
+        return self.indices.size * self.scan.N**2 * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        """The number G of groups."""
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        """Read some groups, or one."""
+        if isinstance(index, tuple):
+            return self[index[0]][(*[slice(None)] * (np.ndim(self.indices[index[0]]) - 1), *index[1:])]
+        chosen = self.indices[index]
+        scaled = self.scan.amplitude(chosen.reshape(-1), np.float32) * np.float32(self.factor)
+        return np.moveaxis(scaled.reshape(*chosen.shape, self.scan.N, self.scan.N), -3, -1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
+        """All groups in memory, read piece by piece."""
+        everything = np.empty(self.shape, dtype or self.dtype)
+        step = max(1, 2**24 // (self.shape[3] * self.scan.N**2))
+        for start in range(0, len(self), step):
+            everything[start : start + step] = self[start : start + step]
+        return everything
+
+    def select(self, groups: Any) -> GroupedAmplitudes:
+        """Some of the groups, unread."""
+        return GroupedAmplitudes(self.scan, self.indices[groups], self.factor)
 
 
 @dataclass
@@ -22,7 +77,8 @@ class Container:
     Parameters
     ----------
     X
-        (G, N, N, C) float32, amplitude times `factor`, bad pixels 0.
+        (G, N, N, C) float32, amplitude times `factor`, bad pixels 0; `GroupedAmplitudes` where memory is to hold only
+        the groups that are indexed.
     positions
         (G, C, 2) float64 pixels, (row, col) of every patch's centre.
     indices
@@ -39,7 +95,7 @@ class Container:
         The object that plain physics makes of the scan (``object`` (H, W) and ``origin``); None without.
     """
 
-    X: NDArray[np.float32]
+    X: Any
     positions: NDArray[np.float64]
     indices: NDArray[np.int64]
     factor: float
@@ -135,14 +191,16 @@ class Container:
 
     def to_scan(self) -> Scan:
         """The scan that the groups were drawn from, as far as they show it: each of their patterns once."""
-        return scan_from_groups(self.X / np.float32(self.factor), self.positions, self.indices, self.probe, self.mask)
+        return scan_from_groups(
+            np.asarray(self.X) / np.float32(self.factor), self.positions, self.indices, self.probe, self.mask
+        )
 
     def subset(self, groups: ArrayLike | slice) -> Container:
         """The container of some of the groups, in the order given; slices share memory."""
         chosen = groups if isinstance(groups, slice) else np.asarray(groups)
         return dataclasses.replace(
             self,
-            X=self.X[chosen],
+            X=self.X.select(chosen) if isinstance(self.X, GroupedAmplitudes) else self.X[chosen],
             positions=self.positions[chosen],
             indices=self.indices[chosen],
             patches=None if self.patches is None else self.patches[chosen],
@@ -175,6 +233,7 @@ def make_container(
     *,
     sequential: bool = False,
     factor: float | None = None,
+    at_most: int = KEPT_BYTES,
     patches: NDArray[np.complexfloating] | None = None,
 ) -> Container:
     """Group a scan and bring its patterns into the network's units.
@@ -187,6 +246,8 @@ def make_container(
         As in `group_positions`.
     factor
         X per square root of a count; None for this scan's own `amplitude_factor`.
+    at_most
+        Bytes of X that are held in memory; more are read from the scan whenever they are wanted.
     patches
         (M, N, N) complex true patches of every scan point, for supervised training.
 
@@ -201,13 +262,8 @@ def make_container(
     """
     indices = group_positions(scan.positions, gridsize, neighbor_count, n_groups, seed, oversample, sequential)
     factor = amplitude_factor(scan) if factor is None else float(factor)
-    groups, channels = indices.shape
-    X = np.empty((groups, scan.N, scan.N, channels), np.float32)
-    step = max(1, 2**24 // (channels * scan.N**2))
-    for start in range(0, groups, step):
-        chosen = indices[start : start + step]
-        scaled = scan.amplitude(chosen.reshape(-1)) * factor
-        X[start : start + step] = np.moveaxis(scaled.reshape(*chosen.shape, scan.N, scan.N), 1, -1)
+    unread = GroupedAmplitudes(scan, indices, factor)
+    X = np.asarray(unread) if unread.nbytes <= at_most else unread
     if patches is not None:
         if tuple(patches.shape) != (len(scan), scan.N, scan.N):
             raise DataError(f"patches: shape {tuple(patches.shape)} given, {(len(scan), scan.N, scan.N)} expected.")

@@ -17,7 +17,7 @@ _host = NumpyBackend.xp
 class Groups(Protocol):
     """What a batch is cut from: :class:`ptycho.data.container.Container`."""
 
-    X: np.ndarray
+    X: Any
     positions: np.ndarray
     patches: np.ndarray | None
     estimate: Any

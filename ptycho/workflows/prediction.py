@@ -86,7 +86,8 @@ class TrainedModel(Bundle):
         given: tuple[Any, ...]
         if hasattr(inputs, "local_offsets"):
             scan, given = as_scan(inputs), (inputs.local_offsets, inputs.global_offsets)
-            scaled = to_numpy(inputs.X) * self.intensity_scale
+            X = np.asarray(inputs.X) if isinstance(inputs, Container) else to_numpy(inputs.X)
+            scaled = X * self.intensity_scale
         elif isinstance(inputs, Sequence) and len(inputs) in (2, 3):
             scaled, given = to_numpy(inputs[0]), tuple(inputs[1:])
         else:

@@ -10,8 +10,9 @@ import numpy as np
 from ptycho.backend import get_backend
 from ptycho.config import ModelConfig
 from ptycho.data import Scan, make_container
+from ptycho.data.ahead import read_ahead
 from ptycho.errors import ConfigError
-from ptycho.model.batches import make_batch
+from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import Bundle
 from ptycho.model.generators import Generator
 from ptycho.model.pinn import PtychoPINN, merge_window
@@ -82,7 +83,8 @@ def reconstruct(
         )
     lender = get_backend(backend or bundle.config.backend)
     where = lender.best_device() if device in (None, "auto") else device
-    container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed)
+    scan = scan.kept()
+    container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
     estimate = None
     if config.estimate_passes:
         estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
@@ -96,9 +98,9 @@ def reconstruct(
     else:
         canvas = Canvas(estimate.object.shape, estimate.origin, scan.N, weights, crop)
     infer = lender.jit(model.patches if estimate is None else model.correction)
-    for first in range(0, len(container), batch_size):
-        index = np.arange(first, min(first + batch_size, len(container)))
-        batch = {k: lender.asarray(v, device=where) for k, v in make_batch(container, index).items()}
+    order = epoch_batches(len(container), batch_size, seed, None)
+    for index, host in zip(order, read_ahead(lambda chosen: make_batch(container, chosen), order), strict=True):
+        batch = {k: lender.asarray(v, device=where) for k, v in host.items()}
         canvas.add(lender.to_numpy(infer(params, batch)), container.positions[index])
         if progress is not None:
             progress(int(index[-1]) + 1, len(container))

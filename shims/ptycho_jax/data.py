@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -12,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ptycho.config import TrainingConfig
+from ptycho.data.ahead import read_ahead
 from ptycho.model.batches import epoch_batches, make_batch
 
 __all__ = ["PtychoData"]
@@ -43,16 +42,8 @@ class PtychoData:
 
     def _batches(self, groups: Any, epoch: int | None) -> Iterator[dict[str, jax.Array]]:
         order = epoch_batches(len(groups), self.config.batch_size, self.config.seed, epoch)
-        workers = self.config.num_workers
-        if workers == 0:
-            yield from (self._placed(make_batch(groups, index)) for index in order)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = deque(pool.submit(make_batch, groups, index) for index in order[:workers])
-            for index in order[workers:]:
-                waiting.append(pool.submit(make_batch, groups, index))
-                yield self._placed(waiting.popleft().result())
-            yield from (self._placed(made.result()) for made in waiting)
+        made = read_ahead(lambda index: make_batch(groups, index), order, max(1, self.config.num_workers))
+        return (self._placed(batch) for batch in made)
 
     def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """On the devices: shared along the batch; a last batch that they cannot share equally lies on each."""

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptycho.config import TrainingConfig
+from ptycho.data.ahead import read_ahead
 from ptycho.model.batches import epoch_batches, make_batch
 
 __all__ = ["PtychoData"]
@@ -22,14 +23,14 @@ class PtychoData(lightning.LightningDataModule):
     Parameters
     ----------
     training, validation : containers; no validation if None.
-    config : batch size, seed, workers.
+    config : batch size, seed, workers (processes here; without any, a thread prepares the next batch).
     """
 
     def __init__(self, training: Any, validation: Any, config: TrainingConfig) -> None:
         super().__init__()
         self.training, self.validation, self.config = training, validation, config
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Any:
         """See Lightning."""
         return self._loader(self.training, _Order(len(self.training), self.config, self))
 
@@ -39,14 +40,16 @@ class PtychoData(lightning.LightningDataModule):
             return []
         return self._loader(self.validation, _Order(len(self.validation), self.config, None))
 
-    def _loader(self, groups: Any, order: Sampler) -> DataLoader:
+    def _loader(self, groups: Any, order: Sampler) -> Any:
         workers = self.config.num_workers
+        if workers == 0:
+            return _Ahead(_Batches(groups), order)
         return DataLoader(
             _Batches(groups),
             sampler=order,
             batch_size=None,
             num_workers=workers,
-            persistent_workers=workers > 0,
+            persistent_workers=True,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -83,6 +86,23 @@ class _Batches(Dataset):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+
+class _Ahead:
+    """Batches one after the other, the next one prepared in a thread."""
+
+    def __init__(self, batches: _Batches, order: Sampler) -> None:
+        self.batches, self.order, self.pinned = batches, order, torch.cuda.is_available()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return read_ahead(self._made, self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)  # type: ignore[arg-type]  # a sampler need not have a length, this one has
+
+    def _made(self, chosen: tuple[np.ndarray, int]) -> dict[str, Any]:
+        batch = self.batches[chosen]
+        return {k: v.pin_memory() if self.pinned and torch.is_tensor(v) else v for k, v in batch.items()}
 
 
 def _process() -> tuple[int, int]:

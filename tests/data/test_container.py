@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho.data import Container, amplitude_factor, make_container, scan_from_groups
+from ptycho.data.container import GroupedAmplitudes
 from ptycho.errors import DataError
 from tests.support import simulated_scan
 
@@ -20,6 +21,19 @@ def test_amplitudes_are_scaled_by_the_whole_scan(gridsize):
             expected = np.sqrt(scan.patterns[index].astype(np.float64)) * box.factor
             np.testing.assert_allclose(box.X[group, :, :, channel], expected, rtol=1e-6)
             np.testing.assert_array_equal(box.positions[group, channel], scan.positions[index])
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_groups_that_memory_does_not_hold_are_read_when_they_are_indexed(gridsize):
+    scan = simulated_scan(30, 16)
+    held, read = (make_container(scan, gridsize, 9, seed=2, at_most=limit) for limit in (10**9, 0))
+    assert isinstance(held.X, np.ndarray)
+    assert isinstance(read.X, GroupedAmplitudes)
+    assert (read.X.shape, read.X.dtype, len(read.X)) == (held.X.shape, held.X.dtype, 9)
+    for index in (3, slice(2, 5), np.array([8, 0, 0]), (slice(None), 8, 8), (2, 3), (np.array([1, 4]), 5)):
+        np.testing.assert_array_equal(read.X[index], held.X[index])
+    np.testing.assert_array_equal(read.subset([4, 2]).X[:], held.X[[4, 2]])
+    np.testing.assert_array_equal(read.to_scan().patterns, held.to_scan().patterns)
 
 
 def test_mean_energy_is_that_of_ptychopinn():
