@@ -15,6 +15,12 @@ from ptycho.physics import diffraction_amplitude, extract_patches
 Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 64 * 2**20
+_SAMPLES = 4
+
+
+def sample_of(count: int) -> NDArray[np.int64]:
+    """Numbers of the few patterns, spread over ``count``, that a result keeps beside their predictions."""
+    return np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(np.int64))
 
 
 def predict_amplitudes(

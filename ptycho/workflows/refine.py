@@ -17,7 +17,7 @@ from ptycho.data import Scan
 from ptycho.engines import Callback, State, fit_affine, solve
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.workflows.quality import predict_amplitudes, scan_r_factor
+from ptycho.workflows.quality import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid
 
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 ENGINE_STATE = "engine-state.npz"
 """The file in the result's folder that a killed run goes on from."""
 
-_SAMPLES = 4
 _SCALE_SAMPLES = 64
 _SMALLEST_HALF = 16
 _KEPT = ("r_factor", "seconds", "frc_n_rings", "ssim_amplitude", "ssim_phase", "psnr_amplitude", "psnr_phase")
@@ -218,7 +217,7 @@ def _worked(
         comparison = _compared_halves(seen, config, start, told)
     if comparison is not None:
         figures |= comparison.metrics
-    samples = np.unique(np.linspace(0, len(scan) - 1, min(_SAMPLES, len(scan))).round().astype(int))
+    samples = sample_of(len(scan))
     figures["seconds"] = time.perf_counter() - began
     came_from = provenance(config, scan, config.seed, command)
     if source is not None:

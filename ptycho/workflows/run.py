@@ -20,7 +20,7 @@ from ptycho.errors import DataError, OutputError, PtychoError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
 from ptycho.model.training import Progress
-from ptycho.workflows.quality import predict_amplitudes, scan_r_factor
+from ptycho.workflows.quality import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.scans import subsample
@@ -32,7 +32,6 @@ Counter = Callable[[int, int], None]
 Counters = Callable[[str], Counter]
 
 _LOGS = ("checkpoints", "logs", "tensorboard")
-_SAMPLES = 4
 _SMALLEST_HALF = 16
 
 
@@ -178,7 +177,7 @@ def reconstruct_scan(
         comparison = _split_frc(scan, stitch) if split_frc else None
     if comparison is not None:
         figures |= comparison.metrics
-    samples = np.unique(np.linspace(0, len(scan) - 1, min(_SAMPLES, len(scan))).round().astype(int))
+    samples = sample_of(len(scan))
     figures["seconds"] = time.perf_counter() - started
     return Reconstruction(
         object=stitched.object,
