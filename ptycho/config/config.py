@@ -79,6 +79,12 @@ class TrainingConfig:
     n_groups: int = setting(512, "groups drawn from the scan for training", at_least=1)
     n_subsample: int | None = setting(None, "use only this many patterns of the scan; none uses all", at_least=1)
     subsample_seed: int | None = setting(None, "seed of that choice; none uses seed", at_least=0)
+    training_patterns: int | None = setting(
+        16384,
+        "patterns that the training looks at, unless n_groups is more: of a larger scan, in compact regions of the "
+        "field; none takes all",
+        at_least=64,
+    )
     sequential_sampling: bool = setting(False, "take the first groups of the scan instead of drawing them")
     neighbor_count: int = setting(4, "nearest neighbours among which a group is drawn", at_least=1)
     enable_oversampling: bool = setting(False, "draw several groups from one seed point (K choose C)")

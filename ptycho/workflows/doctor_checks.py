@@ -64,8 +64,8 @@ class PatternSums:
 def sum_patterns(scan: Scan) -> PatternSums:
     """Read all patterns once, in bounded memory."""
     total, brightest = np.zeros((scan.N, scan.N)), np.zeros((scan.N, scan.N))
-    top, times, patterns_at_top, copies = 0.0, 0, 0, 0
-    seen: set[tuple[int, int]] = set()
+    top, times, patterns_at_top = 0.0, 0, 0
+    seen = [np.zeros(0, np.uint64)]
     for part in scan.chunks():
         counts = scan.counts(part)
         total += counts.sum(axis=0, dtype=np.float64)
@@ -77,12 +77,10 @@ def sum_patterns(scan: Scan) -> PatternSums:
             at_top = counts == top
             times += int(at_top.sum())
             patterns_at_top += int(at_top.any(axis=(1, 2)).sum())
-        for pattern in counts:
-            if np.count_nonzero(pattern) >= _LIT:
-                data = np.ascontiguousarray(pattern).tobytes()
-                key = (zlib.crc32(data), zlib.adler32(data))
-                copies += key in seen
-                seen.add(key)
+        lit = np.count_nonzero(counts, axis=(1, 2)) >= _LIT
+        seen.append(np.fromiter((_checksum(pattern) for pattern in counts[lit]), np.uint64))
+    keys = np.concatenate(seen)
+    copies = keys.size - np.unique(keys).size
     return PatternSums(total, brightest, top, times, patterns_at_top, copies)
 
 
@@ -294,6 +292,11 @@ def check_dose(scan: Scan, sums: PatternSums, area: float) -> Findings:
     if 0 < dose < 10:
         findings.problems.append(f"{dose:.2g} photons per object pixel are too few for a sharp picture: expose longer.")
     return findings
+
+
+def _checksum(pattern: NDArray[np.floating]) -> int:
+    data = np.ascontiguousarray(pattern).data
+    return zlib.crc32(data) << 32 | zlib.adler32(data)
 
 
 def _whole(values: NDArray[np.float64], tolerance: float) -> bool:

@@ -14,7 +14,7 @@ from ptycho.physics import diffraction_amplitude, extract_patches
 
 Progress = Callable[[int, int], None]
 
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 _SAMPLES = 4
 
 
@@ -66,7 +66,7 @@ def scan_r_factor(
     scan
         What was measured.
     batch_size
-        Patterns at once; none takes about 64 MiB.
+        Patterns at once; none takes about 16 MiB.
     progress
         Called with (patterns done, all patterns), each pattern counting twice.
 

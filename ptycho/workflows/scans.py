@@ -50,11 +50,16 @@ class ScanOptions:
     orientation: str = setting(
         "none", "turn the positions like this; 'ptycho doctor' says how", choices=tuple(ORIENTATIONS)
     )
+    region: str | None = setting(
+        None,
+        "use only positions from here to there, ROW:ROW,COLUMN:COLUMN, after bin and crop; an open end takes all",
+        unit="pixels",
+    )
     patterns_file: Path | None = setting(None, "the file of the patterns, where the scan file has none (ptychodus)")
 
 
 def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Scan:
-    """Read a scan and bin, then crop, its detector.
+    """Read a scan, bin, then crop, its detector, and keep the region that is wanted; patterns in a file stay there.
 
     Parameters
     ----------
@@ -71,7 +76,7 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
     Raises
     ------
     DataError
-        The file cannot be read, is no scan, or cannot be binned or cropped like this.
+        The file cannot be read, is no scan, cannot be binned or cropped like this, or has no position in the region.
     """
     options = options or ScanOptions()
     scan = path if isinstance(path, Scan) else load_scan(path, **_given(options))
@@ -79,8 +84,32 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
         scan = bin_detector(scan, options.bin)
     if options.crop is not None and options.crop != scan.N:
         scan = crop_detector(scan, options.crop)
+    if options.region is not None:
+        scan = scan.subset(_inside(scan.positions, options.region))
     logger.info("%r", scan)
     return scan
+
+
+def _inside(positions: np.ndarray, region: str) -> np.ndarray:
+    """Numbers of the positions in a region, given as ROW:ROW,COLUMN:COLUMN."""
+    try:
+        rows, columns = (part.split(":") for part in region.split(","))
+        ends = [[float(end) if end.strip() else None for end in (low, high)] for low, high in (rows, columns)]
+    except ValueError as error:
+        raise ConfigError(
+            f"region = {region} is not possible: expected ROW:ROW,COLUMN:COLUMN in pixels, e.g. 0:500,200:."
+        ) from error
+    inside = np.ones(len(positions), bool)
+    for axis, (low, high) in enumerate(ends):
+        inside &= positions[:, axis] >= (-np.inf if low is None else low)
+        inside &= positions[:, axis] < (np.inf if high is None else high)
+    if not inside.any():
+        (top, left), (bottom, right) = positions.min(axis=0), positions.max(axis=0)
+        raise DataError(
+            f"region: {region} holds no position; they are in rows {top:.1f} to {bottom:.1f} and columns {left:.1f} to "
+            f"{right:.1f}."
+        )
+    return np.flatnonzero(inside)
 
 
 def _given(options: ScanOptions) -> dict[str, Any]:

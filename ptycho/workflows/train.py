@@ -11,6 +11,7 @@ import numpy as np
 from ptycho.backend import backend_for_training, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
+from ptycho.data.regions import compact_regions
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle
 from ptycho.model.generators import Generator, find_generator
@@ -42,7 +43,8 @@ def train(
 
     Parameters
     ----------
-    scan : the measurement; where it has no probe one is estimated from its patterns.
+    scan : the measurement; where it has no probe one is estimated from its patterns. Of a scan of more patterns than
+        ``training_patterns`` (or ``n_groups``, if these are more) compact regions are looked at, and nothing else.
     config : everything that may be chosen; validated here.
     progress : told of every finished epoch.
     log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
@@ -64,7 +66,7 @@ def train(
     _check(scan, config.model)
     generator = generator or find_generator(config.model.architecture)
     trainer = get_trainer(config.backend)(config, progress, log_dir)
-    scan = _subsampled(scan, config)
+    scan = _subsampled(scan, config).kept()
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
     if scan.measurement == "counts":
         logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
@@ -85,9 +87,9 @@ def train(
         config.seed,
         config.enable_oversampling,
         sequential=config.sequential_sampling,
-        patches=_true_patches(scan, config),
     )
     container.estimate = estimate
+    container.patches = _true_patches(scan, container.positions, config)
     params = initial_parameters(config.model, probe, nphotons, config.seed, brightness, generator)
     if estimate is not None:  # the object was made with this probe, so the scale between them is known
         power = float(np.sum(params["probe/real"] ** 2 + params["probe/imag"] ** 2))
@@ -149,11 +151,20 @@ def _check(scan: Scan, model: ModelConfig) -> None:
 
 
 def _subsampled(scan: Scan, config: TrainingConfig) -> Scan:
-    if config.n_subsample is None or config.n_subsample >= len(scan):
-        return scan
+    """What the training looks at: a choice of the patterns if one is asked for, and no more than are useful."""
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
-    chosen = np.random.default_rng(seed).choice(len(scan), config.n_subsample, replace=False)
-    return scan.subset(np.sort(chosen))
+    if config.n_subsample is not None and config.n_subsample < len(scan):
+        chosen = np.random.default_rng(seed).choice(len(scan), config.n_subsample, replace=False)
+        scan = scan.subset(np.sort(chosen))
+    if config.training_patterns is None or len(scan) <= max(config.training_patterns, config.n_groups):
+        return scan
+    part = scan.subset(compact_regions(scan.positions, max(config.training_patterns, config.n_groups), seed))
+    logger.warning(
+        "The training looks at %d of the %d patterns, in compact regions; training_patterns says how many.",
+        len(part),
+        len(scan),
+    )
+    return part
 
 
 def _brightness(scan: Scan, at_most: int = 2000) -> float:
@@ -172,13 +183,15 @@ def _starting_probe(scan: Scan) -> np.ndarray:
     return probe_from_patterns(scan.patterns, measurement=scan.measurement, mask=scan.mask)[None]
 
 
-def _true_patches(scan: Scan, config: TrainingConfig) -> np.ndarray | None:
+def _true_patches(scan: Scan, positions: np.ndarray, config: TrainingConfig) -> np.ndarray | None:
+    """(G, N, N, C) true patches at the groups' positions (G, C, 2), where they are learned from."""
     wanted = config.model.model_type == "supervised" or (config.realspace_weight and config.realspace_mae_weight)
     if not wanted:
         return None
     if scan.object is None:
         raise DataError("objectGuess: the scan has no object to learn from; give one, or set model_type pinn.")
-    return extract_patches(scan.object, scan.positions - np.asarray(scan.object_origin), scan.N)
+    patches = extract_patches(scan.object, positions - np.asarray(scan.object_origin), scan.N)
+    return np.ascontiguousarray(np.moveaxis(patches, 1, -1))
 
 
 def _split(container: Container, config: TrainingConfig) -> tuple[Container, Container | None]:

@@ -5,7 +5,7 @@ import pytest
 
 from ptycho.config import ModelConfig
 from ptycho.data import save_npz
-from ptycho.errors import DataError, OutputError
+from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.workflows.output import output_folder, write_json
 from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan, subsample
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -22,6 +22,38 @@ def test_bin_comes_before_crop(scan):
     assert open_scan(scan).N == 128
     # Binning by 2 keeps the object's pixel, cropping 64 to 32 doubles it.
     np.testing.assert_allclose(opened.positions, scan.positions / 2)
+
+
+@pytest.mark.parametrize(
+    ("region", "low", "high"),
+    [
+        ("70:100,60:90", (70, 60), (100, 90)),
+        ("80:,:", (80, -np.inf), (np.inf, np.inf)),
+        (":90,:", (-np.inf,) * 2, (90, np.inf)),
+    ],
+)
+def test_a_region_holds_the_positions_inside(scan, region, low, high):
+    opened = open_scan(scan, ScanOptions(region=region))
+    inside = ((scan.positions >= low) & (scan.positions < high)).all(axis=1)
+    assert 0 < inside.sum() < len(scan)
+    np.testing.assert_array_equal(opened.positions, scan.positions[inside])
+    np.testing.assert_array_equal(opened.patterns, scan.patterns[inside])
+
+
+def test_a_region_is_counted_in_cropped_pixels(scan):
+    opened = open_scan(scan, ScanOptions(crop=64, region="40:,:"))
+    assert len(opened) == (scan.positions[:, 0] >= 80).sum()
+
+
+@pytest.mark.parametrize("region", ["5", "1:2", "a:b,c:d", "1:2:3,4:5", "1:2,3:4,5:6"])
+def test_a_region_that_is_none_is_refused(scan, region):
+    with pytest.raises(ConfigError, match=r"region = .* expected ROW:ROW,COLUMN:COLUMN"):
+        open_scan(scan, ScanOptions(region=region))
+
+
+def test_an_empty_region_is_told_with_where_the_positions_are(scan):
+    with pytest.raises(DataError, match=r"region: 900:,: holds no position; they are in rows \d+"):
+        open_scan(scan, ScanOptions(region="900:,:"))
 
 
 def test_a_file_is_read_as_it_is_told(tmp_path, scan):

@@ -1,0 +1,37 @@
+"""Compact regions of a scan: as dense as the scan, spread over the field."""
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from ptycho.data.regions import compact_regions
+
+
+def grid(side, step=5.0):
+    rows, columns = np.mgrid[:side, :side]
+    return np.stack([rows.ravel(), columns.ravel()], axis=-1) * step
+
+
+@pytest.mark.parametrize("at_most", [100, 2048, 9000])
+def test_regions_are_as_dense_as_the_scan(at_most):
+    positions = grid(200)
+    chosen = compact_regions(positions, at_most, seed=3)
+    assert at_most / 2 < chosen.size <= at_most
+    assert (np.diff(chosen) > 0).all()
+    nearest = cKDTree(positions[chosen]).query(positions[chosen], k=5)[0][:, 1:]
+    inside = np.isclose(nearest, 5.0).all(axis=1)
+    assert inside.mean() > (0.55 if at_most == 100 else 0.85)
+    again, other = (compact_regions(positions, at_most, seed) for seed in (3, 4))
+    np.testing.assert_array_equal(again, chosen)
+    assert not np.array_equal(other, chosen)
+
+
+def test_many_regions_see_many_parts_of_the_field():
+    positions = grid(1000)
+    chosen = positions[compact_regions(positions, 32768)]
+    quarters = (chosen > 2500) @ [1, 2]
+    assert set(np.unique(quarters)) == {0, 1, 2, 3}
+
+
+def test_a_scan_that_is_small_enough_is_taken_whole():
+    np.testing.assert_array_equal(compact_regions(grid(4), 16), np.arange(16))
