@@ -115,7 +115,7 @@ def test_written_file_has_ptychopinns_keys(tmp_path):
     assert load_scan(tmp_path / "a.npz").measurement == "amplitude"
 
 
-def test_large_uncompressed_arrays_are_mapped(tmp_path, monkeypatch):
+def test_large_uncompressed_arrays_are_mapped(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(npz_module, "MAP_FROM_BYTES", 1000)
     scan = simulated_scan()
     save_npz(scan, tmp_path / "a.npz", compress=False)
@@ -124,6 +124,7 @@ def test_large_uncompressed_arrays_are_mapped(tmp_path, monkeypatch):
     assert_same(loaded, scan)
     save_npz(scan, tmp_path / "b.npz")
     assert isinstance(load_scan(tmp_path / "b.npz").patterns, np.ndarray)
+    assert "'diff3d' is stored compressed, so all of its 15.5 kB are unpacked into memory" in caplog.text
 
 
 def test_ptychopinn_contract(stored):

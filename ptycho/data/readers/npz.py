@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import logging
 import struct
 import tokenize
 import zipfile
@@ -25,7 +26,9 @@ from ptycho.data.readers.limits import (
 )
 from ptycho.errors import DataError
 
-MAP_FROM_BYTES = 2**30
+logger = logging.getLogger(__name__)
+
+MAP_FROM_BYTES = 2**28
 """Arrays that are stored uncompressed and at least so large are mapped, not read."""
 
 _PIECE_BYTES = 2**24
@@ -99,7 +102,9 @@ class NpzArchive:
         return {key: (member.shape, member.dtype) for key, member in self._members.items()}
 
     def array(self, key: str) -> NDArray[Any]:
-        """One array; a read-only memory map if it is stored uncompressed and larger than 1 GiB.
+        """One array; a read-only memory map if it is stored uncompressed and larger than 256 MiB.
+
+        A compressed one is unpacked into memory once, and a large one is warned of.
 
         Raises
         ------
@@ -120,6 +125,13 @@ class NpzArchive:
                 return self._map(member)
             check_fits_memory(what, member.info.file_size)
             check_expansion(what, member.info.file_size, member.info.compress_size)
+            if member.info.file_size >= MAP_FROM_BYTES:
+                logger.warning(
+                    "%s is stored compressed, so all of its %s are unpacked into memory; 'ptycho convert' to .h5 makes a "
+                    "file that is read piece by piece.",
+                    what,
+                    readable(member.info.file_size),
+                )
             with self._open() as archive, archive.open(member.info) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
         except DataError:
