@@ -15,7 +15,7 @@ from ptycho.errors import DataError
 if TYPE_CHECKING:
     from ptycho.workflows.results import Reconstruction
 
-__all__ = ["draw_pictures", "headline_figures", "report_html"]
+__all__ = ["draw_pictures", "headline_figures", "provenance_rows", "report_html"]
 
 _SECTIONS = (
     ("Object", "two", ("amplitude", "phase", "complex", "probe")),
@@ -234,17 +234,27 @@ def _numbers(result: Reconstruction) -> str:
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
     """Tables of the groups of values, the single values first."""
-    if not provenance:
+    tables = provenance_rows(provenance)
+    if not tables:
         return ""
-    groups: dict[str, Mapping[str, Any]] = {"run": {k: v for k, v in provenance.items() if not isinstance(v, Mapping)}}
-    groups |= {key: value for key, value in provenance.items() if isinstance(value, Mapping)}
-    tables = {name: list(_flat(values)) for name, values in groups.items() if values}
     sections = "".join(
         f'<section class="table{" long" if len(rows) > _LONG_TABLE else ""}">'
         f"<h3>{html.escape(name)}</h3>{_table(rows)}</section>"
         for name, rows in sorted(tables.items(), key=lambda table: len(table[1]) > _LONG_TABLE)
     )
     return f'<h2>Provenance</h2>\n<div class="tables">{sections}</div>\n'
+
+
+def provenance_rows(provenance: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Where a result came from as rows of name and value, by group; the single values are the group ``run``.
+
+    Parameters
+    ----------
+    provenance : of a reconstruction.
+    """
+    groups: dict[str, Mapping[str, Any]] = {"run": {k: v for k, v in provenance.items() if not isinstance(v, Mapping)}}
+    groups |= {key: value for key, value in provenance.items() if isinstance(value, Mapping)}
+    return {name: list(_flat(values)) for name, values in groups.items() if values}
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -1,0 +1,49 @@
+"""The curves of a page as plain values: losses and R-factors by epoch, Fourier ring correlation by frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ptycho.evaluation import FRC
+
+__all__ = ["LOSSES", "epoch_charts", "frc_chart"]
+
+LOSSES = ("loss", "val_loss")
+"""The figures of an epoch that are losses."""
+
+_NAMES = {"loss": "training", "val_loss": "validation"}
+_MOST_POINTS = 600
+
+Curve = Sequence[tuple[float, float]]
+
+
+def epoch_charts(losses: Mapping[str, Curve], r_factors: Mapping[str, Curve]) -> list[dict[str, Any]]:
+    """Charts of the losses and of the R-factors, those that there are.
+
+    Parameters
+    ----------
+    losses, r_factors : (epoch, value) by the name of the curve.
+    """
+    named = {_NAMES.get(name, name): points for name, points in losses.items()}
+    found = [_chart("Loss", "epoch", named), _chart("R-factor", "epoch", r_factors)]
+    return [chart for chart in found if chart["series"]]
+
+
+def frc_chart(curves: Mapping[str, FRC]) -> list[dict[str, Any]]:
+    """The chart of Fourier ring correlations against the frequency in cycles per pixel; none where there are none."""
+    lines = {name: list(zip(curve.frequency, curve.correlation, strict=True)) for name, curve in curves.items()}
+    if not lines:
+        return []
+    first = next(iter(curves.values()))
+    lines["half bit"] = list(zip(first.frequency, first.threshold("half-bit"), strict=True))
+    return [_chart("Fourier ring correlation", "cycles per pixel", lines)]
+
+
+def _chart(title: str, axis: str, curves: Mapping[str, Curve]) -> dict[str, Any]:
+    series = []
+    for name, points in curves.items():
+        step = -(-len(points) // _MOST_POINTS) or 1
+        kept = [*points[:-1:step], *points[-1:]]
+        series.append({"name": name, "x": [float(x) for x, _ in kept], "y": [float(y) for _, y in kept]})
+    return {"title": title, "axis": axis, "series": [each for each in series if each["x"]]}

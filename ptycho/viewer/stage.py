@@ -1,0 +1,157 @@
+"""What a page shows, kept for many threads: the work puts things on the stage, the server's threads look at it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptycho.viewer.patterns import Patterns
+from ptycho.viewer.picture import Picture
+
+__all__ = ["Stage"]
+
+_STILL_THERE = 6.0
+"""Seconds after which somebody who has not asked again has gone."""
+_MOST_WATCHERS = 32
+_KEPT_PICTURES = 2
+
+
+@dataclass
+class _Watcher:
+    """One open page."""
+
+    seen: float
+    looks: bool
+    waiting: int = 0
+    farewell: bool = False
+
+
+@dataclass
+class Stage:
+    """The newest pictures, a state that changes, and who looks on.
+
+    Attributes
+    ----------
+    about : JSON, what does not change: title, rows of provenance, ...
+    patterns : measured and predicted patterns by position, or None.
+    """
+
+    about: Mapping[str, Any]
+    patterns: Patterns | None = None
+    _pictures: dict[int, Picture] = field(default_factory=dict)
+    _state: dict[str, Any] = field(default_factory=dict)
+    _version: int = 0
+    _ended: bool = False
+    _spent: float = 0.0
+    _watchers: dict[str, _Watcher] = field(default_factory=dict)
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+
+    def put(self, picture: Picture, patterns: Patterns | None = None) -> None:
+        """Show a new picture, and from now on these patterns beside it."""
+        with self._turn:
+            self._version += 1
+            self._pictures[self._version] = picture
+            for old in sorted(self._pictures)[:-_KEPT_PICTURES]:
+                del self._pictures[old]
+            if patterns is not None:
+                self.patterns = patterns
+            self._state["picture"] = self._version
+            self._turn.notify_all()
+
+    def change(self, ended: bool = False, **state: Any) -> None:
+        """Change parts of the state; ``ended`` says that nothing follows. What can be called is called when asked."""
+        with self._turn:
+            self._version += 1
+            self._state |= state
+            self._ended = self._ended or ended
+            self._turn.notify_all()
+
+    def picture(self, version: int) -> Picture:
+        """A picture by its version.
+
+        Raises
+        ------
+        LookupError
+            It was replaced by newer ones.
+        """
+        with self._turn:
+            return self._pictures[version]
+
+    def newest(self) -> Picture | None:
+        """The picture that was put last."""
+        with self._turn:
+            return self._pictures[max(self._pictures)] if self._pictures else None
+
+    def charge(self, seconds: float) -> None:
+        """Remember what answering has cost."""
+        with self._turn:
+            self._spent += seconds
+
+    def spent(self) -> float:
+        """Seconds that answering has cost since this was asked last."""
+        with self._turn:
+            spent, self._spent = self._spent, 0.0
+            return spent
+
+    def looked_at(self) -> bool:
+        """Whether a page is open and visible."""
+        with self._turn:
+            return any(watcher.looks for watcher in self._present())
+
+    def wait(self, client: str, after: int, pace: float, looks: bool, patience: float = 20.0) -> dict[str, Any]:
+        """The state, as soon as it is newer than ``after`` and ``pace`` seconds have gone by, or nothing more comes.
+
+        Parameters
+        ----------
+        client : which page asks.
+        after : version that it has.
+        pace : seconds between two answers.
+        looks : whether the page is visible.
+        patience : seconds after which it is answered whatever has changed.
+        """
+        asked = time.monotonic()
+        with self._turn:
+            watcher = self._watcher(client, looks)
+            watcher.waiting += 1
+            try:
+                while not self._ended and (left := self._delay(after, asked, pace, patience)) > 0:
+                    self._turn.wait(left)
+            finally:
+                watcher.waiting -= 1
+                watcher.seen = time.monotonic()
+            state = {**self._state, "version": self._version, "ended": self._ended}
+        return {name: value() if callable(value) else value for name, value in state.items()}
+
+    def dismiss(self, client: str) -> None:
+        """A page has seen the end."""
+        with self._turn:
+            if client in self._watchers:
+                self._watchers[client].farewell = True
+                self._turn.notify_all()
+
+    def farewell(self, patience: float) -> None:
+        """Wait until every open page has seen the end, but not longer than ``patience`` seconds."""
+        with self._turn:
+            self._turn.wait_for(lambda: all(watcher.farewell for watcher in self._present()), patience)
+
+    def _delay(self, after: int, asked: float, pace: float, patience: float) -> float:
+        """Seconds that an answer may still wait."""
+        passed = time.monotonic() - asked
+        return (pace if self._version > after else patience) - passed
+
+    def _present(self) -> list[_Watcher]:
+        now = time.monotonic()
+        return [each for each in self._watchers.values() if each.waiting or now - each.seen < _STILL_THERE]
+
+    def _watcher(self, client: str, looks: bool) -> _Watcher:
+        now = time.monotonic()
+        for name in [name for name, each in self._watchers.items() if each not in self._present()]:
+            del self._watchers[name]
+        if client not in self._watchers and len(self._watchers) >= _MOST_WATCHERS:
+            return _Watcher(now, looks)
+        watcher = self._watchers.setdefault(client, _Watcher(now, looks))
+        watcher.seen, watcher.looks = now, looks
+        return watcher
