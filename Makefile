@@ -70,7 +70,7 @@ $(VENV)/.torch: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml constraints.txt
-	$(INSTALL) '.[all,test,peers]'
+	$(INSTALL) '.[all,test,peers,browser]'
 	$(BIN)/python $(PIP) --no-deps ptychodus
 	@touch $@ $(VENV)/.torch
 
