@@ -14,12 +14,13 @@ Menzel, Nature 494, 68 (2013) for the modes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ptycho.backend import Array, NumpyBackend
+from ptycho.data.ahead import read_ahead
 from ptycho.onlooker import offer
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
@@ -110,11 +111,13 @@ def estimate_object(
 
     A pass visits every pattern once, in small random batches: each batch changes the object before the next one is
     taken, which is what makes the slow parts of the object converge. The last passes take the whole scan at once and
-    average over the noise that the small batches leave.
+    average over the noise that the small batches leave. Memory holds some canvases and the patterns of a batch, which
+    are asked for in rising order while the batch before is worked on.
 
     Parameters
     ----------
-    amplitude : from pattern indices (k,) to their measured amplitudes (k, N, N), sqrt(counts).
+    amplitude : from rising pattern indices (k,) to their measured amplitudes (k, N, N), sqrt(counts); called from
+        another thread.
     positions : (M, 2) float, (row, col) of the patch centres in pixels.
     probe : (P, N, N) complex, sqrt(photons).
     passes : each visits every pattern once; 0 leaves the object flat.
@@ -132,19 +135,18 @@ def estimate_object(
     shape, origin = canvas_for(positions, probe.shape[-1])
     on_canvas = positions - _host.asarray(origin)
     canvas = _Canvas(shape, probe, start)
+    chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // probe.size))
     rng = np.random.default_rng(seed)
     averaged = min(_AVERAGED, passes // 3)
     for done in range(passes):
         order = rng.permutation(positions.shape[0])
         last = done >= passes - averaged
         canvas.damping = _AVERAGED_DAMPING if last else _DAMPING
-        batch = order.size if last else _BATCH
-        for first in range(0, order.size, batch):
-            index = _host.sort(order[first : first + batch])
-            for part in range(0, index.size, _CHUNK):
-                chosen = index[part : part + _CHUNK]
-                canvas.see(on_canvas[chosen], amplitude(chosen), mask, refine_probe and done > 0)
-            canvas.change()
+        visits = _visits(order, order.size if last else _BATCH, chunk)
+        for chosen, complete, measured in read_ahead(lambda visit: (*visit, amplitude(visit[0])), visits):
+            canvas.see(on_canvas[chosen], measured, mask, refine_probe and done > 0)
+            if complete:
+                canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
             offer(on_pass, lambda: Estimate(canvas.object.copy(), canvas.dose(on_canvas), origin, canvas.modes))
@@ -154,7 +156,17 @@ def estimate_object(
 _BATCH, _DAMPING = 16, 0.3
 _AVERAGED, _AVERAGED_DAMPING = 2, 0.05
 _PROBE_STEP = 0.5
-_CHUNK = 128
+_CHUNK, _CHUNK_PIXELS = 128, 2**21
+_STRIP = 256
+"""Rows of the canvas that are changed at once where all of it is."""
+
+
+def _visits(order: np.ndarray, batch: int, chunk: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Rising indices of the patterns that are looked at together, and whether they complete a batch."""
+    for first in range(0, order.size, batch):
+        index = _host.sort(order[first : first + batch])
+        for part in range(0, index.size, chunk):
+            yield index[part : part + chunk], part + chunk >= index.size
 
 
 class _Canvas:
@@ -172,7 +184,7 @@ class _Canvas:
         self._sum = _host.zeros(padded, dtype=np.complex64)
         self._light = _host.zeros(padded, dtype=np.float32)
         self._modes_sum, self._modes_light = self._nothing()
-        self._seen: list[tuple[slice, slice]] = []
+        self._seen: list[tuple[slice, slice]] | None = []
 
     @property
     def object(self) -> np.ndarray:
@@ -193,7 +205,7 @@ class _Canvas:
         for window, power, place in zip(wanted, light, places, strict=True):
             self._sum[place] += window
             self._light[place] += power
-        self._seen += places
+        self._note(places)
         if refine:
             self._modes_sum += _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)
             self._modes_light += _host.sum(intensity(patches), axis=0)
@@ -202,10 +214,11 @@ class _Canvas:
         """Change object and probe by what was added up, and forget it."""
         keep = 1.0 - self.damping
         floor = self.damping * float(_host.max(_host.sum(intensity(self.modes), axis=0)))
-        for place in self._seen:  # where windows overlap, the first one takes the whole change
+        places = self._strips() if self._seen is None else self._seen
+        for place in places:  # where windows overlap, the first one takes the whole change
             self._object[place] += self._sum[place] / (keep * self._light[place] + floor)
             self._sum[place] = 0.0
-        for place in self._seen:
+        for place in places:
             self._light[place] = 0.0
         self._seen = []
         brightest = float(_host.max(self._modes_light))
@@ -214,11 +227,23 @@ class _Canvas:
             self.modes = self.modes + _PROBE_STEP * self._modes_sum / light
             self._modes_sum, self._modes_light = self._nothing()
 
+    def _note(self, places: list[tuple[slice, slice]]) -> None:
+        """Remember which windows were seen, or that so many were that to go through the whole canvas is less work."""
+        if self._seen is not None:
+            self._seen += places
+            if len(self._seen) * (self.modes.shape[-1] + 1) ** 2 > self._object.size:
+                self._seen = None
+
+    def _strips(self) -> list[tuple[slice, slice]]:
+        rows = range(0, self._object.shape[0], _STRIP)
+        return [(slice(first, first + _STRIP), slice(None)) for first in rows]
+
     def dose(self, positions: np.ndarray) -> np.ndarray:
         """(H, W) float32, the probe's intensity summed over all positions."""
         total = _host.zeros(self._light.shape, dtype=np.float64)
-        for first in range(0, positions.shape[0], _CHUNK):
-            some = positions[first : first + _CHUNK]
+        chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // self.modes.size))
+        for first in range(0, positions.shape[0], chunk):
+            some = positions[first : first + chunk]
             light, corners = spread_patches(self._power_at(some), some, self._shape)
             for power, place in zip(light, self._places(corners), strict=True):
                 total[place] += power

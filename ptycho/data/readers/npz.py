@@ -127,8 +127,8 @@ class NpzArchive:
             check_expansion(what, member.info.file_size, member.info.compress_size)
             if member.info.file_size >= MAP_FROM_BYTES:
                 logger.warning(
-                    "%s is stored compressed, so all of its %s are unpacked into memory; 'ptycho convert' to .h5 makes a "
-                    "file that is read piece by piece.",
+                    "%s is stored compressed, so all of its %s are unpacked into memory; 'ptycho convert' to .h5 makes "
+                    "a file that is read piece by piece.",
                     what,
                     readable(member.info.file_size),
                 )
