@@ -6,6 +6,8 @@ import functools
 from importlib import resources
 from types import MappingProxyType
 
+import numpy as np
+
 __all__ = ["COLOUR_MAPS", "colour_maps", "page_files"]
 
 COLOUR_MAPS = ("gray", "viridis", "cividis", "magma", "twilight", "RdBu_r")
@@ -32,6 +34,5 @@ def colour_maps() -> dict[str, list[int]]:
     """256 colours of each map, red, green and blue from 0 to 255 one after the other."""
     from matplotlib import colormaps
 
-    return {
-        name: (colormaps[name](range(256))[:, :3] * 255).round().astype(int).ravel().tolist() for name in COLOUR_MAPS
-    }
+    shares = np.linspace(0, 1, 256)
+    return {name: (colormaps[name](shares)[:, :3] * 255).round().astype(int).ravel().tolist() for name in COLOUR_MAPS}

@@ -132,9 +132,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         if not hmac.compare_digest(secret.encode(), self.server.secret.encode()):
             raise _RefusedError(HTTPStatus.FORBIDDEN)
-        query = {key: values[-1] for key, values in parse_qs(address.query, max_num_fields=12).items()}
         files = page_files()
         try:
+            query = {key: values[-1] for key, values in parse_qs(address.query, max_num_fields=12).items()}
             return files[name] if name in files else _ROUTES[name](self.server.stage, query)
         except LookupError as error:
             raise _RefusedError(HTTPStatus.NOT_FOUND) from error
