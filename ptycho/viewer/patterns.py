@@ -107,8 +107,8 @@ class Patterns:
         header: dict[str, Any] = {"index": index, "row": row, "column": column, "note": ""}
         try:
             arrays = self._kept(index) if self.scan is None else self._read(picture, index)
-        except PtychoError as error:
-            return {**header, "note": str(error)}, {}
+        except (PtychoError, OSError) as error:
+            return {**header, "note": f"The pattern cannot be read: {error}"}, {}
         if not arrays:
             header["note"] = self.missing
             arrays = {"predicted": self._predicted(picture, index)} if len(picture.probe) else {}
