@@ -64,7 +64,8 @@ def _dispatch(words: list[str]) -> int:
     if call is None:
         return 0
     _start_logging(call[CommonOptions].verbose)
-    _RUNNERS[first](call)
+    with call.closing:
+        _RUNNERS[first](call)
     return 0
 
 
@@ -149,14 +150,14 @@ def _doctor(call: Call) -> None:
 
 
 def _train(call: Call) -> None:
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.run import save_training, train_scan
 
     started = time.perf_counter()
     scan, _, config = _open_for_training(call)
     with output_folder(config.output_dir, [BUNDLE], call[CommonOptions].force) as out:
-        with ProgressBars(not call[CommonOptions].quiet) as bars:
+        with Progress(call, scan, None, out) as bars:
             bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out)
         save_training(bundle, out)
     for name, values in bundle.history.items():
@@ -165,7 +166,7 @@ def _train(call: Call) -> None:
 
 
 def _reconstruct(call: Call) -> None:
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli_page import Progress
     from ptycho.config import InferenceConfig, validate
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
@@ -182,8 +183,9 @@ def _reconstruct(call: Call) -> None:
     scan = open_scan(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
-        with ProgressBars(not call[CommonOptions].quiet) as bars:
+        with Progress(call, scan, None, out) as bars:
             result = reconstruct_scan(scan, bundle, config, backend=backend, counters=bars.counter, command=call.line)
+            bars.show(result)
         save_reconstruction(result, out, force=call[CommonOptions].force)
     _print_figures(result.figures)
     _finish(started, out)
@@ -205,7 +207,7 @@ def _run(call: Call) -> None:
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import run_scan, save_training
@@ -213,7 +215,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
     started, force, refine = time.perf_counter(), call[CommonOptions].force, call[RunOptions].refine > 0
     alone = ["network/reconstruction.h5"] if refine else []
     with output_folder(config.output_dir, (*RESULT_FILES, BUNDLE, *alone), force) as out:
-        with ProgressBars(not call[CommonOptions].quiet) as bars:
+        with Progress(call, scan, target, out) as bars:
             result, bundle = run_scan(
                 scan,
                 config,
@@ -225,12 +227,20 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
                 command=call.line,
             )
             save_training(bundle, out)
+            bars.show(result)
             if refine:
                 save_reconstruction(result, out / "network", force=force)
                 result = cli_engines.refined(call, result, scan if target is None else target, bars)
+                bars.show(result)
         save_reconstruction(result, out, force=force)
     _print_figures(result.figures)
     _finish(started, out)
+
+
+def _view(call: Call) -> None:
+    from ptycho.cli_page import view
+
+    view(call)
 
 
 def _evaluate(call: Call) -> None:
@@ -341,6 +351,7 @@ _RUNNERS: dict[str, Callable[[Call], None]] = {
     "reconstruct": _reconstruct,
     "refine": _refine,
     "run": _run,
+    "view": _view,
     "evaluate": _evaluate,
     "demo": _demo,
     "bundle info": _bundle_info,

@@ -28,7 +28,9 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
     config = call[InferenceConfig]
     path = needed(call, "scan", config.test_data_file)
     scan = open_scan(path, call[ScanOptions])
-    return _iterate(call, config.output_dir, lambda engine, **how: reconstruct_iteratively(scan, engine, **how), path)
+    return _iterate(
+        call, config.output_dir, lambda engine, **how: reconstruct_iteratively(scan, engine, **how), scan, path
+    )
 
 
 def refine(call: Call) -> tuple[dict[str, float], Path]:
@@ -41,7 +43,7 @@ def refine(call: Call) -> tuple[dict[str, float], Path]:
     path = call.positionals.get("scan") or scan_of_result(result)
     scan = open_scan(path, call[ScanOptions])
     folder = call[RefinedOutput].output_dir
-    return _iterate(call, folder, lambda engine, **how: refine_result(result, scan, engine, **how), path)
+    return _iterate(call, folder, lambda engine, **how: refine_result(result, scan, engine, **how), scan, path)
 
 
 def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
@@ -63,9 +65,11 @@ def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
     return better
 
 
-def _iterate(call: Call, folder: Path, work: Callable[..., Any], source: Any) -> tuple[dict[str, float], Path]:
+def _iterate(
+    call: Call, folder: Path, work: Callable[..., Any], scan: Any, source: Any
+) -> tuple[dict[str, float], Path]:
     """Let an engine work and save what comes of it."""
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli_page import Progress
     from ptycho.config import EngineConfig, validate
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.refine import ENGINE_STATE
@@ -76,7 +80,7 @@ def _iterate(call: Call, folder: Path, work: Callable[..., Any], source: Any) ->
     with output_folder(folder, RESULT_FILES, force) as out:
         if force:
             (out / ENGINE_STATE).unlink(missing_ok=True)
-        with ProgressBars(not call[CommonOptions].quiet) as bars:
+        with Progress(call, scan, None, out) as bars:
             result = work(
                 config,
                 split_frc=call[IterativeOptions].frc,
@@ -85,5 +89,6 @@ def _iterate(call: Call, folder: Path, work: Callable[..., Any], source: Any) ->
                 command=call.line,
                 source=source,
             )
+            bars.show(result)
         save_reconstruction(result, out, force=force)
     return result.figures, out

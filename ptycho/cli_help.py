@@ -122,7 +122,17 @@ COMMANDS = {
         "  ptycho run scan.npz --out result\n"
         "  ptycho run scan.npz --out result --crop 64 --nepochs 30 --mae_weight 1 --nll_weight 0\n"
         "  ptycho run scan.npz --out result --gridsize 2 --device cuda --config settings.yaml\n"
-        "  ptycho run scan.npz --out result --refine 10              the network, then ten epochs of rpie from it",
+        "  ptycho run scan.npz --out result --refine 10              the network, then ten epochs of rpie from it\n"
+        "  ptycho run scan.npz --out result --live --open            with a page in the browser that shows it at work",
+    ),
+    "view": CommandText(
+        "look around in a result: a page in the web browser",
+        (("result", "folder of a reconstruction, or its reconstruction.h5 or .npz"),),
+        "Serve a page, on this machine alone, of object, probe, positions, losses and resolution. A click on a\n"
+        "position shows its measured pattern beside the predicted one. The page lasts until Ctrl-C.",
+        "  ptycho view result --open\n"
+        "  ptycho view result --scan elsewhere/scan.npz --crop 64      where the scan is now, read as for the result\n"
+        "  ptycho view result --port 8123                              and, from afar, ssh -L 8123:localhost:8123 HOST",
     ),
     "evaluate": CommandText(
         "compare a reconstruction with the truth or with another one",

@@ -67,7 +67,7 @@ class ProgressBars:
 
         return update
 
-    def epochs(self, label: str) -> EpochBar:
+    def epochs(self, label: str) -> Callable[..., None]:
         """Return a callback for training that draws the epochs and the loss."""
         return EpochBar(self._bars, label)
 

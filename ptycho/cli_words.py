@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,32 @@ class RefinedOutput:
 
 
 @dataclass
+class PageOptions:
+    """A page on this machine."""
+
+    port: int | None = setting(
+        None, "port of the page on this machine; none takes a free one", at_least=1, at_most=65535
+    )
+    open: bool = setting(False, "open the page in the web browser")
+
+
+@dataclass
+class LiveOptions(PageOptions):
+    """The page of a run while it works."""
+
+    live: bool = setting(
+        False, "serve a page on this machine that shows object, probe, positions and losses until the work is done"
+    )
+
+
+@dataclass
+class ViewOptions(PageOptions):
+    """The page of a result."""
+
+    scan: Path | None = setting(None, "the scan that it was made from; none takes the one that the result names")
+
+
+@dataclass
 class Call:
     """One command as it was called: its words, its configurations, and which fields were set by hand."""
 
@@ -55,6 +82,8 @@ class Call:
     positionals: dict[str, str]
     configs: list[Any] = field(default_factory=list)
     given: set[str] = field(default_factory=set)
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What ends with the command."""
 
     def __getitem__(self, cls: type) -> Any:
         """The configuration of that class."""
@@ -74,17 +103,19 @@ def _classes(command: str) -> list[tuple[type, str]]:
 
     scan = (ScanOptions, "reading the scan")
     training = (TrainingConfig, "training and where it runs")
-    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command")]
-    run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine")]
+    live = (LiveOptions, "the page")
+    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), live]
+    run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine"), live]
     chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],
         "inspect": [scan, (InspectOptions, "the picture")],
         "convert": [scan, (ConvertOptions, "what is written")],
         "doctor": [scan, (DoctorOptions, "the examination")],
-        "train": [scan, training],
+        "train": [scan, training, live],
         "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), *engine],
         "refine": [scan, *engine, (RefinedOutput, "where it goes")],
         "run": [scan, training, *run],
+        "view": [(ViewOptions, "the page"), scan],
         "evaluate": [(EvaluateOptions, "this command")],
         "demo": [(SimulationConfig, "what is simulated"), training, *run],
         "bundle info": [(InfoOptions, "this command")],

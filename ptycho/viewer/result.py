@@ -126,7 +126,7 @@ def result_state(result: Reconstruction) -> dict[str, Any]:
     """Figures and curves of a result; JSON."""
     curves = {name: list(enumerate(values, 1)) for name, values in result.history.items()}
     losses = {name: curves[name] for name in LOSSES if name in curves}
-    r_factors = {"R-factor": curves[name] for name in ("r_factor",) if name in curves}
+    r_factors = {"R-factor": curves["r_factor"]} if "r_factor" in curves else {}
     return {
         "headline": headline_figures(result),
         "charts": epoch_charts(losses, r_factors) + frc_chart(result.frc),

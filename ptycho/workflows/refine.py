@@ -164,8 +164,8 @@ def state_of_result(result: Reconstruction, scan: Scan) -> State:
     return State(result.object, result.origin, result.probe * scale, result.positions, scan.positions)
 
 
-def scan_of_result(result: Reconstruction) -> Path:
-    """The scan file that a result's provenance names.
+def scan_of_result(result: Reconstruction, folder: Path | None = None) -> Path:
+    """The scan file that a result's provenance names, or the one of that name in the result's folder.
 
     Raises
     ------
@@ -176,6 +176,8 @@ def scan_of_result(result: Reconstruction) -> Path:
     data = result.provenance.get("data") or {}
     named = [data.get("file"), config.get("test_data_file"), config.get("train_data_file")]
     files = [Path(name) for name in named if name]
+    if files and folder is not None and not files[0].is_file() and (folder / files[0].name).is_file():
+        return folder / files[0].name
     if not files or not files[0].is_file():
         where = f"{files[0]} is not there any more" if files else "the result does not name its scan"
         raise DataError(f"The scan is needed beside the result, and {where}: give its file after the result.")
