@@ -69,8 +69,10 @@ def device(a: Array) -> Any:
 class Backend(Protocol):
     """What a framework lends to the physics beyond the array API standard.
 
-    Images are ``(H, W)``, windows ``(K, n, n)`` and corners ``(K, 2)`` integer (row, col) of a window's first pixel.
-    Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)``, kernels HWIO.
+    Images are ``(H, W)`` and windows ``(K, n, n)``, floating or complex. Each window lies at J places: corners
+    ``(K, J, 2)`` are the integer (row, col) of its first pixel there, weights ``(K, J)`` real, in the image's
+    precision. Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)``,
+    kernels HWIO.
     """
 
     name: str
@@ -85,11 +87,17 @@ class Backend(Protocol):
     def best_device(self) -> Any:
         """Where to compute when nobody says where; None leaves it to the framework."""
 
-    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
-        """Windows ``image[r : r + size, c : c + size]`` as ``(K, size, size)``."""
+    def gather_windows(self, image: Array, corners: Array, weights: Array, size: int) -> Array:
+        """Weighted sums over j of ``image[r : r + size, c : c + size]`` at the J places, ``(K, size, size)``.
 
-    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
-        """Sum of the windows at their corners on an image of zeros: the adjoint of :meth:`gather_windows`."""
+        Differentiable by image and weights.
+        """
+
+    def scatter_windows(self, windows: Array, corners: Array, weights: Array, shape: tuple[int, int]) -> Array:
+        """Weighted sum of the windows at their places on an image of zeros: the adjoint of :meth:`gather_windows`.
+
+        Differentiable by windows and weights.
+        """
 
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
         """'Same' cross-correlation of ``x`` (B, H, W, I) with ``kernel`` (h, w, I, O), h and w odd."""
@@ -134,18 +142,36 @@ class NumpyBackend:
         """See :class:`Backend`."""
         return None
 
-    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
-        """See :class:`Backend`."""
-        views = np.lib.stride_tricks.sliding_window_view(image, (size, size))
-        return views[corners[:, 0], corners[:, 1]]
+    def gather_windows(self, image: Array, corners: Array, weights: Array, size: int) -> Array:
+        """See :class:`Backend`; window by window, so that all work stays in the processor's cache."""
+        windows = np.empty((len(corners), size, size), dtype=image.dtype)
+        width, pixels, sums = _pairs(image)[0], _pairs(image)[1], _pairs(windows)[1]
+        part = np.empty((size, width * size), dtype=sums.dtype)
+        for total, places, shares in zip(sums, corners.tolist(), weights.tolist(), strict=True):
+            into = total
+            for (row, col), share in zip(places, shares, strict=True):
+                np.multiply(pixels[row : row + size, width * col : width * (col + size)], share, out=into)
+                if into is part:
+                    total += part
+                into = part
+        return windows
 
-    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
+    def scatter_windows(self, windows: Array, corners: Array, weights: Array, shape: tuple[int, int]) -> Array:
         """See :class:`Backend`."""
-        size = windows.shape[-1]
         image = np.zeros(shape, dtype=windows.dtype)
-        for window, (row, col) in zip(windows, np.asarray(corners).tolist(), strict=True):
-            image[row : row + size, col : col + size] += window
+        self.add_windows(image, windows, corners, weights)
         return image
+
+    @staticmethod
+    def add_windows(image: Array, windows: Array, corners: Array, weights: Array) -> None:
+        """Add to ``image`` in place what :meth:`scatter_windows` adds to zeros."""
+        size = windows.shape[-1]
+        width, pixels, values = _pairs(image)[0], _pairs(image)[1], _pairs(windows)[1]
+        part = np.empty((size, width * size), dtype=pixels.dtype)
+        for value, places, shares in zip(values, corners.tolist(), weights.tolist(), strict=True):
+            for (row, col), share in zip(places, shares, strict=True):
+                np.multiply(value, share, out=part)
+                pixels[row : row + size, width * col : width * (col + size)] += part
 
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
         """See :class:`Backend`."""
@@ -280,17 +306,22 @@ class _GenericBackend(NumpyBackend):
     def to_numpy(self, a: Array) -> np.ndarray:
         return np.asarray(a.get() if hasattr(a, "get") else a)
 
-    def gather_windows(self, image: Array, corners: Array, size: int) -> Array:
-        xp = self.xp
-        flat = xp.reshape(self._flat_index(corners, size, image.shape[1]), (-1,))
-        return xp.reshape(xp.take(xp.reshape(image, (-1,)), flat, axis=0), (corners.shape[0], size, size))
+    def gather_windows(self, image: Array, corners: Array, weights: Array, size: int) -> Array:
+        xp, count = self.xp, corners.shape[0]
+        windows = xp.zeros((count, size, size), dtype=image.dtype, device=device(image))
+        for j in range(corners.shape[1]):
+            flat = xp.reshape(self._flat_index(corners[:, j, :], size, image.shape[1]), (-1,))
+            pixels = xp.reshape(xp.take(xp.reshape(image, (-1,)), flat, axis=0), (count, size, size))
+            windows = windows + pixels * weights[:, j][:, None, None]
+        return windows
 
-    def scatter_windows(self, windows: Array, corners: Array, shape: tuple[int, int]) -> Array:
+    def scatter_windows(self, windows: Array, corners: Array, weights: Array, shape: tuple[int, int]) -> Array:
         size = windows.shape[-1]
         image = self.xp.zeros(shape, dtype=windows.dtype, device=device(windows))
         for k in range(windows.shape[0]):
-            row, col = int(corners[k, 0]), int(corners[k, 1])
-            image[row : row + size, col : col + size] += windows[k, ...]
+            for j in range(corners.shape[1]):
+                row, col = int(corners[k, j, 0]), int(corners[k, j, 1])
+                image[row : row + size, col : col + size] += windows[k, ...] * weights[k, j]
         return image
 
     def _flat_index(self, corners: Array, size: int, width: int) -> Array:
@@ -298,6 +329,14 @@ class _GenericBackend(NumpyBackend):
         steps = xp.arange(size, dtype=corners.dtype, device=device(corners))
         first = corners[:, 0] * width + corners[:, 1]
         return first[:, None, None] + steps[None, :, None] * width + steps[None, None, :]
+
+
+def _pairs(values: np.ndarray) -> tuple[int, np.ndarray]:
+    """Real numbers per value, and the values as real numbers along the last axis: real factors cost half then."""
+    if values.dtype.kind != "c":
+        return 1, values
+    lined_up = values if values.strides[-1] == values.itemsize else np.ascontiguousarray(values)
+    return 2, lined_up.view(values.real.dtype)
 
 
 @functools.cache

@@ -76,26 +76,37 @@ def random(shape, seed=0, kind="float64"):
 
 
 class TestWindows:
-    CORNERS = ((0, 0), (3, 2), (3, 2), (5, 6))
+    CORNERS = (((0, 0), (1, 2)), ((3, 2), (3, 2)), ((3, 2), (0, 6)), ((5, 6), (5, 5)))
 
     @pytest.mark.parametrize("kind", ["float64", "complex128"])
     def test_gather_is_slicing(self, xp, kind):
         image = random((9, 10), kind=kind)
-        corners = np.array(self.CORNERS, dtype=np.int32)
+        corners, weights = np.array(self.CORNERS, dtype=np.int32), random((4, 2), 3)
         lender = get_backend(xp.asarray(image))
-        windows = lender.gather_windows(xp.asarray(image), xp.asarray(corners), 4)
-        np.testing.assert_array_equal(to_numpy(windows), [image[r : r + 4, c : c + 4] for r, c in self.CORNERS])
+        windows = lender.gather_windows(xp.asarray(image), xp.asarray(corners), xp.asarray(weights), 4)
+        wanted = [
+            sum(w * image[r : r + 4, c : c + 4] for w, (r, c) in zip(shares, places, strict=True))
+            for shares, places in zip(weights, self.CORNERS, strict=True)
+        ]
+        np.testing.assert_allclose(to_numpy(windows), wanted, atol=1e-14)
+
+    def test_one_whole_place_is_a_slice(self, xp):
+        image, corners = random((9, 10)), np.array([[[2, 3]]], dtype=np.int32)
+        lender = get_backend(xp.asarray(image))
+        windows = lender.gather_windows(xp.asarray(image), xp.asarray(corners), xp.asarray(np.ones((1, 1))), 4)
+        np.testing.assert_array_equal(to_numpy(windows), image[None, 2:6, 3:7])
 
     @given(
-        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=6),
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=6).map(lambda c: c[: len(c) // 2 * 2]),
         st.sampled_from(["float64", "complex128"]),
     )
     def test_scatter_is_the_adjoint(self, xp, corners, kind):
-        image, windows = random((9, 10), 1, kind), random((len(corners), 4, 4), 2, kind)
-        where = xp.asarray(np.array(corners, dtype=np.int32).reshape(-1, 2))
+        image, windows = random((9, 10), 1, kind), random((len(corners) // 2, 4, 4), 2, kind)
+        where = xp.asarray(np.array(corners, dtype=np.int32).reshape(-1, 2, 2))
+        weights = xp.asarray(random((len(corners) // 2, 2), 3))
         lender = get_backend(xp.asarray(image))
-        gathered = to_numpy(lender.gather_windows(xp.asarray(image), where, 4))
-        scattered = to_numpy(lender.scatter_windows(xp.asarray(windows), where, (9, 10)))
+        gathered = to_numpy(lender.gather_windows(xp.asarray(image), where, weights, 4))
+        scattered = to_numpy(lender.scatter_windows(xp.asarray(windows), where, weights, (9, 10)))
         assert scattered.shape == (9, 10)
         np.testing.assert_allclose(np.vdot(windows, gathered), np.vdot(scattered, image), atol=1e-10)
 
@@ -174,12 +185,38 @@ class TestTorch:
 
     def test_gather_and_scatter_have_gradients_of_gradients(self, torch):
         lender = get_backend("pytorch")
-        corners = torch.tensor([[0, 0], [1, 2], [1, 2]])
-        image = torch.tensor(random((5, 6), kind="complex128"), requires_grad=True)
-        assert torch.autograd.gradcheck(lambda x: lender.gather_windows(x, corners, 3), image)
-        assert torch.autograd.gradgradcheck(lambda x: lender.gather_windows(x, corners, 3) ** 2, image)
-        windows = torch.tensor(random((3, 3, 3)), requires_grad=True)
-        assert torch.autograd.gradcheck(lambda w: lender.scatter_windows(w, corners, (5, 6)), windows)
+        corners = torch.tensor([[[0, 0], [0, 1]], [[1, 2], [2, 2]], [[1, 2], [1, 2]]])
+        for kind in ("complex128", "float64"):
+            image = torch.tensor(random((5, 6), kind=kind), requires_grad=True)
+            windows = torch.tensor(random((3, 3, 3), 1, kind), requires_grad=True)
+            weights = torch.tensor(random((3, 2), 2), requires_grad=True)
+            for f, x in (
+                (lambda x, w: lender.gather_windows(x, corners, w, 3), image),
+                (lambda x, w: lender.scatter_windows(x, corners, w, (5, 6)), windows),
+            ):
+                assert torch.autograd.gradcheck(f, (x, weights))
+                assert torch.autograd.gradgradcheck(lambda x, w, f=f: f(x, w) ** 2, (x, weights))
+
+    def test_a_device_without_numpy_sums_the_same(self, torch, monkeypatch):
+        """The way of other devices, on the CPU."""
+        lender = get_backend("pytorch")
+        corners = torch.tensor([[[0, 0], [0, 1]], [[1, 2], [2, 2]], [[1, 2], [1, 2]]])
+        image, windows = (
+            torch.tensor(random((5, 6), kind="complex128")),
+            torch.tensor(random((3, 3, 3), 1, "complex128")),
+        )
+        weights = torch.tensor(random((3, 2), 2))
+        wanted = (
+            lender.gather_windows(image, corners, weights, 3),
+            lender.scatter_windows(windows, corners, weights, (5, 6)),
+        )
+        monkeypatch.setattr("ptycho_torch.backend._on_host", lambda tensor: False)
+        found = (
+            lender.gather_windows(image, corners, weights, 3),
+            lender.scatter_windows(windows, corners, weights, (5, 6)),
+        )
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=1e-14)
 
     def test_conjugate_views_reach_the_host(self, torch):
         z = torch.tensor([1.0 + 2.0j], requires_grad=True)

@@ -165,7 +165,9 @@ class _DeviceCanvas:
         xp, margin = array_namespace(power), self._margin
         height, width = self._limit.tolist()
         stack = xp.broadcast_to(power, (corners.shape[0], *power.shape))
-        light = self._backend.scatter_windows(stack, corners, (height + 2 * margin, width + 2 * margin))
+        once = xp.ones((corners.shape[0], 1), dtype=power.dtype, device=device(power))
+        shape = (height + 2 * margin, width + 2 * margin)
+        light = self._backend.scatter_windows(stack, corners[:, None, :], once, shape)
         return light[margin : margin + height, margin : margin + width]
 
 

@@ -14,11 +14,10 @@ from ptycho.backend import NumpyBackend
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.errors import DataError
-from ptycho.physics.patches import spread_patches
 from ptycho.physics.propagation import intensity
-from ptycho.physics.reassembly import canvas_for
+from ptycho.physics.reassembly import canvas_for, summed_window
 
-__all__ = ["State", "load_state", "place_on_canvas", "probe_dose", "save_state"]
+__all__ = ["State", "load_state", "place_on_canvas", "save_state"]
 
 _host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
@@ -53,7 +52,9 @@ class State:
     @property
     def weight(self) -> np.ndarray:
         """(H, W) float32, the probe's intensity summed over all positions: how well each pixel is lit."""
-        return probe_dose(self.probe, self.positions - _host.asarray(self.origin), self.object.shape[-2:])
+        power = _host.sum(intensity(self.probe), axis=0)
+        dose = summed_window(power, self.positions - _host.asarray(self.origin), self.object.shape[-2:])
+        return _host.astype(dose, np.float32)
 
     @property
     def shifts(self) -> np.ndarray:
@@ -160,16 +161,3 @@ def place_on_canvas(
         row, col = round(origin[0] - low[0]), round(origin[1] - low[1])
         canvas[row : row + image.shape[0], col : col + image.shape[1]] = image
     return canvas, (float(low[0]), float(low[1]))
-
-
-def probe_dose(probe: np.ndarray, positions: np.ndarray, shape: tuple[int, int], chunk: int = 64) -> np.ndarray:
-    """(H, W) float32, the probe's intensity summed over positions (M, 2) on a canvas."""
-    power = _host.sum(intensity(probe), axis=0)
-    side, margin = power.shape[-1] + 1, power.shape[-1] + 1
-    total = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin), dtype=np.float64)
-    for first in range(0, positions.shape[0], chunk):
-        some = positions[first : first + chunk]
-        windows, corners = spread_patches(_host.broadcast_to(power, (some.shape[0], *power.shape)), some, shape)
-        for window, (row, col) in zip(windows, corners.tolist(), strict=True):
-            total[row : row + side, col : col + side] += window
-    return _host.astype(total[margin : margin + shape[0], margin : margin + shape[1]], np.float32)

@@ -13,7 +13,7 @@ _HOME = {
     "likelihood": ("mae", "poisson_nll"),
     "modes": ("probe_modes",),
     "objects": ("dead_leaves_object", "lines_object", "object_from_maps", "picture_object", "random_field_object"),
-    "patches": ("accumulate_patches", "extract_patches", "spread_patches"),
+    "patches": ("accumulate_patches", "extract_patches", "place_patches"),
     "photons": (
         "intensity_scale",
         "normalise_amplitude",
@@ -51,6 +51,7 @@ _HOME = {
         "merge_groups",
         "reassemble",
         "stitching_window",
+        "summed_window",
     ),
     "regularisation": ("complex_mae", "total_variation"),
     "simulation": ("simulate",),

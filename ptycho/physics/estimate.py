@@ -24,9 +24,9 @@ from ptycho.data.ahead import read_ahead
 from ptycho.onlooker import offer
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
-from ptycho.physics.patches import extract_patches, spread_patches
+from ptycho.physics.patches import extract_patches, place_patches
 from ptycho.physics.propagation import illuminate, intensity
-from ptycho.physics.reassembly import canvas_for
+from ptycho.physics.reassembly import canvas_for, summed_window
 
 __all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
 
@@ -197,15 +197,12 @@ class _Canvas:
         size = self.modes.shape[-1]
         patches = extract_patches(self.object, positions, size)
         difference = wave_change(patches, self.modes, amplitude, mask)
-        wanted, corners = spread_patches(
-            _host.sum(_host.conj(self.modes) * difference, axis=-3), positions, self._shape
-        )
-        light, _ = spread_patches(self._power_at(positions), positions, self._shape)
-        places = self._places(corners)
-        for window, power, place in zip(wanted, light, places, strict=True):
-            self._sum[place] += window
-            self._light[place] += power
-        self._note(places)
+        wanted = _host.sum(_host.conj(self.modes) * difference, axis=-3)
+        windows, corners, shares = place_patches(wanted, positions, self._shape)
+        power = _host.broadcast_to(_host.sum(intensity(self.modes), axis=0), windows.shape)
+        NumpyBackend.add_windows(self._sum, windows, corners, shares)
+        NumpyBackend.add_windows(self._light, power, corners, shares)
+        self._note([(slice(r, r + size + 1), slice(c, c + size + 1)) for r, c in corners[:, 0, :].tolist()])
         if refine:
             self._modes_sum += _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)
             self._modes_light += _host.sum(intensity(patches), axis=0)
@@ -240,23 +237,8 @@ class _Canvas:
 
     def dose(self, positions: np.ndarray) -> np.ndarray:
         """(H, W) float32, the probe's intensity summed over all positions."""
-        total = _host.zeros(self._light.shape, dtype=np.float64)
-        chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // self.modes.size))
-        for first in range(0, positions.shape[0], chunk):
-            some = positions[first : first + chunk]
-            light, corners = spread_patches(self._power_at(some), some, self._shape)
-            for power, place in zip(light, self._places(corners), strict=True):
-                total[place] += power
-        m = self._margin
-        return _host.astype(total[m : m + self._shape[0], m : m + self._shape[1]], np.float32)
-
-    def _power_at(self, positions: np.ndarray) -> np.ndarray:
         power = _host.sum(intensity(self.modes), axis=0)
-        return _host.broadcast_to(power, (positions.shape[0], *power.shape))
-
-    def _places(self, corners: np.ndarray) -> list[tuple[slice, slice]]:
-        side = self.modes.shape[-1] + 1
-        return [(slice(row, row + side), slice(col, col + side)) for row, col in corners.tolist()]
+        return _host.astype(summed_window(power, positions, self._shape), np.float32)
 
     def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
         return _host.zeros_like(self.modes), _host.zeros(self.modes.shape[-2:], dtype=np.float32)

@@ -4,7 +4,8 @@ A patch of size N at position p (row, col of its centre) covers rows ``p - N//2 
 ``N//2`` lies on p. Fractions are interpolated bilinearly; a neighbour outside the image counts as 0. Both directions
 cost O(N^2) per patch, and :math:`\langle E o, p\rangle = \langle o, E^* p\rangle` to rounding.
 
-The plan (corners and fractions) is shared by both directions; the two window primitives of the backend apply it.
+The plan, four places and their weights for each patch, is shared by both directions; the two window primitives of the
+backend apply it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ptycho.backend import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside
 
-__all__ = ["accumulate_patches", "extract_patches", "spread_patches"]
+__all__ = ["accumulate_patches", "extract_patches", "place_patches"]
 
 
 def extract_patches(image: Array, positions: Array, size: int) -> Array:
@@ -39,10 +40,8 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
         raise DataError(f"image: got shape {tuple(image.shape)}; expected (H, W).")
     xp = array_namespace(image)
     image = _widened(xp, image)
-    corners, rows, cols, lead = _plan(image, positions, size, tuple(image.shape), "image")
-    windows = get_backend(image).gather_windows(_pad(xp, image, size + 1, size + 1), corners, size + 1)
-    mixed = windows[:, :-1, :] * (1.0 - rows) + windows[:, 1:, :] * rows
-    patches = mixed[:, :, :-1] * (1.0 - cols) + mixed[:, :, 1:] * cols
+    corners, weights, lead = _plan(image, positions, size, tuple(image.shape), "image")
+    patches = get_backend(image).gather_windows(_pad(xp, image, size + 1, size + 1), corners, weights, size)
     return xp.reshape(patches, (*lead, size, size))
 
 
@@ -66,13 +65,14 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
         The leading axes of ``patches`` and ``positions`` differ, a shape is not of the form above, or the positions are
         of another framework or on another device.
     """
-    windows, corners = spread_patches(patches, positions, shape)
+    flat, corners, weights = place_patches(patches, positions, shape)
     margin = patches.shape[-1] + 1
-    padded = get_backend(patches).scatter_windows(windows, corners, (shape[0] + 2 * margin, shape[1] + 2 * margin))
+    padded_shape = (shape[0] + 2 * margin, shape[1] + 2 * margin)
+    padded = get_backend(patches).scatter_windows(flat, corners, weights, padded_shape)
     return padded[margin : margin + shape[0], margin : margin + shape[1]]
 
 
-def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+def place_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
     """What :func:`accumulate_patches` adds, and where, for callers that sum in place.
 
     Parameters
@@ -81,8 +81,10 @@ def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> 
 
     Returns
     -------
-    windows : (K, N + 1, N + 1), the patches spread over their four neighbouring pixels.
-    corners : (K, 2) integer, first pixel of each window on the image with a margin of N + 1 on every side.
+    windows : (K, N, N), the patches.
+    corners : (K, 4, 2) integer, first pixels of the four places of each on the image with a margin of N + 1 on every
+        side.
+    weights : (K, 4) real, of each place; they sum to 1.
     """
     size = patches.shape[-1]
     if patches.ndim < 2 or patches.shape[-2] != size or tuple(patches.shape[:-2]) != tuple(positions.shape[:-1]):
@@ -92,12 +94,8 @@ def spread_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> 
         )
     xp = array_namespace(patches)
     patches = _widened(xp, patches)
-    corners, rows, cols, _ = _plan(patches, positions, size, shape, "patches")
-    flat = xp.reshape(patches, (-1, size, size))
-    first, last = flat * (1.0 - cols), flat * cols
-    mixed = _edge(xp, first, axis=2, front=False) + _edge(xp, last, axis=2, front=True)
-    windows = _edge(xp, mixed * (1.0 - rows), axis=1, front=False) + _edge(xp, mixed * rows, axis=1, front=True)
-    return windows, corners
+    corners, weights, _ = _plan(patches, positions, size, shape, "patches")
+    return xp.reshape(patches, (-1, size, size)), corners, weights
 
 
 def _widened(xp: Array, values: Array) -> Array:
@@ -107,8 +105,8 @@ def _widened(xp: Array, values: Array) -> Array:
 
 def _plan(
     like: Array, positions: Array, size: int, shape: tuple[int, int], name: str
-) -> tuple[Array, Array, Array, tuple]:
-    """Window corners on the padded image, (K, 1, 1) row and column fractions of the patches' dtype, leading axes."""
+) -> tuple[Array, Array, tuple[int, ...]]:
+    """Corners (K, 4, 2) on the padded image, weights (K, 4) of the patches' real dtype, leading axes."""
     if size < 1:
         raise DataError(f"size: got {size}; expected the side of a patch, at least 1 pixel.")
     positions = positions_beside(like, positions, beside=name)
@@ -116,11 +114,15 @@ def _plan(
     lead = tuple(positions.shape[:-1])
     corner = xp.reshape(positions, (-1, 2)) - float(size // 2)
     whole = xp.floor(corner)
-    fraction = xp.astype(corner - whole, like.dtype)
+    fraction = xp.astype(
+        corner - whole, xp.real(like).dtype if xp.isdtype(like.dtype, "complex floating") else like.dtype
+    )
     margin = size + 1
-    limits = [xp.clip(xp.astype(whole[:, axis], xp.int32), -margin, shape[axis]) + margin for axis in (0, 1)]
-    corners = xp.stack(limits, axis=-1)
-    return corners, fraction[:, 0][:, None, None], fraction[:, 1][:, None, None], lead
+    row, col = (xp.clip(xp.astype(whole[:, axis], xp.int32), -margin, shape[axis]) + margin for axis in (0, 1))
+    down, right = fraction[:, 0], fraction[:, 1]
+    corners = xp.stack([xp.stack([r, c], axis=-1) for r in (row, row + 1) for c in (col, col + 1)], axis=1)
+    weights = xp.stack([r * c for r in (1.0 - down, down) for c in (1.0 - right, right)], axis=-1)
+    return corners, weights, lead
 
 
 def _pad(xp: Array, image: Array, rows: int, cols: int) -> Array:
@@ -130,10 +132,3 @@ def _pad(xp: Array, image: Array, rows: int, cols: int) -> Array:
     wide = xp.concat([side, image, side], axis=1)
     top = xp.zeros((rows, width + 2 * cols), dtype=image.dtype, device=device(image))
     return xp.concat([top, wide, top], axis=0)
-
-
-def _edge(xp: Array, stack: Array, axis: int, front: bool) -> Array:
-    """``stack`` with one slice of zeros in front of, or behind, its ``axis``."""
-    shape = tuple(1 if i == axis else n for i, n in enumerate(stack.shape))
-    slice_ = xp.zeros(shape, dtype=stack.dtype, device=device(stack))
-    return xp.concat([slice_, stack] if front else [stack, slice_], axis=axis)

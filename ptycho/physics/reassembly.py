@@ -16,7 +16,7 @@ import numpy as np
 from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside, require_together
-from ptycho.physics.patches import accumulate_patches, extract_patches, spread_patches
+from ptycho.physics.patches import accumulate_patches, extract_patches, place_patches
 
 __all__ = [
     "Canvas",
@@ -27,6 +27,7 @@ __all__ = [
     "merge_groups",
     "reassemble",
     "stitching_window",
+    "summed_window",
 ]
 
 _host = NumpyBackend.xp
@@ -191,12 +192,9 @@ class Canvas:
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
         on_canvas = where - _host.asarray(self.origin)
-        windows, corners = spread_patches(stack * self.window, on_canvas, self.shape)
-        weights, _ = spread_patches(_host.broadcast_to(self.window, stack.shape), on_canvas, self.shape)
-        side = self.size + 1
-        for window, weight, (row, col) in zip(windows, weights, corners.tolist(), strict=True):
-            self._total[row : row + side, col : col + side] += window
-            self._weight[row : row + side, col : col + side] += weight
+        windows, corners, shares = place_patches(stack * self.window, on_canvas, self.shape)
+        NumpyBackend.add_windows(self._total, windows, corners, shares)
+        NumpyBackend.add_windows(self._weight, _host.broadcast_to(self.window, stack.shape), corners, shares)
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
@@ -206,6 +204,26 @@ class Canvas:
         return Reassembled(
             average.astype(complex_type), self._weight[inner].astype(complex_type.type(0).real.dtype), self.origin
         )
+
+
+def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Weight of every pixel of an image: a window laid down at every position; of a probe's intensity, the dose.
+
+    Parameters
+    ----------
+    window : (N, N) real, on the host.
+    positions : (M, 2) of its centres, (row, col) pixels of the image.
+    shape : (H, W) of the image.
+
+    Returns
+    -------
+    (H, W) float64.
+    """
+    margin = window.shape[-1] + 1
+    padded = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin))
+    stack = _host.broadcast_to(_host.astype(window, np.float64), (positions.shape[0], *window.shape))
+    NumpyBackend.add_windows(padded, *place_patches(stack, positions, shape))
+    return padded[margin : margin + shape[0], margin : margin + shape[1]]
 
 
 def group_canvas_size(relative: Array, size: int, gridsize: int, offset: int = 4, jitter: int = 10) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -41,17 +42,15 @@ class JaxBackend:
         """JAX's own default, an accelerator where there is one."""
         return None
 
-    def gather_windows(self, image: jax.Array, corners: jax.Array, size: int) -> jax.Array:
+    def gather_windows(self, image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`."""
-        axes = lax.GatherDimensionNumbers(offset_dims=(1, 2), collapsed_slice_dims=(), start_index_map=(0, 1))
-        return lax.gather(image, corners, axes, (size, size), mode=_INSIDE)
+        return _gather(image, corners, weights, size)
 
-    def scatter_windows(self, windows: jax.Array, corners: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; one scatter of whole windows, whose own gradient is the gather."""
-        axes = lax.ScatterDimensionNumbers(
-            update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
-        )
-        return lax.scatter_add(xp.zeros(shape, dtype=windows.dtype), corners, windows, axes, mode=_INSIDE)
+    def scatter_windows(
+        self, windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]
+    ) -> jax.Array:
+        """See :class:`~ptycho.backend.Backend`; reverse-mode gradients only, since the loop is none of its own."""
+        return _scatter(windows, corners, weights, tuple(shape))
 
     def conv2d(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`; computed in the kernel's precision."""
@@ -89,6 +88,77 @@ class JaxBackend:
     def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """See :class:`~ptycho.backend.Backend`."""
         return jax.jit(f)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _gather(image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
+    axes = lax.GatherDimensionNumbers(offset_dims=(1, 2), collapsed_slice_dims=(), start_index_map=(0, 1))
+    places = range(corners.shape[1])
+    parts = [lax.gather(image, corners[:, j], axes, (size, size), mode=_INSIDE) for j in places]
+    return sum((parts[j] * weights[:, j, None, None] for j in places), xp.zeros_like(parts[0]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _scatter(windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    return lax.platform_dependent(
+        windows, corners, weights, cpu=functools.partial(_looped, shape), default=functools.partial(_at_once, shape)
+    )
+
+
+def _looped(shape: tuple[int, int], windows: jax.Array, corners: jax.Array, weights: jax.Array) -> jax.Array:
+    """Window after window, each read once and multiplied on the way: what is fastest on a CPU."""
+    size, (windows, corners, weights) = windows.shape[-1], map(xp.asarray, (windows, corners, weights))
+
+    def add(k: jax.Array, image: jax.Array) -> jax.Array:
+        for j in range(corners.shape[1]):
+            here = (corners[k, j, 0], corners[k, j, 1])
+            there = lax.dynamic_slice(image, here, (size, size))
+            image = lax.dynamic_update_slice(image, there + windows[k] * weights[k, j], here)
+        return image
+
+    nothing = xp.zeros(shape, dtype=windows.dtype)
+    return lax.fori_loop(0, windows.shape[0], add, nothing) if windows.shape[0] else nothing
+
+
+def _at_once(shape: tuple[int, int], windows: jax.Array, corners: jax.Array, weights: jax.Array) -> jax.Array:
+    """All windows in one scatter for each of the places."""
+    axes = lax.ScatterDimensionNumbers(
+        update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
+    )
+    image = xp.zeros(shape, dtype=windows.dtype)
+    for j in range(corners.shape[1]):
+        image = lax.scatter_add(image, corners[:, j], windows * weights[:, j, None, None], axes, mode=_INSIDE)
+    return image
+
+
+def _overlaps(image: jax.Array, windows: jax.Array, corners: jax.Array) -> jax.Array:
+    """(K, J) real part of the sums of each window times the image at each of its places: the gradient by weights."""
+    whole = xp.ones((corners.shape[0], 1), dtype=xp.real(windows).dtype)
+    places = [corners[:, j : j + 1] for j in range(corners.shape[1])]
+    parts = [xp.real(xp.sum(_gather(image, at, whole, windows.shape[-1]) * windows, axis=(1, 2))) for at in places]
+    return xp.stack(parts, axis=-1)
+
+
+def _no_gradient(corners: jax.Array) -> np.ndarray:
+    return np.zeros(corners.shape, dtype=jax.dtypes.float0)
+
+
+_gather.defvjp(
+    lambda image, corners, weights, size: (_gather(image, corners, weights, size), (image, corners, weights)),
+    lambda size, kept, upstream: (
+        _scatter(upstream, kept[1], kept[2], kept[0].shape),
+        _no_gradient(kept[1]),
+        _overlaps(kept[0], upstream, kept[1]),
+    ),
+)
+_scatter.defvjp(
+    lambda windows, corners, weights, shape: (_scatter(windows, corners, weights, shape), (windows, corners, weights)),
+    lambda shape, kept, upstream: (
+        _gather(upstream, kept[1], kept[2], kept[0].shape[-1]),
+        _no_gradient(kept[1]),
+        _overlaps(upstream, kept[0], kept[1]),
+    ),
+)
 
 
 def find_devices(name: str = "auto", count: int = 1) -> list[jax.Device]:

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from ptycho.errors import BackendError
 from ptycho_tensorflow import namespace
 
 __all__ = ["TensorflowBackend", "find_devices"]
+
+_MANY = 2**20
+"""Pixels of windows from which XLA's loops over them pay."""
 
 
 class TensorflowBackend:
@@ -36,28 +40,45 @@ class TensorflowBackend:
         """The first GPU where there is one; else the CPU."""
         return find_devices()[0]
 
-    def gather_windows(self, image: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; its gradient is the scatter."""
+    def gather_windows(self, image: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor, size: int) -> tf.Tensor:
+        """See :class:`~ptycho.backend.Backend`; its gradient by the image is the scatter."""
         shape = tuple(image.shape)
 
         @tf.custom_gradient
-        def gathered(pixels: tf.Tensor) -> Any:
-            windows = tf.gather(tf.reshape(pixels, [-1]), _flat_index(corners, size, shape[1]))
-            return windows, lambda upstream: self.scatter_windows(upstream, corners, shape)
+        def gathered(pixels: tf.Tensor, shares: tf.Tensor) -> Any:
+            def slopes(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                by_pixels = self.scatter_windows(upstream, corners, shares, shape)
+                return by_pixels, self._overlaps(pixels, upstream, corners)
 
-        return gathered(image)
+            work = _gather_looped if _loops_pay(corners, size) else _gather
+            return work(tf.stop_gradient(pixels), corners, tf.stop_gradient(shares), size), slopes
 
-    def scatter_windows(self, windows: tf.Tensor, corners: tf.Tensor, shape: tuple[int, int]) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; one segment a pixel, and its gradient is the gather."""
+        return gathered(image, weights)
+
+    def scatter_windows(
+        self, windows: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor, shape: tuple[int, int]
+    ) -> tf.Tensor:
+        """See :class:`~ptycho.backend.Backend`; its gradient by the windows is the gather."""
         size = windows.shape[-1]
 
         @tf.custom_gradient
-        def scattered(values: tf.Tensor) -> Any:
-            index = _flat_index(corners, size, shape[1])
-            image = tf.math.unsorted_segment_sum(values, index, shape[0] * shape[1])
-            return tf.reshape(image, shape), lambda upstream: self.gather_windows(upstream, corners, size)
+        def scattered(values: tf.Tensor, shares: tf.Tensor) -> Any:
+            def slopes(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                by_values = self.gather_windows(upstream, corners, shares, size)
+                return by_values, self._overlaps(upstream, values, corners)
 
-        return scattered(windows)
+            work = _scatter_looped if _loops_pay(corners, size) else _scatter
+            return work(tf.stop_gradient(values), corners, tf.stop_gradient(shares), tuple(shape)), slopes
+
+        return scattered(windows, weights)
+
+    def _overlaps(self, image: tf.Tensor, windows: tf.Tensor, corners: tf.Tensor) -> tf.Tensor:
+        """(K, J) real scalar product of each window with the image at each of its places: the gradient by weights."""
+        one = tf.ones_like(corners[:, :1, 0], dtype=tf.math.real(windows).dtype)
+        size = windows.shape[-1]
+        there = [self.gather_windows(image, corners[:, j : j + 1], one, size) for j in range(corners.shape[1])]
+        sums = [tf.reduce_sum(tf.math.real(tf.math.conj(part) * windows), axis=(1, 2)) for part in there]
+        return tf.stack(sums, axis=-1)
 
     def conv2d(self, x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`; computed in the kernel's precision."""
@@ -123,6 +144,71 @@ def find_devices(name: str = "auto", count: int = 1) -> list[str]:
             f"{wanted} device(s) here; choose --device cpu, or another number of devices."
         )
     return found
+
+
+def _loops_pay(corners: tf.Tensor, size: int) -> bool:
+    """Whether the windows are many enough for XLA's loops, which take 0.3 s to compile and are a CPU's fastest."""
+    count = corners.shape[0]
+    return count is not None and count * size * size >= _MANY and not tf.config.list_physical_devices("GPU")
+
+
+def _share(shares: tf.Tensor, j: int, dtype: tf.DType) -> tf.Tensor:
+    """(K, 1, 1); in two steps, since TensorFlow's graph optimiser loses the new axes of one."""
+    return tf.cast(tf.reshape(shares[:, j], (-1, 1, 1)), dtype)
+
+
+def _gather(pixels: tf.Tensor, corners: tf.Tensor, shares: tf.Tensor, size: int) -> tf.Tensor:
+    flat, width = tf.reshape(pixels, [-1]), pixels.shape[1]
+    parts = [
+        tf.gather(flat, _flat_index(corners[:, j], size, width)) * _share(shares, j, pixels.dtype)
+        for j in range(corners.shape[1])
+    ]
+    return tf.add_n(parts)
+
+
+def _scatter(values: tf.Tensor, corners: tf.Tensor, shares: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """One segment a pixel."""
+    size = values.shape[-1]
+    parts = [
+        tf.math.unsorted_segment_sum(
+            values * _share(shares, j, values.dtype),
+            _flat_index(corners[:, j], size, shape[1]),
+            shape[0] * shape[1],
+        )
+        for j in range(corners.shape[1])
+    ]
+    return tf.reshape(tf.add_n(parts), shape)
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _gather_looped(pixels: tf.Tensor, corners: tf.Tensor, shares: tf.Tensor, size: int) -> tf.Tensor:
+    """Window after window, each written once."""
+    count, places = corners.shape[:2]
+
+    def take(k: tf.Tensor, windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parts = [
+            tf.slice(pixels, corners[k, j], (size, size)) * tf.cast(shares[k, j], pixels.dtype) for j in range(places)
+        ]
+        first = tf.stack([tf.cast(k, corners.dtype), tf.constant(0, corners.dtype), tf.constant(0, corners.dtype)])
+        return k + 1, xla.dynamic_update_slice(windows, tf.add_n(parts)[None], first)
+
+    start = tf.zeros((count, size, size), pixels.dtype)
+    return tf.while_loop(lambda k, _: k < count, take, (0, start), maximum_iterations=count)[1]
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _scatter_looped(values: tf.Tensor, corners: tf.Tensor, shares: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Window after window, each read once and multiplied on the way."""
+    count, size, places = values.shape[0], values.shape[-1], corners.shape[1]
+
+    def add(k: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        for j in range(places):
+            there = tf.slice(image, corners[k, j], (size, size)) + values[k] * tf.cast(shares[k, j], values.dtype)
+            image = xla.dynamic_update_slice(image, there, corners[k, j])
+        return k + 1, image
+
+    start = tf.zeros(shape, values.dtype)
+    return tf.while_loop(lambda k, _: k < count, add, (0, start), maximum_iterations=count)[1]
 
 
 def _flat_index(corners: tf.Tensor, size: int, width: int) -> tf.Tensor:

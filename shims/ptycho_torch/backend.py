@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ptycho.backend import NumpyBackend
 from ptycho.errors import BackendError
 from ptycho_torch.namespace import xp
 
 __all__ = ["TorchBackend"]
+
+_HOST = NumpyBackend()
 
 
 class TorchBackend:
@@ -43,13 +46,17 @@ class TorchBackend:
         """The CUDA device where there is one, as Lightning chooses for training; else the CPU."""
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def gather_windows(self, image: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
+    def gather_windows(
+        self, image: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, size: int
+    ) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
-        return _Gather.apply(image, corners, size)
+        return _Gather.apply(image, corners, weights, size)
 
-    def scatter_windows(self, windows: torch.Tensor, corners: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    def scatter_windows(
+        self, windows: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, shape: tuple[int, int]
+    ) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
-        return _Scatter.apply(windows, corners, tuple(shape))
+        return _Scatter.apply(windows, corners, weights, tuple(shape))
 
     def conv2d(self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`; both permutations are views, so channels-last memory stays as it is."""
@@ -97,36 +104,78 @@ class TorchBackend:
 
 
 class _Gather(torch.autograd.Function):
-    """Windows of an image; its backward pass is the scatter, far cheaper than autograd's own through ``unfold``."""
+    """Weighted sums of windows; its backward pass is the scatter, far cheaper than that of ``unfold``."""
 
     @staticmethod
-    def forward(ctx: Any, image: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
-        ctx.save_for_backward(corners)
-        ctx.shape = tuple(image.shape)
-        corners = corners.long()
-        return image.unfold(0, size, 1).unfold(1, size, 1)[corners[:, 0], corners[:, 1]]
+    def forward(ctx: Any, image: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, size: int) -> torch.Tensor:
+        ctx.save_for_backward(image, corners, weights)
+        if _on_host(image):  # numpy's is the fastest on the host, and shares the memory
+            return torch.from_numpy(_HOST.gather_windows(*_lent(image, corners, weights), size))
+        views = image.unfold(0, size, 1).unfold(1, size, 1)
+        places = corners.long()
+        shares = weights[:, :, None, None]
+        return sum(views[places[:, j, 0], places[:, j, 1]] * shares[:, j] for j in range(places.shape[1]))  # type: ignore[return-value]
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (corners,) = ctx.saved_tensors
-        return _Scatter.apply(grads[0], corners, ctx.shape), None, None
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None, None]:
+        image, corners, weights = ctx.saved_tensors
+        by_image, _, by_weights, _ = ctx.needs_input_grad
+        return (
+            _Scatter.apply(grads[0], corners, weights, tuple(image.shape)) if by_image else None,
+            None,
+            _overlaps(image, grads[0], corners) if by_weights else None,
+            None,
+        )
 
 
 class _Scatter(torch.autograd.Function):
-    """Sum of windows on an image; its backward pass is the gather."""
+    """Weighted sum of windows on an image; its backward pass is the gather."""
 
     @staticmethod
-    def forward(ctx: Any, windows: torch.Tensor, corners: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        ctx.save_for_backward(corners)
-        ctx.size = windows.shape[-1]
-        corners = corners.long()
-        steps = torch.arange(ctx.size, device=windows.device)
-        first = corners[:, 0] * shape[1] + corners[:, 1]
-        index = (first[:, None, None] + steps[:, None] * shape[1] + steps).reshape(-1)
+    def forward(
+        ctx: Any, windows: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, shape: tuple[int, int]
+    ) -> torch.Tensor:
+        ctx.save_for_backward(windows, corners, weights)
+        if _on_host(windows):
+            return torch.from_numpy(_HOST.scatter_windows(*_lent(windows, corners, weights), shape))
         image = torch.zeros(shape[0] * shape[1], dtype=windows.dtype, device=windows.device)
-        return image.index_add_(0, index, windows.reshape(-1)).reshape(shape)
+        steps = torch.arange(windows.shape[-1], device=windows.device)
+        inside = steps[:, None] * shape[1] + steps
+        first = corners[:, :, 0].long() * shape[1] + corners[:, :, 1]
+        for j in range(corners.shape[1]):
+            index = (first[:, j, None, None] + inside).reshape(-1)
+            image.index_add_(0, index, (windows * weights[:, j, None, None]).reshape(-1))
+        return image.reshape(shape)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (corners,) = ctx.saved_tensors
-        return _Gather.apply(grads[0].contiguous(), corners, ctx.size), None, None
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None, None]:
+        windows, corners, weights = ctx.saved_tensors
+        by_windows, _, by_weights, _ = ctx.needs_input_grad
+        return (
+            _Gather.apply(grads[0], corners, weights, windows.shape[-1]) if by_windows else None,
+            None,
+            _overlaps(grads[0], windows, corners) if by_weights else None,
+            None,
+        )
+
+
+def _on_host(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _lent(*tensors: torch.Tensor) -> tuple[Any, Any, Any]:
+    """The same memory as numpy's arrays."""
+    values, corners, weights = (tensor.detach().resolve_conj().resolve_neg().numpy() for tensor in tensors)
+    return values, corners, weights
+
+
+def _overlaps(image: torch.Tensor, windows: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+    """(K, J) real scalar product of each window with the image at each of its places: the gradient by the weights."""
+    whole = torch.ones_like(corners[:, :1, 0], dtype=windows.real.dtype)
+    return torch.stack(
+        [
+            (_Gather.apply(image, corners[:, j : j + 1], whole, windows.shape[-1]).conj() * windows).real.sum((1, 2))
+            for j in range(corners.shape[1])
+        ],
+        dim=-1,
+    )

@@ -68,7 +68,7 @@ TABLE: list[Row] = [
     ),
     Row("patches", "extract_patches"),
     Row("patches", "accumulate_patches"),
-    Row("patches", "spread_patches"),
+    Row("patches", "place_patches"),
     Row("reassembly", "reassemble", note="compiled where its canvas is given (`shape`, `origin`)"),
     Row("reassembly", "merge_groups"),
     Row("reassembly", "extract_groups"),

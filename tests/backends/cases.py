@@ -64,7 +64,10 @@ class Draw:
 
     def corners(self) -> np.ndarray:
         H, W = max(self.sizes.H, 4), max(self.sizes.W, 4)
-        return np.stack([self.rng.integers(0, side - 3, self.sizes.K) for side in (H, W)], -1).astype(np.int32)
+        return np.stack([self.rng.integers(0, side - 3, (self.sizes.K, 2)) for side in (H, W)], -1).astype(np.int32)
+
+    def shares(self) -> np.ndarray:
+        return self.real(self.sizes.K, 2)
 
     def mask(self) -> np.ndarray:
         good = self.rng.random((self.sizes.N, self.sizes.N)) < 0.8
@@ -147,7 +150,7 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
         _placed,
         lambda patches, positions: physics.accumulate_patches(patches, positions, _CANVAS),
     ),
-    "patches.spread_patches": (_placed, lambda patches, positions: physics.spread_patches(patches, positions, _CANVAS)),
+    "patches.place_patches": (_placed, lambda patches, positions: physics.place_patches(patches, positions, _CANVAS)),
     "reassembly.reassemble": (
         _placed,
         lambda patches, positions: physics.reassemble(patches, positions, shape=_CANVAS, origin=(-2.0, -2.0))[:2],
@@ -175,12 +178,16 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     "probe.scale_probe_to_counts": (_one("probe", Draw.probe), lambda probe: physics.scale_probe_to_counts(probe, 1e4)),
     "probe.normalise_probe": (_one("probe", lambda draw: draw.wave(draw.sizes.P, 8, 8)), physics.normalise_probe),
     "Backend.gather_windows": (
-        lambda draw: {"image": draw.wave(draw.sizes.H, draw.sizes.W), "corners": draw.corners()},
-        lambda image, corners: _lent("gather_windows")(image, corners, 4),
+        lambda draw: {
+            "image": draw.wave(draw.sizes.H, draw.sizes.W),
+            "corners": draw.corners(),
+            "weights": draw.shares(),
+        },
+        lambda image, corners, weights: _lent("gather_windows")(image, corners, weights, 4),
     ),
     "Backend.scatter_windows": (
-        lambda draw: {"windows": draw.wave(draw.sizes.K, 4, 4), "corners": draw.corners()},
-        lambda windows, corners: _lent("scatter_windows")(windows, corners, (12, 12)),
+        lambda draw: {"windows": draw.wave(draw.sizes.K, 4, 4), "corners": draw.corners(), "weights": draw.shares()},
+        lambda windows, corners, weights: _lent("scatter_windows")(windows, corners, weights, (12, 12)),
     ),
     "Backend.conv2d": (
         lambda draw: {"x": draw.real(2, 6, 8, 3), "kernel": draw.real(3, 3, 3, 2) - 1, "bias": draw.real(2)},

@@ -1,6 +1,7 @@
 """JAX's primitives, eager and compiled, against numpy; gradients against PyTorch and finite differences."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def windows(draw):
     size = draw(st.integers(1, 5))
     shape = draw(st.tuples(st.integers(size, 9), st.integers(size, 9)))
     corner = st.tuples(*(st.integers(0, side - size) for side in shape))
-    corners = np.array(draw(st.lists(corner, max_size=5)), dtype=np.int32).reshape(-1, 2)
+    corners = np.array(draw(st.lists(st.tuples(corner, corner), max_size=5)), dtype=np.int32).reshape(-1, 2, 2)
     return shape, size, corners, draw(st.sampled_from(["float32", "complex64"])), draw(st.integers(0, 99))
 
 
@@ -117,35 +118,44 @@ class TestWindows:
     def test_both_are_numpys(self, lender, case):
         shape, size, corners, kind, seed = case
         image, patches = normal(shape, kind, seed), normal((len(corners), size, size), kind, seed + 1)
-        reference = get_backend("numpy")
-        gathered = lender.gather_windows(lender.asarray(image), lender.asarray(corners), size)
-        np.testing.assert_array_equal(to_numpy(gathered), reference.gather_windows(image, corners, size))
-        scattered = lender.scatter_windows(lender.asarray(patches), lender.asarray(corners), shape)
+        reference, weights = get_backend("numpy"), normal(corners.shape[:2], "float32", 11)
+        where, shares = lender.asarray(corners), lender.asarray(weights)
+        gathered = lender.gather_windows(lender.asarray(image), where, shares, size)
+        assert gathered.dtype == kind
+        close(gathered, reference.gather_windows(image, corners, weights, size), 1e-5)
+        scattered = lender.scatter_windows(lender.asarray(patches), where, shares, shape)
         assert scattered.dtype == kind
-        np.testing.assert_allclose(
-            to_numpy(scattered), reference.scatter_windows(patches, corners, shape), rtol=1e-5, atol=1e-6
-        )
+        close(scattered, reference.scatter_windows(patches, corners, weights, shape), 1e-5)
+
+    def test_accelerators_sum_the_same(self, lender):
+        """The scatter of other devices, on the CPU."""
+        corners = np.array([[[0, 0], [1, 2]], [[1, 2], [1, 1]]], np.int32)
+        weights = normal((2, 2), seed=2)
+        arrays = [lender.asarray(a) for a in (normal((2, 3, 3), "complex64"), corners, weights)]
+        at_once = importlib.import_module("ptycho_jax.backend")._at_once
+        close(at_once((5, 6), *arrays), to_numpy(lender.scatter_windows(*arrays, (5, 6))), 1e-6)
 
     @given(case=windows())
     def test_adjoint(self, lender, case):
         shape, size, corners, kind, seed = case
         with jax.enable_x64(True):
             image, patches = normal(shape, DOUBLE[kind], seed), normal((len(corners), size, size), DOUBLE[kind], 7)
-            where = lender.asarray(corners)
-            left = np.vdot(patches, to_numpy(lender.gather_windows(lender.asarray(image), where, size)))
-            right = np.vdot(to_numpy(lender.scatter_windows(lender.asarray(patches), where, shape)), image)
+            where, weights = lender.asarray(corners), lender.asarray(normal(corners.shape[:2], "float64", 11))
+            left = np.vdot(patches, to_numpy(lender.gather_windows(lender.asarray(image), where, weights, size)))
+            right = np.vdot(to_numpy(lender.scatter_windows(lender.asarray(patches), where, weights, shape)), image)
         np.testing.assert_allclose(left, right, atol=1e-10)
 
     @pytest.mark.parametrize("kind", ["float64", "complex128"])
     def test_gradients_of_gradients(self, lender, run, kind):
         with jax.enable_x64(True):
-            where = lender.asarray(np.array([[0, 0], [1, 2], [1, 2]], np.int32))
+            where = lender.asarray(np.array([[[0, 0], [0, 1]], [[1, 2], [2, 2]], [[1, 2], [1, 2]]], np.int32))
             image, patches = lender.asarray(normal((5, 6), kind)), lender.asarray(normal((3, 3, 3), kind, 1))
+            weights = lender.asarray(normal((3, 2), "float64", 2))
             for f, x in (
-                (lambda i: lender.gather_windows(i, where, 3) ** 2, image),
-                (lambda w: lender.scatter_windows(w, where, (5, 6)) ** 2, patches),
+                (lambda i, s: lender.gather_windows(i, where, s, 3) ** 2, image),
+                (lambda w, s: lender.scatter_windows(w, where, s, (5, 6)) ** 2, patches),
             ):
-                check_grads(lambda x, f=f: run(f, x), (x,), order=2)
+                check_grads(lambda x, s, f=f: run(f, x, s), (x, weights), order=2, modes=["rev"])
 
 
 class TestConvolutions:

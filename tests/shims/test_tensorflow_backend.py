@@ -145,7 +145,7 @@ def windows(draw):
     size = draw(st.integers(1, 5))
     shape = draw(st.tuples(st.integers(size, 9), st.integers(size, 9)))
     corner = st.tuples(*(st.integers(0, side - size) for side in shape))
-    corners = np.array(draw(st.lists(corner, max_size=5)), dtype=np.int32).reshape(-1, 2)
+    corners = np.array(draw(st.lists(st.tuples(corner, corner), max_size=5)), dtype=np.int32).reshape(-1, 2, 2)
     return shape, size, corners, draw(st.sampled_from(["float32", "complex64"])), draw(st.integers(0, 99))
 
 
@@ -155,37 +155,61 @@ class TestWindows:
         shape, size, corners, kind, seed = case
         image, patches = normal(shape, kind, seed), normal((len(corners), size, size), kind, seed + 1)
         reference, where = get_backend("numpy"), lender.asarray(corners)
-        gathered = lender.gather_windows(lender.asarray(image), where, size)
-        np.testing.assert_array_equal(to_numpy(gathered), reference.gather_windows(image, corners, size))
-        scattered = lender.scatter_windows(lender.asarray(patches), where, shape)
-        wanted = reference.scatter_windows(patches, corners, shape)
+        weights = normal(corners.shape[:2], "float32", 11)
+        shares = lender.asarray(weights)
+        gathered = lender.gather_windows(lender.asarray(image), where, shares, size)
+        assert gathered.dtype == kind
+        close(gathered, reference.gather_windows(image, corners, weights, size), 1e-5)
+        scattered = lender.scatter_windows(lender.asarray(patches), where, shares, shape)
         assert scattered.dtype == kind
-        np.testing.assert_allclose(to_numpy(scattered), wanted, rtol=1e-5, atol=1e-6)
+        close(scattered, reference.scatter_windows(patches, corners, weights, shape), 1e-5)
 
     @given(case=windows())
     def test_adjoint(self, lender, case):
         shape, size, corners, kind, seed = case
         image, patches = normal(shape, DOUBLE[kind], seed), normal((len(corners), size, size), DOUBLE[kind], 7)
-        where = lender.asarray(corners)
-        left = np.vdot(patches, to_numpy(lender.gather_windows(lender.asarray(image), where, size)))
-        right = np.vdot(to_numpy(lender.scatter_windows(lender.asarray(patches), where, shape)), image)
+        where, weights = lender.asarray(corners), lender.asarray(normal(corners.shape[:2], "float64", 11))
+        left = np.vdot(patches, to_numpy(lender.gather_windows(lender.asarray(image), where, weights, size)))
+        right = np.vdot(to_numpy(lender.scatter_windows(lender.asarray(patches), where, weights, shape)), image)
         np.testing.assert_allclose(left, right, atol=1e-10)
 
     @pytest.mark.parametrize("corner_kind", ["int32", "int64"])
     def test_in_graphs(self, lender, run, corner_kind):
-        image, patches, where = normal((7, 9)), normal((3, 4, 4), seed=1), np.array([[0, 0], [3, 5], [3, 5]])
+        where = np.array([[[0, 0], [1, 1]], [[3, 5], [3, 5]], [[3, 5], [2, 4]]])
+        image, patches, weights = normal((7, 9)), normal((3, 4, 4), seed=1), normal((3, 2), seed=2)
         corners, reference = lender.asarray(where, dtype=corner_kind), get_backend("numpy")
-        gathered = run(lambda i, c: lender.gather_windows(i, c, 4), lender.asarray(image), corners)
-        np.testing.assert_array_equal(to_numpy(gathered), reference.gather_windows(image, where, 4))
-        scattered = run(lambda w, c: lender.scatter_windows(w, c, (7, 9)), lender.asarray(patches), corners)
-        close(scattered, reference.scatter_windows(patches, where, (7, 9)), 1e-6)
+        shares = lender.asarray(weights)
+        gathered = run(lambda i, c: lender.gather_windows(i, c, shares, 4), lender.asarray(image), corners)
+        close(gathered, reference.gather_windows(image, where, weights, 4), 1e-6)
+        scattered = run(lambda w, c: lender.scatter_windows(w, c, shares, (7, 9)), lender.asarray(patches), corners)
+        close(scattered, reference.scatter_windows(patches, where, weights, (7, 9)), 1e-6)
+
+    def test_many_windows_are_looped_over(self, lender, monkeypatch):
+        """What XLA compiles for many windows gives the values and gradients of what runs for few."""
+        where = lender.asarray(np.array([[[0, 0], [1, 1]], [[3, 5], [3, 5]]], np.int32))
+        image, patches = lender.asarray(normal((7, 9), "complex64")), lender.asarray(normal((2, 4, 4), "complex64", 1))
+        weights = lender.asarray(normal((2, 2), seed=2))
+
+        def found():
+            for f, x in (
+                (lambda i, s: lender.gather_windows(i, where, s, 4), image),
+                (lambda w, s: lender.scatter_windows(w, where, s, (7, 9)), patches),
+            ):
+                yield f(x, weights)
+                for g, by in ((lambda x, f=f: f(x, weights), x), (lambda s, f=f, x=x: f(x, s), weights)):
+                    yield lender.value_and_grad(lambda a, g=g: tf.reduce_sum(tf.math.real(g(a) ** 2)))(by)[1]
+
+        few = [to_numpy(each) for each in found()]
+        monkeypatch.setattr("ptycho_tensorflow.backend._MANY", 1)
+        for many, wanted in zip(found(), few, strict=True):
+            close(many, wanted, 1e-5)
 
     @pytest.mark.parametrize("kind", ["float64", "complex128"])
     def test_gradients_of_gradients(self, lender, run, kind):
-        where = tf.constant([[0, 0], [1, 2], [1, 2]])
+        where, shares = tf.constant([[[0, 0]], [[1, 2]], [[1, 2]]]), lender.asarray(normal((3, 1), "float64", 5))
         for f, values in (
-            (lambda i: lender.gather_windows(i, where, 3), normal((5, 6), kind)),
-            (lambda w: lender.scatter_windows(w, where, (5, 6)), normal((3, 3, 3), kind, 1)),
+            (lambda i: lender.gather_windows(i, where, shares, 3), normal((5, 6), kind)),
+            (lambda w: lender.scatter_windows(w, where, shares, (5, 6)), normal((3, 3, 3), kind, 1)),
         ):
             weight = lender.asarray(normal(tuple(f(lender.asarray(values)).shape), kind, 2))
             along = lender.asarray(normal(values.shape, kind, 3))
