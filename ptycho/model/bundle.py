@@ -13,6 +13,7 @@ import json
 import math
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,8 +65,13 @@ class Bundle:
     @property
     def probe(self) -> np.ndarray:
         """(P, N, N) complex64 probe in sqrt(photons), as trained."""
-        modes = self.params["probe/real"] + 1j * self.params["probe/imag"]
-        return (modes * np.float32(np.exp(self.params["log_scale"]))).astype(np.complex64)
+        return probe_of(self.params)
+
+
+def probe_of(params: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(P, N, N) complex64, sqrt(photons): the probe among a model's parameters, host arrays."""
+    modes = params["probe/real"] + 1j * params["probe/imag"]
+    return (modes * np.float32(np.exp(params["log_scale"]))).astype(np.complex64)
 
 
 def save_bundle(bundle: Bundle, path: str | Path) -> Path:

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from ptycho.backend import get_backend
 from ptycho.config import ModelConfig
 from ptycho.data import Scan, make_container
-from ptycho.data.ahead import read_ahead
 from ptycho.errors import ConfigError
-from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import Bundle
 from ptycho.model.generators import Generator
 from ptycho.model.pinn import PtychoPINN, merge_window
-from ptycho.physics.estimate import Estimate
-from ptycho.physics.propagation import intensity
-from ptycho.physics.reassembly import Canvas, group_canvas_size
+from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.inference import Inference, Stitched
 from ptycho.workflows.train import scan_estimate
 
 __all__ = ["Stitched", "reconstruct"]
-
-
-@dataclass
-class Stitched:
-    """A scan's object as the network sees it."""
-
-    object: np.ndarray
-    """(H, W) complex64; 1 where no patch lies."""
-    weight: np.ndarray
-    """(H, W) float32, summed window; 0 where no patch lies."""
-    origin: tuple[float, float]
-    """Position (row, col) of pixel [0, 0]."""
-    probe: np.ndarray
-    """(P, N, N) complex64, sqrt(photons), in the model's photon units."""
-    estimate: Estimate | None
-    """The physics estimate that the network corrected; None where the model uses none."""
 
 
 def reconstruct(
@@ -85,27 +65,8 @@ def reconstruct(
     where = lender.best_device() if device in (None, "auto") else device
     scan = scan.kept()
     container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
-    estimate = None
     if config.estimate_passes:
-        estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
-        container.estimate = estimate
+        container.estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
     side = max(bundle.side, group_canvas_size(container.relative, scan.N, config.gridsize))
     model = PtychoPINN(config, lender, bundle.intensity_scale, side, scan.mask, merge_window(bundle.probe), generator)
-    params = {name: lender.asarray(values, device=where) for name, values in bundle.params.items()}
-    weights = np.sum(intensity(bundle.probe), axis=0) if isinstance(window, str) and window == "probe" else window
-    if estimate is None:
-        canvas = Canvas.covering(container.positions.reshape(-1, 2), scan.N, weights, crop)
-    else:
-        canvas = Canvas(estimate.object.shape, estimate.origin, scan.N, weights, crop)
-    infer = lender.jit(model.patches if estimate is None else model.correction)
-    order = epoch_batches(len(container), batch_size, seed, None)
-    for index, host in zip(order, read_ahead(lambda chosen: make_batch(container, chosen), order), strict=True):
-        batch = {k: lender.asarray(v, device=where) for k, v in host.items()}
-        canvas.add(lender.to_numpy(infer(params, batch)), container.positions[index])
-        if progress is not None:
-            progress(int(index[-1]) + 1, len(container))
-    stitched = canvas.result()
-    image = stitched.object
-    if estimate is not None:  # the estimate was made on this canvas: only the correction has to be interpolated
-        image = np.where(stitched.weight > 0, estimate.object * image, image)
-    return Stitched(image, stitched.weight, stitched.origin, bundle.probe, estimate)
+    return Inference(model, container, where, batch_size, window, crop).stitched(bundle.params, progress)

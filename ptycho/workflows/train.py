@@ -23,6 +23,7 @@ from ptycho.physics.photons import intensity_scale
 from ptycho.physics.probe import scale_probe_to_counts
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.answer import answering, ask_of
 
 __all__ = ["scan_estimate", "train"]
 
@@ -46,7 +47,7 @@ def train(
     scan : the measurement; where it has no probe one is estimated from its patterns. Of a scan of more patterns than
         ``training_patterns`` (or ``n_groups``, if these are more) compact regions are looked at, and nothing else.
     config : everything that may be chosen; validated here.
-    progress : told of every finished epoch.
+    progress : told of every finished epoch; onlookers are offered the object that the network makes of the scan then.
     log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
     on_pass : told of every pass of the physics estimate.
     generator : a network of your own; default the one that ``config.model.architecture`` names.
@@ -65,7 +66,8 @@ def train(
     backend = backend_for_training(config.backend)
     _check(scan, config.model)
     generator = generator or find_generator(config.model.architecture)
-    trainer = get_trainer(config.backend)(config, progress, log_dir)
+    told = answering(progress)
+    trainer = get_trainer(config.backend)(config, told, log_dir)
     scan = _subsampled(scan, config).kept()
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
     if scan.measurement == "counts":
@@ -96,6 +98,7 @@ def train(
         params["log_scale"] = np.asarray(0.5 * np.log(np.sum(np.abs(probe) ** 2) / power), dtype=np.float32)
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
     model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe), generator)
+    ask_of(told, model, container, config.device)
     training, validation = _split(container, config)
     result = trainer.fit(model, params, training, validation)
     return Bundle(
