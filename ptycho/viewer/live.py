@@ -48,7 +48,7 @@ class LivePage:
     """A page that shows a run; its callbacks are given to the run beside those that draw bars.
 
     Nothing here ever stops the run: what goes wrong is logged. Pictures are made only while a page is open and
-    visible, at most once a second, and take at most a twentieth of the run's time.
+    visible, at most once a second, and take about a twentieth of the run's time at most.
 
     Parameters
     ----------
@@ -80,7 +80,10 @@ class LivePage:
         self._r_factors: dict[str, list[tuple[float, float]]] = {}
         self._sampled: dict[str, list[tuple[float, float]]] = {}
         self._frc: Mapping[str, FRC] = {}
-        self._started, self._free_again, self._broken = time.monotonic(), 0.0, False
+        self._started, self._broken = time.monotonic(), False
+        self._looked, self._served = self._started - _AT_LEAST, 0.0
+        self._costs: dict[str, float] = {}
+        self._told, self._epoch_takes = self._started, 0.0
         self._lock = threading.Lock()
         self.stage.change(status="running", steps=self._listed, charts=self._charts, elapsed=self._elapsed)
 
@@ -94,9 +97,11 @@ class LivePage:
 
     def told(self, label: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Show how far a step is, and its figures."""
+        now = time.monotonic()
+        self._told, self._epoch_takes = now, now - self._told
         figures = {name: float(value) for name, value in (metrics or {}).items()}
         with self._lock:
-            step = self._steps.setdefault(label, {"words": _WORDS.get(label, label), "figures": {}})
+            step = self._steps.setdefault(label, {"words": _words(label), "figures": {}})
             step |= {"done": int(done), "total": int(total), "figures": figures}
             for name, value in figures.items():
                 if name in LOSSES:
@@ -107,16 +112,24 @@ class LivePage:
 
     def look(self, label: str, done: int, make: Callable[[], Any]) -> None:
         """Show what a step has, if somebody looks and it is time."""
-        now = time.monotonic()
-        if self._broken or label in _UNSEEN or now < self._free_again or not self.stage.looked_at():
+        began = time.monotonic()
+        if self._broken or label in _UNSEEN or not (self._is_time(label, began) and self.stage.looked_at()):
             return
         try:
             self._show(label, done, make)
         except Exception:
             self._broken = True
             logger.warning("The page can show no more pictures of the run, which goes on.", exc_info=True)
-        spent, served = time.monotonic() - now, self.stage.spent()
-        self._free_again = time.monotonic() + max(_AT_LEAST, spent / _SHARE, served / _SERVED_SHARE)
+        self._looked, self._served = time.monotonic(), self.stage.spent()
+        self._costs[label] = self._looked - began
+
+    def _is_time(self, label: str, now: float) -> bool:
+        """Whether a picture, at what the last one of this step has cost, would be a small part of the time since then.
+
+        A network's first one is reckoned at a third of an epoch: the way forward without the way back.
+        """
+        expected = self._costs.get(label, self._epoch_takes / 3 if label == "train" else 0.0)
+        return now - self._looked >= max(_AT_LEAST, expected / _SHARE, self._served / _SERVED_SHARE)
 
     def show(self, result: Reconstruction) -> None:
         """Show a finished result."""
@@ -153,7 +166,7 @@ class LivePage:
             weight=lambda: shown.weight,
             nominal=None if nominal is positions else nominal,
             pixel_size=scan.object_pixel_size,
-            label=f"{_WORDS.get(label, label)}, {done}",
+            label=f"{_words(label)}, after {done}",
         )
         patterns = self._patterns[id(scan)]
         if label not in self._r_factors:
@@ -168,16 +181,18 @@ class LivePage:
 
     def _charts(self) -> list[dict[str, Any]]:
         with self._lock:
-            curves = {_WORDS.get(label, label): list(points) for label, points in self._r_factors.items()}
-            curves |= {
-                f"{_WORDS.get(label, label)}, {SAMPLED} patterns": list(points)
-                for label, points in self._sampled.items()
-            }
+            curves = {_words(label): list(points) for label, points in self._r_factors.items()}
+            curves |= {f"{_words(label)}, {SAMPLED} patterns": list(points) for label, points in self._sampled.items()}
             losses = {name: list(points) for name, points in self._losses.items()}
         return epoch_charts(losses, curves) + frc_chart(self._frc)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
+
+
+def _words(label: str) -> str:
+    """What a reader calls a step; what has no other name is an engine."""
+    return _WORDS.get(label, f"Engine {label}")
 
 
 class StepTold:

@@ -15,7 +15,7 @@ export const short = (value) => (Math.abs(value) >= 1e5 || (value && Math.abs(va
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1;
   const decade = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * decade >= rough) * decade;
+  const step = [1, 2, 2.5, 5, 10].find((factor) => factor * decade >= rough) * decade;
   const found = [];
   for (let value = Math.ceil(low / step) * step; value <= high + 1e-9 * step; value += step) found.push(value);
   return found;
@@ -56,7 +56,7 @@ function picture(title, axis, known, points, latest) {
   const across = (at) => LEFT + ((at - first) / (last - first || 1)) * (WIDTH - LEFT - RIGHT);
   const down = (value) => ABOVE + ((high - scaled(value)) / (high - low)) * (HEIGHT - ABOVE - BELOW);
   const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${latest.join(", ")}` });
-  for (const tick of ticks(low, high, 4)) {
+  for (const tick of ticks(low, high, 5)) {
     const y = ABOVE + ((high - tick) / (high - low)) * (HEIGHT - ABOVE - BELOW);
     svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }));
     svg.append(element("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(log ? 10 ** tick : tick)));

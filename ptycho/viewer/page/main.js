@@ -157,6 +157,7 @@ function pick(row, column) {
 
 // ---- how far the work is
 
+const FIGURES = { r_factor: "R-factor", val_loss: "validation loss" };
 const WORDS = { running: "running", finished: "finished", failed: "failed", interrupted: "interrupted", lost: "connection lost" };
 
 function clock(seconds) {
@@ -175,7 +176,7 @@ function tell(state) {
   if (step) {
     find("step").textContent = state.ended ? (state.message ?? "") : `${step.words}, ${step.done} of ${step.total}`;
     find("bar").value = state.status === "finished" ? 1 : step.done / (step.total || 1);
-    find("figures").textContent = Object.entries(step.figures).map(([name, value]) => `${name.replaceAll("_", " ")} ${value === null ? "unknown" : short(value)}`).join(", ");
+    find("figures").textContent = Object.entries(step.figures).map(([name, value]) => `${FIGURES[name] ?? name.replaceAll("_", " ")} ${value === null ? "unknown" : short(value)}`).join(", ");
   } else if (state.ended) find("step").textContent = state.message ?? "";
   tick(state);
   if (state.headline) {
