@@ -18,7 +18,7 @@ from typing import Any
 from ptycho import cli_engines
 from ptycho._version import __version__
 from ptycho.cli_help import COMMANDS, FAMILIES, overview
-from ptycho.cli_words import Call, CommonOptions, RunOptions, needed, parse
+from ptycho.cli_words import Call, CommonOptions, DryRunOptions, RunOptions, needed, parse
 from ptycho.errors import ConfigError, PtychoError
 
 BUNDLE = "wts.h5.zip"
@@ -156,6 +156,9 @@ def _train(call: Call) -> None:
 
     started = time.perf_counter()
     scan, _, config = _open_for_training(call)
+    if call[DryRunOptions].dry_run:
+        _forecast(call, scan, None, config, reconstructed=False)
+        return
     with output_folder(config.output_dir, [BUNDLE], call[CommonOptions].force) as out:
         with Progress(call, scan, None, out) as bars:
             bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out)
@@ -182,6 +185,11 @@ def _reconstruct(call: Call) -> None:
     validate(config)
     scan = open_scan(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
+    if call[DryRunOptions].dry_run:
+        from ptycho.workflows.forecast import forecast_reconstruction
+
+        print("\n".join(forecast_reconstruction(scan, bundle, config, backend=backend).lines()))
+        return
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
         with Progress(call, scan, None, out) as bars:
             result = reconstruct_scan(scan, bundle, config, backend=backend, counters=bars.counter, command=call.line)
@@ -203,7 +211,19 @@ def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Ca
 
 
 def _run(call: Call) -> None:
-    _train_and_reconstruct(call, *_open_for_training(call))
+    opened = _open_for_training(call)
+    if call[DryRunOptions].dry_run:
+        _forecast(call, *opened, frc=call[RunOptions].frc)
+    else:
+        _train_and_reconstruct(call, *opened)
+
+
+def _forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:
+    from ptycho.workflows.forecast import forecast_training
+
+    print("\n".join(forecast_training(scan, config, target, **more).lines()))
+    if call.command == "run" and call[RunOptions].refine:
+        print(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:

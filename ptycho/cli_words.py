@@ -34,6 +34,15 @@ class RunOptions:
 
 
 @dataclass
+class DryRunOptions:
+    """Only say what would be done."""
+
+    dry_run: bool = setting(
+        False, "try a few patterns, say what memory, disk and time everything would take, and write nothing"
+    )
+
+
+@dataclass
 class IterativeOptions:
     """What an iterative reconstruction does beside its own work."""
 
@@ -122,7 +131,8 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "bundle import": [(ImportOptions, "this command")],
         "bundle export": [(ExportOptions, "this command")],
     }
-    return [*chosen[command], (CommonOptions, "every command")]
+    dry = [(DryRunOptions, "before it starts")] if command in ("train", "reconstruct", "run") else []
+    return [*chosen[command], *dry, (CommonOptions, "every command")]
 
 
 def _other_defaults(command: str) -> Mapping[str, Any]:

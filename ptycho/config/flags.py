@@ -19,7 +19,11 @@ from ptycho.config.mapping import config_from_dict, known_keys, unknown_key
 from ptycho.config.settings import FALSE, TRUE, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
 
-SPELLINGS = {"output_dir": ("--out", "--output_dir"), "output_file": ("--out", "--output_file")}
+SPELLINGS = {
+    "output_dir": ("--out", "--output_dir"),
+    "output_file": ("--out", "--output_file"),
+    "dry_run": ("--dry-run", "--dry_run"),
+}
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -146,7 +146,7 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
         tiles.append(("Before the refinement", f"{numbers['r_factor_before']:.3f}", _before(numbers)))
     if "seconds_engine" in numbers:
         remark = f"{numbers['epochs']:.0f} epochs of the iterative engine"
-        tiles.append(("Engine", _duration(numbers["seconds_engine"]), remark))
+        tiles.append(("Engine", duration(numbers["seconds_engine"]), remark))
     if result.frc:
         name = next((key for key in ("complex", "phase") if key in result.frc), next(iter(result.frc)))
         curve = result.frc[name]
@@ -165,7 +165,7 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
             value = f"{numbers[f'{key}_amplitude']:.{places}f} / {numbers[f'{key}_phase']:.{places}f}{unit}"
             tiles.append((label, value, "amplitude / phase, against the true object"))
     if "seconds" in numbers:
-        tiles.append(("Time", _duration(numbers["seconds"]), _epochs(result.history)))
+        tiles.append(("Time", duration(numbers["seconds"]), _epochs(result.history)))
     (height, width), size = result.object.shape, result.probe.shape[-1]
     pixel = "" if result.pixel_size is None else f" of {length_text(float(f'{result.pixel_size:.4g}'))}"
     tiles.append(("Patterns", f"{len(result.positions)}", f"{size} × {size}; object {height} × {width} pixels{pixel}"))
@@ -283,7 +283,7 @@ def _number(value: float) -> str:
     return f"{float(np.asarray(value)):.6g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``48.2 s``, ``5 min 12 s``, ``2 h 05 min``."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
@@ -295,7 +295,7 @@ def _before(numbers: Mapping[str, float]) -> str:
     """What else is known of the result that was refined."""
     known = ["R-factor"]
     if "seconds_before" in numbers:
-        known[0] += f", after {_duration(numbers['seconds_before'])}"
+        known[0] += f", after {duration(numbers['seconds_before'])}"
     if "frc_rings_half_bit_complex_before" in numbers:
         rings, total = numbers["frc_rings_half_bit_complex_before"], numbers["frc_n_rings_before"]
         known.append(f"FRC {rings:.0f} of {total:.0f} rings above 1/2 bit")

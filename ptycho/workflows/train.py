@@ -25,7 +25,7 @@ from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.answer import answering, ask_of
 
-__all__ = ["scan_estimate", "train"]
+__all__ = ["scan_estimate", "train", "training_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def train(
     generator = generator or find_generator(config.model.architecture)
     told = answering(progress)
     trainer = get_trainer(config.backend)(config, told, log_dir)
-    scan = _subsampled(scan, config).kept()
+    scan = training_part(scan, config).kept()
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
     if scan.measurement == "counts":
         logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
@@ -153,7 +153,7 @@ def _check(scan: Scan, model: ModelConfig) -> None:
         raise ConfigError("object_big: false needs estimate_passes none: one patch for a group has no estimate.")
 
 
-def _subsampled(scan: Scan, config: TrainingConfig) -> Scan:
+def training_part(scan: Scan, config: TrainingConfig) -> Scan:
     """What the training looks at: a choice of the patterns if one is asked for, and no more than are useful."""
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
     if config.n_subsample is not None and config.n_subsample < len(scan):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.evaluation import FRC
-from ptycho.workflows.report import _duration, draw_pictures, headline_figures, report_html
+from ptycho.workflows.report import duration, draw_pictures, headline_figures, report_html
 from ptycho.workflows.results import Reconstruction
 
 
@@ -160,4 +160,4 @@ def test_headline_without_pixel_size_counts_pixels(result):
     [(4.25, "4.2 s"), (99.97, "1 min 40 s"), (312.4, "5 min 12 s"), (3599.7, "60 min 00 s"), (7530, "2 h 05 min")],
 )
 def test_durations_are_easy_to_read(seconds, text):
-    assert _duration(seconds) == text
+    assert duration(seconds) == text

@@ -1,0 +1,323 @@
+"""What a command will take, told before it starts: memory, disk and time, from a short trial on this machine.
+
+The trial does what the command does, with its settings and its backend, on a few neighbouring patterns of the scan.
+What grows with the scan is then scaled: time by patterns, groups, epochs and passes, memory by the pixels of the object
+and by what is kept of the patterns, disk by the pixels of the object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho.data import Scan
+from ptycho.data.readers.limits import readable
+from ptycho.data.regions import compact_regions
+from ptycho.data.scan import KEPT_BYTES
+from ptycho.evaluation import split_scan_frc
+from ptycho.model.bundle import Bundle
+from ptycho.physics import canvas_for
+from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.reconstruct import Stitched, reconstruct
+from ptycho.workflows.report import duration
+from ptycho.workflows.results import Reconstruction, provenance, save_reconstruction
+from ptycho.workflows.run import save_training
+from ptycho.workflows.train import scan_estimate, train, training_part
+
+__all__ = ["Forecast", "forecast_reconstruction", "forecast_training"]
+
+_BATCHES = 3
+_LARGEST_PICTURE = 640
+"""Side of an object, pixels, above which its pictures do not grow."""
+_PATTERN_BYTES, _NEIGHBOUR_BYTES = 150, 250
+"""What is held for every pattern of a scan: positions, order, indices; and its neighbours where there are groups."""
+_ESTIMATE_BYTES = 28
+_RECONSTRUCTION_BYTES = {False: 170, True: 330}
+"""Per pixel of the object at the peak, measured: while the estimate is made; in all, without and with an FRC."""
+
+
+@dataclass
+class Forecast:
+    """What work on a scan will take.
+
+    Attributes
+    ----------
+    facts : lines of name and text.
+    memory : bytes, of the process at its peak, on the host.
+    disk : bytes, of what stays in the folder of the result.
+    seconds : by step of the work.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    memory: int = 0
+    disk: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The forecast as lines of text."""
+        steps = ", ".join(f"{name} {duration(value)}" for name, value in self.seconds.items() if value >= 0.05)
+        return [
+            *(f"{name} {text}" for name, text in self.facts.items()),
+            f"memory {readable(self.memory)} at the peak",
+            f"disk {readable(self.disk)}",
+            f"time {duration(sum(self.seconds.values()))}: {steps}",
+        ]
+
+
+def forecast_training(
+    scan: Scan, config: TrainingConfig, target: Scan | None = None, *, reconstructed: bool = True, frc: bool = True
+) -> Forecast:
+    """What a training takes, and the reconstruction after it.
+
+    Parameters
+    ----------
+    scan, config, target, frc : as for :func:`ptycho.workflows.run.run_scan`.
+    reconstructed : false for a training alone.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        The work is not possible; found out before it starts.
+    """
+    part = training_part(scan, config)
+    groups = config.n_groups if config.model.gridsize > 1 else min(config.n_groups, len(part))
+    clock = _Clock()
+    size = max(64, _BATCHES * config.batch_size)
+    sample = _sample(part, size)
+    trial = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, estimate_passes=_few(config.model)),
+        nepochs=2,
+        n_groups=min(groups, _BATCHES * config.batch_size, len(sample)),
+        n_subsample=None,
+        training_patterns=None,
+        validation_fraction=0.0,
+        devices=1,
+        strategy="auto",
+    )
+    with tempfile.TemporaryDirectory() as folder, clock("trial"):
+        bundle = train(sample, trial, [clock.epoch], folder, clock.each_pass)
+        save_training(bundle, folder)
+        kept = _bytes_in(Path(folder))
+    bundle.config = config
+    found = Forecast(_facts(scan, part, groups, bundle), disk=kept)
+    epoch = clock.gap("epoch")
+    steps = -(-groups // config.batch_size)
+    per_pattern = clock.gap("pass") / len(sample)
+    reading = _reading(sample)
+    if config.model.estimate_passes:
+        found.seconds["estimate"] = config.model.estimate_passes * per_pattern * len(part)
+    found.seconds["start"] = max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
+    found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
+    found.seconds["reading"] = 2 * reading * len(part)
+    found.memory = _peak() + _training_bytes(part, config, groups)
+    if reconstructed:
+        inference = InferenceConfig(neighbor_count=config.neighbor_count, seed=config.seed, device=config.device)
+        after = forecast_reconstruction(scan if target is None else target, bundle, inference, frc=frc)
+        found.memory = max(found.memory, after.memory)
+        found.disk += after.disk
+        for name, value in after.seconds.items():
+            found.seconds[name] = found.seconds.get(name, 0.0) + value
+        if target is not None:
+            found.facts["target"] = after.facts["patterns"]
+    return found
+
+
+def forecast_reconstruction(
+    scan: Scan, bundle: Bundle, config: InferenceConfig, *, backend: str | None = None, frc: bool = False
+) -> Forecast:
+    """What a reconstruction with a trained bundle takes, until its result is saved.
+
+    Parameters
+    ----------
+    scan, bundle, config, backend : as for :func:`ptycho.workflows.run.reconstruct_scan`.
+    frc : with the two halves of the scan.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        The work is not possible; found out before it starts.
+    """
+    model, clock = bundle.config.model, _Clock()
+    groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
+    sample = _sample(scan, _BATCHES * config.batch_size)
+    few = dataclasses.replace(bundle.config.model, estimate_passes=_few(model))
+    trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
+    with clock("trial"):
+        stitched = reconstruct(
+            sample,
+            trial,
+            backend,
+            config.batch_size,
+            config.device,
+            neighbor_count=config.neighbor_count,
+            seed=config.seed,
+            progress=lambda done, total: clock.mark("batch"),
+        )
+    batches = -(-len(sample) // config.batch_size)
+    batch = clock.gap("batch")
+    with clock("passes"):
+        if model.estimate_passes:
+            scan_estimate(sample, bundle.probe, bundle.nphotons, 2)
+    with clock("r-factor"):
+        scan_r_factor(stitched, stitched.probe, sample)
+    with clock("hash"):
+        sample.fingerprint()
+    rate = len(scan) / len(sample)
+    times = 2 if frc else 1
+    found = Forecast(_facts(scan, scan, groups, bundle))
+    if model.estimate_passes:
+        found.seconds["estimate"] = times * model.estimate_passes * clock.total("passes") / 2 * rate
+    start = clock.total("trial") - batch * batches - clock.total("passes")
+    found.seconds["start"] = max(0.0, (3 if frc else 1) * start)
+    found.seconds["network"] = times * batch * groups / min(config.batch_size, len(sample))
+    judged = clock.total("r-factor") * (1 if stitched.estimate is None else 2)
+    found.seconds["figures"] = (judged + clock.total("hash")) * rate + _reading(sample) * len(scan)
+    _add_saving(found, scan, stitched, bundle, frc)
+    return found
+
+
+def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle, frc: bool) -> None:
+    """Add what the result takes, from one with an object of the true size, or of a smaller one where that is large."""
+    (height, width), _ = canvas_for(scan.positions, scan.N)
+    side = min(math.ceil(math.sqrt(height * width)), _LARGEST_PICTURE)
+    larger = height * width / side**2
+    rng, clock = np.random.default_rng(0), _Clock()
+    image = np.exp(1j * rng.normal(0, 0.3, (side, side))).astype(np.complex64)
+    chosen = np.unique(np.linspace(0, len(scan) - 1, min(4, len(scan))).round().astype(int))
+    shown = scan.amplitude(chosen)
+    result = Reconstruction(
+        object=image,
+        weight=rng.uniform(1, 2, (side, side)),
+        origin=(0.0, 0.0),
+        positions=np.zeros((1, 2)),
+        probe=stitched.probe,
+        history={"loss": [0.0, 1.0]},
+        provenance=provenance(bundle.config, None, 0, ""),
+        measured=shown,
+        predicted=shown,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        with clock("saving"):
+            save_reconstruction(result, folder)
+        arrays = sum(_bytes_in(path) for path in Path(folder).iterdir() if path.suffix in (".h5", ".npz", ".tif"))
+        found.disk = round(_bytes_in(Path(folder)) + (larger - 1) * arrays + 32 * len(scan))
+    if frc:
+        with clock("comparing"):
+            placed = dataclasses.replace(stitched, object=image, weight=result.weight, origin=(0.0, 0.0))
+            split_scan_frc(placed, placed)
+    found.seconds["figures"] += clock.total("comparing") * larger
+    found.seconds["saving"] = clock.total("saving") * larger
+    measured = _peak() - _RECONSTRUCTION_BYTES[frc] * side**2
+    neighbours = _NEIGHBOUR_BYTES if bundle.config.model.gridsize > 1 else 0
+    found.memory = round(
+        measured
+        + _RECONSTRUCTION_BYTES[frc] * height * width
+        + (_PATTERN_BYTES + neighbours) * len(scan)
+        + _kept_bytes(scan)
+    )
+
+
+def _training_bytes(part: Scan, config: TrainingConfig, groups: int) -> int:
+    """What a training on all of its patterns holds more than the trial did."""
+    (height, width), _ = canvas_for(part.positions, part.N)
+    gathered = 4 * groups * config.model.gridsize**2 * part.N**2
+    estimate = _ESTIMATE_BYTES * height * width if config.model.estimate_passes else 0
+    return estimate + _kept_bytes(part) + (gathered if gathered <= KEPT_BYTES else 0) + _PATTERN_BYTES * len(part)
+
+
+def _kept_bytes(scan: Scan) -> int:
+    """Bytes of the patterns that are read into memory and kept there."""
+    size = scan.patterns.dtype.itemsize * len(scan) * scan.N**2
+    return size if size <= KEPT_BYTES and not isinstance(scan.patterns, np.ndarray) else 0
+
+
+def _facts(scan: Scan, part: Scan, groups: int, bundle: Bundle) -> dict[str, str]:
+    patterns = f"{len(scan)} of {scan.N} x {scan.N}, {scan.measurement}"
+    if len(part) < len(scan):
+        patterns += f"; the training looks at {len(part)} of them"
+    (height, width), _ = canvas_for(scan.positions, scan.N)
+    network = sum(int(values.size) for name, values in bundle.params.items() if not name.startswith("probe/"))
+    return {
+        "patterns": patterns,
+        "object": f"{height} x {width} pixels",
+        "groups": f"{groups} of {bundle.config.model.gridsize**2}",
+        "parameters": str(network),
+    }
+
+
+def _sample(scan: Scan, size: int) -> Scan:
+    return scan.subset(compact_regions(scan.positions, min(size, len(scan))))
+
+
+def _few(model: ModelConfig) -> int | None:
+    """Passes of the trial: two, of which the second is like the most of many."""
+    return 2 if model.estimate_passes else model.estimate_passes
+
+
+def _reading(sample: Scan) -> float:
+    """Seconds to read a pattern and to sum its counts."""
+    started = time.perf_counter()
+    for part in sample.chunks():
+        sample.counts(part).sum(dtype=np.float64)
+    return (time.perf_counter() - started) / len(sample)
+
+
+def _bytes_in(path: Path) -> int:
+    return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
+
+
+def _peak() -> int:
+    """Bytes of memory that the process has had at most; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class _Clock:
+    """Seconds of pieces of work, and the times at which something came about."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._marks: dict[str, list[float]] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._totals[name] = time.perf_counter() - started
+
+    def mark(self, name: str) -> None:
+        """Note that something came about now."""
+        self._marks.setdefault(name, []).append(time.perf_counter())
+
+    def epoch(self, epoch: int, n_epochs: int, metrics: dict[str, float]) -> None:
+        """Note the end of an epoch."""
+        self.mark("epoch")
+
+    def each_pass(self, done: int, total: int) -> None:
+        """Note the end of a pass."""
+        self.mark("pass")
+
+    def total(self, name: str) -> float:
+        """Seconds of a piece of work; 0 if there was none."""
+        return self._totals.get(name, 0.0)
+
+    def gap(self, name: str) -> float:
+        """Median seconds between one and the next; 0 if it came about less than twice."""
+        marks = self._marks.get(name, [])
+        return float(np.median(np.diff(marks))) if len(marks) > 1 else 0.0

@@ -1,0 +1,86 @@
+"""`--dry-run`: what is said beforehand is what happens, and nothing is written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ptycho.data import save_npz
+from ptycho.data.readers.limits import readable
+
+pytest.importorskip("torch")
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--n_filters_scale", "1", "--nepochs", "2", "--n_groups", "48", "--estimate_passes", "3", "--quiet"]
+WATCHED = """
+import resource, sys
+from ptycho.backend import get_trainer
+from ptycho.cli import main
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+get_trainer("pytorch")
+before = peak()
+code = main(sys.argv[1:])
+print("watched", code, before, peak())
+"""
+
+
+def watched(folder, *words):
+    """Run the command in a process of its own; its output, and the memory before and at the peak."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WATCHED, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    *lines, last = done.stdout.splitlines()
+    code, before, peak = (int(number) for number in last.split()[1:])
+    assert code == 0, done.stderr
+    return lines, before, peak
+
+
+def in_bytes(text):
+    value, unit = text.split()[:2]
+    return float(value) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+
+@pytest.mark.slow
+def test_what_is_forecast_is_what_happens(tmp_path, simulation):
+    """Memory over that of the framework, and disk, to a factor of 1.5; time is nobody's test."""
+    save_npz(simulation.replace(object=None, object_origin=None, metadata={}), tmp_path / "scan.npz")
+    lines, _, _ = watched(tmp_path, "run", "scan.npz", "--out", "result", *QUICK, "--dry-run")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+    said = dict(line.split(" ", 1) for line in lines)
+    assert said["patterns"] == f"{len(simulation)} of 64 x 64, counts"
+    assert said["groups"] == "48 of 1"
+    assert int(said["parameters"]) > 1e5
+    assert "training" in said["time"]
+    _, before, peak = watched(tmp_path, "run", "scan.npz", "--out", "result", *QUICK)
+    disk = sum(path.stat().st_size for path in (tmp_path / "result").rglob("*") if path.is_file())
+    assert disk / 1.5 < in_bytes(said["disk"]) < disk * 1.5, readable(disk)
+    memory = in_bytes(said["memory"]) - before
+    assert (peak - before) / 1.5 < memory < (peak - before) * 1.5, readable(peak - before)
+
+
+def test_a_dry_training_and_a_dry_reconstruction_write_nothing(ptycho, tmp_path, simulation):
+    save_npz(simulation, tmp_path / "scan.npz")
+    dry = ptycho("train", tmp_path / "scan.npz", "--out", "model", *QUICK, "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    assert list(ptycho.folder.iterdir()) == []
+    assert "network" not in dry.figure("time")
+    assert "48 of 1" in dry.figure("groups")
+    made = ptycho("train", tmp_path / "scan.npz", "--out", "model", *QUICK)
+    assert made.code == 0, made.err
+    dry = ptycho("reconstruct", tmp_path / "scan.npz", "model", "--out", "result", "--dry_run")
+    assert (dry.code, dry.err) == (0, "")
+    assert not (ptycho.folder / "result").exists()
+    assert "training" not in dry.figure("time")
+    assert "B at the peak" in dry.figure("memory")
