@@ -1,12 +1,12 @@
 // A complex image that can be moved and zoomed: its tiles are fetched as they come into sight, and painted here.
 
 import { paint } from "./colours.js";
+import { drawAim, drawBar, drawMarks } from "./marks.js";
 import { frame } from "./wire.js";
 
 const MOST_TILES = 96;
 const MOST_FETCHES = 4;
 const CLICK = 4; // pixels that a click may shake
-const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class ImageView {
   // on.cursor({row, column, re, im, step} or null), on.pick(row, column), on.painted()
@@ -134,9 +134,9 @@ export class ImageView {
       this.lay(context, this.source, true);
     }
     if (complete) this.previous = null;
-    this.drawMarks(context);
-    this.drawBar(context);
-    if (this.aim) this.drawAim(context);
+    drawMarks(this, context);
+    drawBar(this, context);
+    if (this.aim) drawAim(this, context);
     if (complete && this.on.painted) this.on.painted();
     this.fetchMore();
   }
@@ -222,91 +222,6 @@ export class ImageView {
     }
   }
 
-  drawMarks(context) {
-    const { marks, scale } = this;
-    if (!marks) return;
-    const place = (row, column) => [
-      (column + 0.5 - this.middle[1]) * scale + this.canvas.clientWidth / 2,
-      (row + 0.5 - this.middle[0]) * scale + this.canvas.clientHeight / 2,
-    ];
-    const { places, known, chosen, side, visible } = marks;
-    if (visible) {
-      const radius = Math.max(1.2, Math.min(4, scale * 1.5));
-      context.lineWidth = 1;
-      context.strokeStyle = ink("--bad");
-      context.beginPath();
-      for (let k = 0; k < places.length; k += 4) {
-        if (Math.hypot(places[k] - places[k + 2], places[k + 1] - places[k + 3]) * scale < 2) continue;
-        context.moveTo(...place(places[k + 2], places[k + 3]));
-        context.lineTo(...place(places[k], places[k + 1]));
-      }
-      context.stroke();
-      for (const [filled, style] of [[false, ink("--faint")], [true, ink("--mark")]]) {
-        context.fillStyle = style;
-        context.beginPath();
-        for (let k = 0; 4 * k < places.length; k++) {
-          if ((!known || known.has(k)) !== filled) continue;
-          const [x, y] = place(places[4 * k], places[4 * k + 1]);
-          context.moveTo(x + radius, y);
-          context.arc(x, y, radius, 0, 2 * Math.PI);
-        }
-        context.lineWidth = 2;
-        context.strokeStyle = ink("--halo");
-        context.globalAlpha = 0.75;
-        context.stroke();
-        context.fill();
-        context.globalAlpha = 1;
-      }
-    }
-    if (chosen === null || 4 * chosen >= places.length) return;
-    const [x, y] = place(places[4 * chosen], places[4 * chosen + 1]);
-    for (const [style, width] of [[ink("--halo"), 5], [ink("--bad"), 2]]) {
-      context.strokeStyle = style;
-      context.lineWidth = width;
-      context.beginPath();
-      context.arc(x, y, 8, 0, 2 * Math.PI);
-      context.stroke();
-      context.lineWidth = width / 2;
-      context.strokeRect(x - (side / 2) * scale, y - (side / 2) * scale, side * scale, side * scale);
-    }
-  }
-
-  drawBar(context) {
-    const size = this.source.pixelSize;
-    const width = this.canvas.clientWidth;
-    if (size === undefined || width < 120) return;
-    const unit = size ?? 1;
-    const wanted = (0.22 * width * unit) / this.scale;
-    const decade = 10 ** Math.floor(Math.log10(wanted));
-    const length = [5, 2, 1].find((step) => step * decade <= wanted * 1.000001) * decade;
-    const bar = (length / unit) * this.scale;
-    const text = size ? lengthText(length) : `${+length.toPrecision(3)} pixels`;
-    const [x, y] = [16, this.canvas.clientHeight - 16];
-    context.font = "600 13px system-ui, sans-serif";
-    const room = Math.max(bar, context.measureText(text).width);
-    context.fillStyle = "rgba(0, 0, 0, .6)";
-    context.beginPath();
-    context.roundRect(x - 8, y - 27, room + 16, 36, 6);
-    context.fill();
-    context.fillStyle = "#fff";
-    context.fillRect(x, y - 3, bar, 4);
-    context.fillText(text, x, y - 10);
-  }
-
-  drawAim(context) {
-    const [x, y] = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
-    for (const [style, width] of [[ink("--halo"), 4], [ink("--ink"), 1.5]]) {
-      context.strokeStyle = style;
-      context.lineWidth = width;
-      context.beginPath();
-      context.moveTo(x - 9, y);
-      context.lineTo(x + 9, y);
-      context.moveTo(x, y - 9);
-      context.lineTo(x, y + 9);
-      context.stroke();
-    }
-  }
-
   listen() {
     const { canvas } = this;
     const where = (event) => {
@@ -373,8 +288,3 @@ export class ImageView {
 
 const prefix = ({ version, name, flat }) => `${version}/${name}/${flat ? 1 : 0}/`;
 const clamp = (value, length) => Math.max(0, Math.min(length, value));
-
-export function lengthText(metres) {
-  const [factor, unit] = [[1e-3, "mm"], [1e-6, "µm"], [1e-9, "nm"]].find(([size]) => metres >= size * 0.999999) ?? [1e-12, "pm"];
-  return `${+(metres / factor).toPrecision(4)} ${unit}`;
-}
