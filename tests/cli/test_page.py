@@ -120,3 +120,29 @@ def test_the_port_and_a_browser_may_be_chosen(begin, result_path, tmp_path):
     assert urlsplit(url).port == port
     assert "Ctrl-C" in process.stdout.readline()
     assert seen.read_text().strip() == url
+
+
+QUICK = ("--n_filters_scale", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2, "--frc", "false")
+
+
+def test_live_of_a_whole_run(begin, scan_path):
+    """Every step is told; who looks on sees pictures; the result is that of a run without a page."""
+    process, url = begin("run", scan_path, *QUICK, "--nepochs", 3, "--refine", 2, "--out", "run", "--live")
+    steps, pictures, state = {}, set(), {"version": -1, "ended": False}
+    while not state["ended"]:
+        state = ask(url, "state", client="c", after=state["version"], pace=0.1, looks=1)
+        steps |= {step["words"]: step["total"] for step in state["steps"]}
+        if "picture" in state:
+            pictures.add(state["picture"])
+    assert ask(url, "picture", version=max(pictures))["images"]["object"]["shape"]
+    ask(url, "farewell", client="c")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert state["status"] == "finished"
+    assert state["message"] == "Saved in run."
+    assert "R-factor" in out
+    assert steps["Training"] == 3
+    assert any(words.endswith("rpie") for words in steps)
+    assert "Physics estimate" in steps
+    assert len(pictures) >= 2
