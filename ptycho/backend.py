@@ -9,8 +9,11 @@ No framework is imported until a shim is asked for.
 from __future__ import annotations
 
 import functools
+import math
+import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +29,7 @@ __all__ = [
     "array_namespace",
     "available_backends",
     "backend_for_training",
+    "cached_parts",
     "device",
     "get_backend",
     "get_trainer",
@@ -37,6 +41,8 @@ Array = Any
 
 _ALIASES = {"torch": "pytorch", "tf": "tensorflow"}
 _EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+_CACHED = 2**16
+"""Complex pixels that are worked on at once: half a megabyte, and as much again for each intermediate result."""
 _OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
 
@@ -110,6 +116,12 @@ class Backend(Protocol):
 
     def upsample2d(self, x: Array) -> Array:
         """Nearest-neighbour upsampling by 2."""
+
+    def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
+        """``f(stack)`` of an ``f`` that treats every entry of the first axis by itself and gives an array of as many.
+
+        Where arrays are computed at once and gradients are not asked for, in parts that stay in the processor's cache.
+        """
 
     def stop_gradient(self, a: Array) -> Array:
         """``a`` as a constant of the differentiation: what the measurement alone decides has no gradient."""
@@ -194,6 +206,22 @@ class NumpyBackend:
     def upsample2d(self, x: Array) -> Array:
         """See :class:`Backend`."""
         return x.repeat(2, axis=1).repeat(2, axis=2)
+
+    def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
+        """See :class:`Backend`; the parts are shared between the processor's cores."""
+        parts = cached_parts(stack.shape)
+        if len(parts) < 2:
+            return f(stack)
+        first = f(stack[parts[0]])
+        found = np.empty((stack.shape[0], *first.shape[1:]), dtype=first.dtype)
+        found[parts[0]] = first
+
+        def fill(part: slice) -> None:
+            found[part] = f(stack[part])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, parts[1:]))
+        return found
 
     def stop_gradient(self, a: Array) -> Array:
         """See :class:`Backend`."""
@@ -324,11 +352,20 @@ class _GenericBackend(NumpyBackend):
                 image[row : row + size, col : col + size] += windows[k, ...] * weights[k, j]
         return image
 
+    def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
+        return f(stack)
+
     def _flat_index(self, corners: Array, size: int, width: int) -> Array:
         xp = self.xp
         steps = xp.arange(size, dtype=corners.dtype, device=device(corners))
         first = corners[:, 0] * width + corners[:, 1]
         return first[:, None, None] + steps[None, :, None] * width + steps[None, None, :]
+
+
+def cached_parts(shape: tuple[int, ...]) -> list[slice]:
+    """Parts of the first axis of a stack that stay in a processor's cache, with what is computed from them."""
+    step = max(1, _CACHED // max(1, math.prod(shape[1:])))
+    return [slice(first, first + step) for first in range(0, shape[0], step)]
 
 
 def _pairs(values: np.ndarray) -> tuple[int, np.ndarray]:

@@ -153,6 +153,11 @@ class TestArrays:
         view.flags.writeable = False
         np.testing.assert_array_equal(backend.to_numpy(backend.asarray(view)), view)
 
+    def test_parts_give_the_whole(self, backend):
+        stack = random((70, 64, 64))
+        found = backend.in_parts(lambda part: backend.xp.sum(part * part, axis=-1), backend.asarray(stack))
+        np.testing.assert_allclose(backend.to_numpy(found), (stack**2).sum(axis=-1), rtol=1e-12)
+
     def test_jit_and_stop_gradient_keep_values(self, backend):
         x = backend.asarray([1.0, 2.0])
         np.testing.assert_array_equal(backend.to_numpy(backend.jit(lambda a: a * 2)(x)), [2.0, 4.0])

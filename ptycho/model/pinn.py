@@ -140,7 +140,8 @@ class PtychoPINN:
 
     def expected_counts(self, params: dict[str, Array], patches: Array) -> Array:
         """Photons per pixel (B, C, N, N) that the patches predict."""
-        return diffraction_intensity(patches, self.probe(params), self._propagate)
+        propagate = far_field if self.config.gaussian_smoothing_sigma == 0 else self._smoothed_far_field
+        return diffraction_intensity(patches, self.probe(params), propagate)
 
     def loss(
         self, params: dict[str, Array], batch: dict[str, Array], weights: TrainingConfig
@@ -205,9 +206,8 @@ class PtychoPINN:
             )
         return xp.permute_dims(answer, (0, 3, 1, 2))
 
-    def _propagate(self, wave: Array) -> Array:
-        sigma = self.config.gaussian_smoothing_sigma
-        return far_field(wave if sigma == 0 else _smoothed(self.backend.xp, wave, sigma))
+    def _smoothed_far_field(self, wave: Array) -> Array:
+        return far_field(_smoothed(self.backend.xp, wave, self.config.gaussian_smoothing_sigma))
 
     def _constant(self, values: np.ndarray, like: Array, dtype: str = "float32") -> Array:
         if dtype == "float32" and like.dtype in (self.backend.xp.float64, self.backend.xp.complex128):

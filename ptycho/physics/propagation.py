@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ptycho.backend import Array, array_namespace, device
+from ptycho.backend import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, fftshift2, ifft2
@@ -119,11 +119,24 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
     -------
     (..., N, N) real, photons per pixel; the zero frequency at ``[N//2, N//2]``.
     """
-    waves = illuminate(patches, probe)
-    if probe.shape[0] == 1:  # no reduction over a single mode
-        return intensity(propagate(waves[..., 0, :, :]))
-    xp = array_namespace(waves)
-    return xp.sum(intensity(propagate(waves)), axis=-3)
+    if propagate is far_field and probe.ndim == 3 and all(n % 2 == 0 for n in probe.shape[-2:]):
+        probe, propagate = _alternating(probe), fft2
+
+    def detected(stack: Array) -> Array:
+        waves = illuminate(stack, probe)
+        if probe.shape[0] == 1:  # no reduction over a single mode
+            return intensity(propagate(waves[..., 0, :, :]))
+        return array_namespace(waves).sum(intensity(propagate(waves)), axis=-3)
+
+    return get_backend(patches).in_parts(detected, patches) if patches.ndim > 2 else detected(patches)
+
+
+def _alternating(probe: Array) -> Array:
+    """The probe times +1 and -1 in turn, which moves the zero frequency of what it lights to the centre."""
+    xp = array_namespace(probe)
+    rows, cols = (xp.arange(n, dtype=xp.int32, device=device(probe)) % 2 for n in probe.shape[-2:])
+    signs = xp.astype(1 - 2 * ((rows[:, None] + cols[None, :]) % 2), xp.real(probe).dtype)
+    return probe * xp.astype(signs, probe.dtype)
 
 
 def diffraction_amplitude(patches: Array, probe: Array, propagate: Callable[[Array], Array] = far_field) -> Array:

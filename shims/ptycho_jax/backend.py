@@ -72,6 +72,10 @@ class JaxBackend:
         """See :class:`~ptycho.backend.Backend`."""
         return xp.repeat(xp.repeat(x, 2, axis=1), 2, axis=2)
 
+    def in_parts(self, f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
+        """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
+        return f(stack)
+
     def stop_gradient(self, a: jax.Array) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`."""
         return lax.stop_gradient(a)
@@ -88,6 +92,34 @@ class JaxBackend:
     def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """See :class:`~ptycho.backend.Backend`."""
         return jax.jit(f)
+
+
+def find_devices(name: str = "auto", count: int = 1) -> list[jax.Device]:
+    """JAX's devices by the name that a user gives.
+
+    Parameters
+    ----------
+    name : a platform (``cpu``, ``gpu``, ``cuda``, ``tpu``), with a number (``cuda:1``) that very device; ``auto`` is
+        JAX's default platform.
+    count : how many, where ``name`` has no number.
+
+    Raises
+    ------
+    BackendError
+        There is no such device here, or there are not as many.
+    """
+    platform, _, number = name.partition(":")
+    try:
+        there = jax.devices(None if platform == "auto" else platform)
+    except RuntimeError as error:
+        raise BackendError(f"device: {name!r} cannot be used here ({error}); choose --device cpu.") from error
+    wanted = there[int(number) : int(number) + 1] if number.isdigit() else there[:count]
+    if len(wanted) < (1 if number else count):
+        raise BackendError(
+            f"device: {name!r} asks for {f'number {number}' if number else count} and JAX sees {len(there)} "
+            f"{there[0].platform} device(s) here; choose another number of devices."
+        )
+    return wanted
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -159,34 +191,6 @@ _scatter.defvjp(
         _overlaps(upstream, kept[0], kept[1]),
     ),
 )
-
-
-def find_devices(name: str = "auto", count: int = 1) -> list[jax.Device]:
-    """JAX's devices by the name that a user gives.
-
-    Parameters
-    ----------
-    name : a platform (``cpu``, ``gpu``, ``cuda``, ``tpu``), with a number (``cuda:1``) that very device; ``auto`` is
-        JAX's default platform.
-    count : how many, where ``name`` has no number.
-
-    Raises
-    ------
-    BackendError
-        There is no such device here, or there are not as many.
-    """
-    platform, _, number = name.partition(":")
-    try:
-        there = jax.devices(None if platform == "auto" else platform)
-    except RuntimeError as error:
-        raise BackendError(f"device: {name!r} cannot be used here ({error}); choose --device cpu.") from error
-    wanted = there[int(number) : int(number) + 1] if number.isdigit() else there[:count]
-    if len(wanted) < (1 if number else count):
-        raise BackendError(
-            f"device: {name!r} asks for {f'number {number}' if number else count} and JAX sees {len(there)} "
-            f"{there[0].platform} device(s) here; choose another number of devices."
-        )
-    return wanted
 
 
 def _first_larger(a: jax.Array, b: jax.Array) -> jax.Array:

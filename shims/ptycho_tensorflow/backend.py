@@ -98,6 +98,10 @@ class TensorflowBackend:
         pairs = tf.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
         return tf.reshape(pairs, (batch, 2 * height, 2 * width, channels))
 
+    def in_parts(self, f: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
+        """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
+        return f(stack)
+
     def stop_gradient(self, a: tf.Tensor) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
         return tf.stop_gradient(a)

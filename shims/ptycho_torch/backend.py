@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ptycho.backend import NumpyBackend
+from ptycho.backend import NumpyBackend, cached_parts
 from ptycho.errors import BackendError
 from ptycho_torch.namespace import xp
 
@@ -77,6 +77,20 @@ class TorchBackend:
     def upsample2d(self, x: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
         return functional.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="nearest").permute(0, 2, 3, 1)
+
+    def in_parts(self, f: Callable[[torch.Tensor], torch.Tensor], stack: torch.Tensor) -> torch.Tensor:
+        """See :class:`~ptycho.backend.Backend`."""
+        parts = cached_parts(tuple(stack.shape))
+        if len(parts) < 2 or not _on_host(stack):
+            return f(stack)
+        first = f(stack[parts[0]])
+        if first.requires_grad:
+            return f(stack)
+        found = torch.empty((stack.shape[0], *first.shape[1:]), dtype=first.dtype)
+        found[parts[0]] = first
+        for part in parts[1:]:
+            found[part] = f(stack[part])
+        return found
 
     def stop_gradient(self, a: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
