@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ptycho.evaluation import FRC
@@ -26,8 +27,15 @@ def epoch_charts(losses: Mapping[str, Curve], r_factors: Mapping[str, Curve]) ->
     losses, r_factors : (epoch, value) by the name of the curve.
     """
     named = {_NAMES.get(name, name): points for name, points in losses.items()}
-    found = [_chart("Loss", "epoch", named), _chart("R-factor", "epoch", r_factors)]
+    together = [named] if _overlap(named.values()) else [{name: points} for name, points in named.items()]
+    found = [*(_chart("Loss", "epoch", curves) for curves in together), _chart("R-factor", "epoch", r_factors)]
     return [chart for chart in found if chart["series"]]
+
+
+def _overlap(curves: Iterable[Curve]) -> bool:
+    """Whether the curves lie at one height; on one axis, those that do not would all be flat."""
+    ranges = [(min(values), max(values)) for curve in curves if (values := [y for _, y in curve if math.isfinite(y)])]
+    return not ranges or max(low for low, _ in ranges) <= min(high for _, high in ranges)
 
 
 def frc_chart(curves: Mapping[str, FRC]) -> list[dict[str, Any]]:

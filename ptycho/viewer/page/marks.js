@@ -39,8 +39,10 @@ function drawPlaces(view, context, places, known, place) {
     context.lineTo(x, y);
   }
   context.stroke();
-  const radius = Math.max(1.2, Math.min(4, view.scale * 1.5));
-  context.lineWidth = 2;
+  const [height, width] = view.source.shape;
+  const apart = Math.sqrt((4 * height * width) / places.length) * view.scale; // what lies close shows small
+  const radius = Math.max(0.8, Math.min(3.5, 0.1 * apart));
+  context.lineWidth = Math.min(2, radius);
   context.strokeStyle = ink("--halo");
   context.globalAlpha = 0.75;
   for (const [filled, style] of [[false, ink("--faint")], [true, ink("--mark")]]) {
