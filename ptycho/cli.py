@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from ptycho import cli_engines
 from ptycho._version import __version__
 from ptycho.cli_help import COMMANDS, FAMILIES, overview
-from ptycho.cli_words import Call, CommonOptions, DryRunOptions, RunOptions, needed, parse
+from ptycho.cli_words import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed, parse
 from ptycho.errors import ConfigError, PtychoError
 
 BUNDLE = "wts.h5.zip"
@@ -72,6 +73,8 @@ def _dispatch(words: list[str]) -> int:
 def _start_logging(verbose: bool) -> None:
     """Send the library's messages to standard error; what other libraries warn of only when asked."""
     level = logging.INFO if verbose else logging.WARNING
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of a training says what the first one says
+        level = logging.ERROR
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
@@ -152,16 +155,21 @@ def _doctor(call: Call) -> None:
 def _train(call: Call) -> None:
     from ptycho.cli_page import Progress
     from ptycho.workflows.output import output_folder
+    from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import save_training, train_scan
 
-    started = time.perf_counter()
+    started, resume = time.perf_counter(), call[ResumeOptions].resume
     scan, _, config = _open_for_training(call)
     if call[DryRunOptions].dry_run:
         _forecast(call, scan, None, config, reconstructed=False)
         return
-    with output_folder(config.output_dir, [BUNDLE], call[CommonOptions].force) as out:
+    replace = may_replace(scan, config, [BUNDLE], resume, call[CommonOptions].force)
+    if resume and is_finished(scan, config, [BUNDLE]):
+        print(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
+        return
+    with output_folder(config.output_dir, [BUNDLE], replace) as out:
         with Progress(call, scan, None, out) as bars:
-            bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out)
+            bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume)
         save_training(bundle, out)
     for name, values in bundle.history.items():
         print(f"{name} {values[-1]:.6g}")
@@ -230,11 +238,17 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
     from ptycho.cli_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
+    from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import run_scan, save_training
 
-    started, force, refine = time.perf_counter(), call[CommonOptions].force, call[RunOptions].refine > 0
-    alone = ["network/reconstruction.h5"] if refine else []
-    with output_folder(config.output_dir, (*RESULT_FILES, BUNDLE, *alone), force) as out:
+    started, refine = time.perf_counter(), call[RunOptions].refine > 0
+    resume = call.command == "run" and call[ResumeOptions].resume
+    results = [*RESULT_FILES, BUNDLE, *(["network/reconstruction.h5"] if refine else [])]
+    force = may_replace(scan, config, results, resume, call[CommonOptions].force)
+    if resume and is_finished(scan, config, results):
+        print(f"finished {config.output_dir}: nothing is left to resume")
+        return
+    with output_folder(config.output_dir, results, force) as out:
         with Progress(call, scan, target, out) as bars:
             result, bundle = run_scan(
                 scan,
@@ -244,6 +258,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
                 epochs=bars.epochs("train"),
                 counters=bars.counter,
                 log_dir=out,
+                resume=resume,
                 command=call.line,
             )
             save_training(bundle, out)

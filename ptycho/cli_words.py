@@ -34,6 +34,17 @@ class RunOptions:
 
 
 @dataclass
+class ResumeOptions:
+    """What a training does with an earlier one that was broken off."""
+
+    resume: bool = setting(
+        False,
+        "go on after the last whole epoch of the same training in --out, killed before its end, with the same result; "
+        "from the beginning where there is none; nepochs may be larger with lr_schedule constant or plateau",
+    )
+
+
+@dataclass
 class DryRunOptions:
     """Only say what would be done."""
 
@@ -112,6 +123,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
 
     scan = (ScanOptions, "reading the scan")
     training = (TrainingConfig, "training and where it runs")
+    resume = (ResumeOptions, "a training that was broken off")
     live = (LiveOptions, "the page")
     engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), live]
     run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine"), live]
@@ -120,10 +132,10 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "inspect": [scan, (InspectOptions, "the picture")],
         "convert": [scan, (ConvertOptions, "what is written")],
         "doctor": [scan, (DoctorOptions, "the examination")],
-        "train": [scan, training, live],
+        "train": [scan, training, resume, live],
         "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), *engine],
         "refine": [scan, *engine, (RefinedOutput, "where it goes")],
-        "run": [scan, training, *run],
+        "run": [scan, training, resume, *run],
         "view": [(ViewOptions, "the page"), scan],
         "evaluate": [(EvaluateOptions, "this command")],
         "demo": [(SimulationConfig, "what is simulated"), training, *run],

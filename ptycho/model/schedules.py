@@ -1,4 +1,4 @@
-"""Courses of the learning rate, for the training loops whose framework does not bring them in this form."""
+"""Courses of the learning rate, the same in every framework, and resumed at any epoch."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ class Schedule:
         self._waited += 1
         if self._waited > 2:
             self.rate, self._waited = max(0.5 * self.rate, 0.1 * self.peak), 0
+
+    def state(self) -> dict[str, float]:
+        """What :meth:`watch` has learned, as plain numbers."""
+        return {"rate": self.rate, "best": self._best, "waited": self._waited}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take over what :meth:`state` gave."""
+        self.rate, self._best, self._waited = float(state["rate"]), float(state["best"]), int(state["waited"])
 
 
 def _cosine(start: float, end: float, part: float) -> float:

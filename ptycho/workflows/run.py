@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config, validate
 from ptycho.data import Scan
-from ptycho.errors import DataError, OutputError, PtychoError
+from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
 from ptycho.model.training import Progress
@@ -41,6 +41,7 @@ def train_scan(
     epochs: Progress | None = None,
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
+    resume: bool = False,
 ) -> Bundle:
     """Train on a scan; the settings are published for callers of PtychoPINN's dictionary first.
 
@@ -56,35 +57,39 @@ def train_scan(
         Makes a callback (done, total) for a step of the work from its name.
     log_dir
         Folder for checkpoints and logs of the training; none keeps none.
+    resume
+        Go on with a training in that folder that was broken off, see :func:`ptycho.workflows.train.train`.
 
     Raises
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
     OutputError
-        A checkpoint or a log cannot be written; those of this training are taken away again.
+        A checkpoint or a log cannot be written; before the first whole epoch nothing is left behind.
     """
     validate(config)
     publish(config, measurement=scan.measurement)
     on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
     with _logs_whole(log_dir):
-        return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass)
+        return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass, resume=resume)
 
 
 @contextlib.contextmanager
 def _logs_whole(log_dir: str | Path | None) -> Iterator[None]:
-    """Take away what a training has begun to log if the disk takes no more."""
+    """Say what is left of a training when the disk takes no more: nothing, unless it could go on from that."""
     folder = Path(log_dir or ".")
     begun = [] if log_dir is None else [folder / name for name in _LOGS if not (folder / name).exists()]
     try:
         yield
     except OSError as error:
-        if isinstance(error, PtychoError):
-            raise
-        for path in begun:
-            shutil.rmtree(path, ignore_errors=True)
-        reason = error.strerror or str(error)
-        raise OutputError(f"The training cannot be kept in {folder}: {reason}; nothing was left behind.") from error
+        left = "the epochs before are kept, and --resume goes on after them."
+        if not any((folder / "checkpoints").glob("last.*")):
+            left = "nothing was left behind."
+            for path in begun:
+                shutil.rmtree(path, ignore_errors=True)
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        reason = getattr(cause, "strerror", None) or str(error)
+        raise OutputError(f"The training cannot be kept in {folder}: {reason}; {left}") from error
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -208,13 +213,14 @@ def run_scan(
     epochs: Progress | None = None,
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
+    resume: bool = False,
     command: str = "",
 ) -> tuple[Reconstruction, Bundle]:
     """Train on a scan and reconstruct it, or another one.
 
     Parameters
     ----------
-    scan, config, epochs, counters, log_dir
+    scan, config, epochs, counters, log_dir, resume
         As in :func:`train_scan`.
     target
         What is reconstructed; none reconstructs the scan that was learned from.
@@ -231,7 +237,7 @@ def run_scan(
         Before any work is done, each naming the field.
     """
     started = time.perf_counter()
-    bundle = train_scan(scan, config, epochs, counters, log_dir)
+    bundle = train_scan(scan, config, epochs, counters, log_dir, resume)
     inference = InferenceConfig(
         neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
     )

@@ -14,6 +14,7 @@ from ptycho.data import Container, Scan, make_container
 from ptycho.data.regions import compact_regions
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle
+from ptycho.model.checkpoints import Checkpoints
 from ptycho.model.generators import Generator, find_generator
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.model.training import Progress
@@ -25,7 +26,7 @@ from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.answer import answering, ask_of
 
-__all__ = ["scan_estimate", "train", "training_part"]
+__all__ = ["is_of_this_training", "scan_estimate", "train", "training_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def train(
     log_dir: str | Path | None = None,
     on_pass: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
+    resume: bool = False,
 ) -> Bundle:
     """Train a network on a scan, without labels unless ``model_type`` is supervised.
 
@@ -51,6 +53,10 @@ def train(
     log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
     on_pass : told of every pass of the physics estimate.
     generator : a network of your own; default the one that ``config.model.architecture`` names.
+    resume : go on after the last whole epoch of a training in ``log_dir`` that was broken off, to the weights that it
+        would have had; from the beginning where there is none. Scan and settings must be its own, except where they
+        have no part in the numbers (``output_dir``, ``num_workers``, ``tensorboard``), the ``device``, and a larger
+        ``nepochs`` where the course of the learning rate does not depend on it (constant, plateau).
 
     Returns
     -------
@@ -69,6 +75,8 @@ def train(
     told = answering(progress)
     trainer = get_trainer(config.backend)(config, told, log_dir)
     scan = training_part(scan, config).kept()
+    checkpoints = None if log_dir is None or not config.checkpoint else Checkpoints(log_dir, config)
+    going_on = resume and _goes_on(checkpoints, scan)
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
     if scan.measurement == "counts":
         logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
@@ -93,17 +101,30 @@ def train(
     container.estimate = estimate
     container.patches = _true_patches(scan, container.positions, config)
     params = initial_parameters(config.model, probe, nphotons, config.seed, brightness, generator)
-    if estimate is not None:  # the object was made with this probe, so the scale between them is known
-        power = float(np.sum(params["probe/real"] ** 2 + params["probe/imag"] ** 2))
-        params["log_scale"] = np.asarray(0.5 * np.log(np.sum(np.abs(probe) ** 2) / power), dtype=np.float32)
+    if estimate is not None:
+        params["log_scale"] = _known_scale(params, probe)
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
     model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe), generator)
     ask_of(told, model, container, config.device)
     training, validation = _split(container, config)
-    result = trainer.fit(model, params, training, validation)
+    if checkpoints is not None:
+        checkpoints.begin(scan, going_on)
+    result = trainer.fit(model, params, training, validation, going_on)
     return Bundle(
         result.params, config, scale, nphotons, side, result.history, result.native, measurement=scan.measurement
     )
+
+
+def is_of_this_training(scan: Scan, config: TrainingConfig, log_dir: str | Path) -> bool:
+    """Whether a folder has checkpoints from which the training of this scan with these settings could go on."""
+    checkpoints = Checkpoints(log_dir, config)
+    if not checkpoints.found():
+        return False
+    try:
+        checkpoints.check(training_part(scan, config))
+    except (ConfigError, DataError):
+        return False
+    return True
 
 
 def scan_estimate(
@@ -151,6 +172,23 @@ def _check(scan: Scan, model: ModelConfig) -> None:
         )
     if model.estimate_passes is not None and model.gridsize > 1 and not model.object_big:
         raise ConfigError("object_big: false needs estimate_passes none: one patch for a group has no estimate.")
+
+
+def _goes_on(checkpoints: Checkpoints | None, scan: Scan) -> bool:
+    """Whether there is a training to go on with, which must be this one."""
+    if checkpoints is None:
+        raise ConfigError("resume: only a training with checkpoints goes on: give log_dir, and leave checkpoint true.")
+    if not checkpoints.found():
+        logger.warning("no training to resume in %s: it starts from the beginning", checkpoints.folder)
+        return False
+    checkpoints.check(scan)
+    return True
+
+
+def _known_scale(params: dict[str, np.ndarray], probe: np.ndarray) -> np.ndarray:
+    """The scale between the model's probe and the one that the estimate was made with."""
+    power = float(np.sum(params["probe/real"] ** 2 + params["probe/imag"] ** 2))
+    return np.asarray(0.5 * np.log(np.sum(np.abs(probe) ** 2) / power), dtype=np.float32)
 
 
 def training_part(scan: Scan, config: TrainingConfig) -> Scan:

@@ -33,9 +33,9 @@ class PtychoModule:
     def __init__(
         self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig, place: Sharding
     ) -> None:
-        self.model, self.config = model, config
+        self.model, self.config, self._place = model, config, place
         # copied: a step reuses the memory of the parameters it was given
-        arrays = {name: jax.device_put(np.array(values), place, may_alias=False) for name, values in params.items()}
+        arrays = self._placed(params)
         self.frozen = {name: values for name, values in arrays.items() if not is_trained(name, config)}
         self.trained = {name: values for name, values in arrays.items() if is_trained(name, config)}
         self.state = jax.device_put(self._optimiser(0.0, 0.9).init(self.trained), place)
@@ -46,6 +46,13 @@ class PtychoModule:
         """Host copies of the parameters."""
         return {name: np.array(values) for name, values in {**self.trained, **self.frozen}.items()}
 
+    def go_on(self, params: dict[str, np.ndarray], state: Any) -> None:
+        """Take over the parameters and the state of the optimiser from host arrays of the same names and shapes."""
+        arrays = self._placed(params)
+        self.frozen = {name: arrays[name] for name in self.frozen}
+        self.trained = {name: arrays[name] for name in self.trained}
+        self.state = self._placed(state)
+
     def training_step(self, batch: Arrays, rate: float, momentum: float) -> Arrays:
         """One step of Adam; the losses before it."""
         self.trained, self.state, losses = self._train(self.trained, self.state, self.frozen, batch, rate, momentum)
@@ -54,6 +61,9 @@ class PtychoModule:
     def validation_step(self, batch: Arrays) -> Arrays:
         """The losses of a batch."""
         return self._validate(self.trained, self.frozen, batch)[1]
+
+    def _placed(self, arrays: Any) -> Any:
+        return jax.tree.map(lambda values: jax.device_put(np.array(values), self._place, may_alias=False), arrays)
 
     def _updated(
         self, trained: Arrays, state: Any, frozen: Arrays, batch: Arrays, rate: float, momentum: float

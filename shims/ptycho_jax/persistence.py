@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import os
 import socket
 import time
@@ -11,38 +11,66 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ptycho.data.atomic import written_whole
 from ptycho.errors import BackendError
+from ptycho.model.training import Course, damaged
 
-__all__ = ["Logs", "native_members", "save_checkpoint"]
+__all__ = ["Logs", "load_checkpoint", "native_members", "save_checkpoint"]
+
+Arrays = dict[str, np.ndarray]
 
 
-def native_members(params: dict[str, np.ndarray]) -> dict[str, bytes]:
+def native_members(params: Arrays) -> dict[str, bytes]:
     """``model.jax.safetensors``: the parameters by path, which ``flax`` and ``optax`` take as they are."""
     return {"model.jax.safetensors": save(_contiguous(params), metadata={"framework": f"jax {jax.__version__}"})}
 
 
-def save_checkpoint(path: Path, params: dict[str, np.ndarray], state: Any, epoch: int) -> None:
-    """Write all that a training needs to go on, beside its place, and rename it there.
+def save_checkpoint(path: Path, params: Arrays, state: Any, course: str) -> None:
+    """Write all that a training needs to go on, whole or not at all.
 
     Parameters
     ----------
     path : the file.
     params : host arrays by name.
     state : the optimiser's; its arrays are written as ``optimiser/<path in the state>``.
-    epoch : finished epochs.
+    course : the rest, see :class:`ptycho.model.training.Course`.
     """
-    arrays = dict(params)
-    for where, values in jax.tree_util.tree_flatten_with_path(state)[0]:
-        arrays["optimiser/" + jax.tree_util.keystr(where, simple=True, separator="/")] = np.asarray(values)
+    arrays = _contiguous({**params, **_named(state)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with written_whole(path) as stream:
+        stream.write(save(arrays, metadata={"course": course, "sha256": _digest(arrays, course)}))
+
+
+def load_checkpoint(path: Path, params: Arrays, state: Any) -> tuple[Arrays, Any, str]:
+    """Read what :func:`save_checkpoint` wrote: parameters, state of the optimiser, course.
+
+    Parameters
+    ----------
+    path : the file.
+    params, state : of this training as it starts, whose names, shapes and types are expected.
+
+    Raises
+    ------
+    DataError
+        The file is not there, damaged, or of another network.
+    """
     try:
-        partial.write_bytes(save(_contiguous(arrays), metadata={"epoch": str(epoch)}))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with safe_open(path, framework="numpy") as file:
+            told = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+    wanted = {**params, **_named(state)}
+    if {k: (v.shape, v.dtype) for k, v in arrays.items()} != {k: (v.shape, v.dtype) for k, v in wanted.items()}:
+        raise damaged(path, "its arrays are not those of this network")
+    course = told.get("course", "")
+    if told.get("sha256") != _digest(arrays, course):
+        raise damaged(path, "it does not match its checksum")
+    leaves = [arrays[name] for name in _named(state)]
+    return {name: arrays[name] for name in params}, jax.tree.unflatten(jax.tree.structure(state), leaves), course
 
 
 class Logs:
@@ -67,24 +95,17 @@ class Logs:
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
             self._events = folder / "tensorboard" / name
 
-    def write(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
-        """Add an epoch, counted from 1, that ended with optimiser step ``step``."""
-        if self.folder is None:
-            return
-        table = self.folder / "logs" / "metrics.csv"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        row = {"epoch": epoch, "step": step, **metrics}
-        with table.open("w" if epoch == 1 else "a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if epoch == 1:
-                writer.writeheader()
-            writer.writerow(row)
+    def write(self, course: Course) -> None:
+        """Add the last epoch."""
+        if self.folder is not None:
+            course.write_table(self.folder / "logs" / "metrics.csv")
         if self._events is not None:
-            self._write_events(self._events, step, metrics, first=epoch == 1)
+            self._write_events(self._events, course.step, course.last())
 
-    def _write_events(self, path: Path, step: int, metrics: dict[str, float], first: bool) -> None:
+    def _write_events(self, path: Path, step: int, metrics: dict[str, float]) -> None:
         record_writer, event, summary = _tensorboard()
         path.parent.mkdir(parents=True, exist_ok=True)
+        first = not path.exists()
         values = [summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         with path.open("ab") as file:
             writer = record_writer(file)
@@ -108,5 +129,21 @@ def _tensorboard() -> tuple[Any, Any, Any]:
     return RecordWriter, Event, Summary
 
 
-def _contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _named(state: Any) -> Arrays:
+    """The arrays of the optimiser's state by ``optimiser/`` and their path in it."""
+    found = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {
+        "optimiser/" + jax.tree_util.keystr(where, simple=True, separator="/"): np.asarray(values)
+        for where, values in found
+    }
+
+
+def _digest(arrays: Arrays, course: str) -> str:
+    digest = hashlib.sha256(course.encode())
+    for name, values in sorted(arrays.items()):
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+def _contiguous(arrays: Arrays) -> Arrays:
     return {name: np.asarray(values, order="C") for name, values in arrays.items()}

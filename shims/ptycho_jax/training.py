@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 from ptycho.config import TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.schedules import Schedule
-from ptycho.model.training import Progress, TrainResult, diverged, report
+from ptycho.model.training import Course, Progress, TrainResult, report
 from ptycho_jax.backend import find_devices
 from ptycho_jax.data import PtychoData
 from ptycho_jax.model import PtychoModule
-from ptycho_jax.persistence import Logs, native_members, save_checkpoint
+from ptycho_jax.persistence import Logs, load_checkpoint, native_members, save_checkpoint
 
 __all__ = ["Trainer"]
 
@@ -49,7 +47,12 @@ class Trainer:
         self.logs = Logs(self.folder, config.tensorboard)
 
     def fit(
-        self, model: PtychoPINN, params: dict[str, np.ndarray], training: Any, validation: Any = None
+        self,
+        model: PtychoPINN,
+        params: dict[str, np.ndarray],
+        training: Any,
+        validation: Any = None,
+        resume: bool = False,
     ) -> TrainResult:
         """Train from ``params`` on ``training``; the parameters of the best validation epoch are returned.
 
@@ -58,58 +61,61 @@ class Trainer:
         model : what stays fixed.
         params : where to start, host arrays.
         training, validation : containers.
+        resume : go on from the checkpoints in ``log_dir``, which must be of this very training.
 
         Raises
         ------
         ConfigError
             The loss stopped being a number.
+        DataError
+            There is no whole checkpoint to go on from.
         """
         config = self.config
         data = PtychoData(training, validation, config, self.devices)
         module = PtychoModule(model, params, config, data.everywhere)
-        per_epoch = -(-len(training) // config.batch_size)
-        schedule = Schedule(config, config.nepochs * per_epoch)
-        history: dict[str, list[float]] = {}
-        kept, best, waited = module.to_params(), math.inf, 0
-        for epoch in range(config.nepochs):
-            metrics = _epoch(module, data, schedule, epoch, per_epoch)
-            for name, value in metrics.items():
-                history.setdefault(name, []).append(value)
-            if not math.isfinite(metrics["loss"]):
-                raise diverged(epoch + 1, metrics["loss"])
-            watched = metrics.get("val_loss", metrics["loss"])
-            schedule.watch(watched)
-            better = epoch == 0 or watched < best
-            best, waited = (watched, 0) if better else (best, waited + 1)
+        course = Course(config, -(-len(training) // config.batch_size))
+        kept = self._go_on(module, course) if resume else module.to_params()
+        while not course.finished:
+            better = course.add(_epoch(module, data, course))
             if better and config.checkpoint:
                 kept = module.to_params()
-            self._save(module, epoch + 1, better)
-            self.logs.write(epoch + 1, (epoch + 1) * per_epoch, metrics)
-            report(self.progress, epoch + 1, config.nepochs, metrics, module.to_params)
-            if config.early_stopping_patience is not None and waited >= config.early_stopping_patience:
-                break
+            self._keep(module, course, better)
+            report(self.progress, course.epoch, config.nepochs, course.last(), module.to_params)
         trained = kept if config.checkpoint else module.to_params()
-        return TrainResult(trained, history, native_members(trained))
+        return TrainResult(trained, course.history, native_members(trained))
 
-    def _save(self, module: PtychoModule, epoch: int, better: bool) -> None:
-        if self.folder is None or not self.config.checkpoint:
-            return
-        params = module.to_params()
-        for name in ("best", "last") if better else ("last",):
-            save_checkpoint(self.folder / "checkpoints" / f"{name}.safetensors", params, module.state, epoch)
+    def _go_on(self, module: PtychoModule, course: Course) -> dict[str, np.ndarray]:
+        """Bring the module and the course to the last checkpoint; the parameters of the best."""
+        best, last = (
+            load_checkpoint(_checkpoint(self.folder or Path(), name), module.to_params(), module.state)
+            for name in ("best", "last")
+        )
+        module.go_on(last[0], last[1])
+        course.go_on(last[2], _checkpoint(self.folder or Path(), "last"))
+        return best[0]
+
+    def _keep(self, module: PtychoModule, course: Course, better: bool) -> None:
+        """Write checkpoints and logs after an epoch."""
+        if self.folder is not None and self.config.checkpoint:
+            params, told = module.to_params(), course.to_json()
+            for name in ("best", "last") if better else ("last",):
+                save_checkpoint(_checkpoint(self.folder, name), params, module.state, told)
+        self.logs.write(course)
 
 
-def _epoch(module: PtychoModule, data: PtychoData, schedule: Schedule, epoch: int, per_epoch: int) -> dict[str, float]:
+def _checkpoint(folder: Path, name: str) -> Path:
+    return folder / "checkpoints" / f"{name}.safetensors"
+
+
+def _epoch(module: PtychoModule, data: PtychoData, course: Course) -> dict[str, float]:
     """One pass over the training groups and one over the validation groups: the mean losses."""
-    step = epoch * per_epoch
     trained = (
-        (module.training_step(batch, *schedule.at(step + i)), batch)
-        for i, batch in enumerate(data.training_batches(epoch))
+        (module.training_step(batch, *course.schedule.at(course.step + i)), batch)
+        for i, batch in enumerate(data.training_batches(course.epoch))
     )
-    metrics = _means(trained)
+    losses = _means(trained)
     watched = ((module.validation_step(batch), batch) for batch in data.validation_batches())
-    metrics.update({f"val_{name}": value for name, value in _means(watched).items()})
-    return {**metrics, "learning_rate": schedule.at(step + per_epoch)[0]}
+    return losses | {f"val_{name}": value for name, value in _means(watched).items()}
 
 
 def _means(losses: Iterable[tuple[dict[str, jax.Array], dict[str, jax.Array]]]) -> dict[str, float]:

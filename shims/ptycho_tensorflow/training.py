@@ -15,12 +15,11 @@ from keras import callbacks as hooks
 from ptycho.config import TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.schedules import Schedule
-from ptycho.model.training import Progress, TrainResult, diverged, report
+from ptycho.model.training import Course, Progress, TrainResult, report
 from ptycho_tensorflow.backend import find_devices
 from ptycho_tensorflow.data import PtychoData
 from ptycho_tensorflow.model import PtychoModel
-from ptycho_tensorflow.persistence import native_members
+from ptycho_tensorflow.persistence import load_checkpoint, native_members, save_checkpoint
 
 __all__ = ["Trainer"]
 
@@ -56,7 +55,12 @@ class Trainer:
         self.strategy = _strategy(config)
 
     def fit(
-        self, model: PtychoPINN, params: dict[str, np.ndarray], training: Any, validation: Any = None
+        self,
+        model: PtychoPINN,
+        params: dict[str, np.ndarray],
+        training: Any,
+        validation: Any = None,
+        resume: bool = False,
     ) -> TrainResult:
         """Train from ``params`` on ``training``; the parameters of the best validation epoch are returned.
 
@@ -65,94 +69,90 @@ class Trainer:
         model : what stays fixed.
         params : where to start, host arrays.
         training, validation : containers.
+        resume : go on from the checkpoints in ``log_dir``, which must be of this very training.
 
         Raises
         ------
         ConfigError
             The loss stopped being a number.
+        DataError
+            There is no whole checkpoint to go on from.
         """
         config = self.config
         module = PtychoModel(model, params, config, self.strategy)
         data = PtychoData(training, config, epoch=0)
         batches = data.dataset()
         module.compile_for(next(iter(batches)))
-        watched = "val_loss" if validation is not None else "loss"
-        steps = config.nepochs * -(-len(training) // config.batch_size)
-        history = _History(self.progress, data)
+        watching = None if validation is None else PtychoData(validation, config).dataset()
+        course = Course(config, -(-len(training) // config.batch_size))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
-            best = folder / "checkpoints" / "best.keras"
-            told = [history, _Course(Schedule(config, steps), watched), *self.callbacks]
-            told += _keepers(config, folder, best, watched)
-            callbacks = hooks.CallbackList(told, add_history=True, model=module, epochs=config.nepochs)
-            watching = None if validation is None else PtychoData(validation, config).dataset()
-            try:
-                module.fit(batches, epochs=config.nepochs, validation_data=watching, callbacks=callbacks, shuffle=False)
-            except BaseException:
-                callbacks.on_train_end()  # closes the logs
-                raise
-            if config.checkpoint and best.is_file():
-                module.load_weights(best)
-        return TrainResult(module.to_params(), history.values, native_members(module))
+            if resume:
+                load_checkpoint(_checkpoint(folder, "best"), module)  # none is found damaged at the end
+                course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
+            if not course.finished:
+                self._run(module, batches, watching, [_Course(course, data, self.progress, folder), *self.callbacks])
+            if config.checkpoint:
+                load_checkpoint(_checkpoint(folder, "best"), module)
+        return TrainResult(module.to_params(), course.history, native_members(module))
+
+    def _run(self, module: PtychoModel, batches: Any, watching: Any, told: list[Any]) -> None:
+        """Keras's ``fit``; the logs are closed if it is broken off."""
+        if self.config.tensorboard:
+            told.append(hooks.TensorBoard(told[0].folder / "tensorboard", write_graph=False))
+        epochs, done = self.config.nepochs, told[0].course.epoch
+        callbacks = hooks.CallbackList(told, add_history=True, model=module, epochs=epochs)
+        try:
+            module.fit(
+                batches,
+                epochs=epochs,
+                initial_epoch=done,
+                validation_data=watching,
+                callbacks=callbacks,
+                shuffle=False,
+            )
+        except BaseException:
+            callbacks.on_train_end()
+            raise
 
 
-def _keepers(config: TrainingConfig, folder: Path, best: Path, watched: str) -> list[hooks.Callback]:
-    """Early stopping, checkpoints and logs."""
-    found: list[hooks.Callback] = []
-    if config.early_stopping_patience is not None:
-        found.append(hooks.EarlyStopping(watched, patience=config.early_stopping_patience, mode="min"))
-    if config.checkpoint:
-        found.append(hooks.ModelCheckpoint(best, watched, mode="min", save_best_only=True))
-        found.append(hooks.ModelCheckpoint(best.with_name("last.keras")))
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    found.append(hooks.CSVLogger(folder / "logs" / "metrics.csv"))
-    if config.tensorboard:
-        found.append(hooks.TensorBoard(folder / "tensorboard", write_graph=False))
-    return found
+def _checkpoint(folder: Path, name: str) -> Path:
+    return folder / "checkpoints" / f"{name}.keras"
 
 
-class _History(hooks.Callback):
-    """Tells the data which epoch begins; losses per epoch as plain lists; stops where the loss is not a number."""
+class _Course(hooks.Callback):
+    """The core's course in Keras's loop: order and learning rate before a step, checkpoints and logs after an epoch."""
 
-    def __init__(self, progress: tuple[Progress, ...], data: PtychoData) -> None:
+    def __init__(self, course: Course, data: PtychoData, progress: tuple[Progress, ...], folder: Path) -> None:
         super().__init__()
-        self.progress, self.data, self.values = progress, data, {}
+        self.course, self.data, self.progress, self.folder = course, data, progress, folder
 
-    values: dict[str, list[float]]
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._set(self.course.step)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.data.epoch = epoch
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["learning_rate"] = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
-        for name, value in logs.items():
-            self.values.setdefault(name, []).append(float(value))
-        if not np.isfinite(logs["loss"]):
-            raise diverged(epoch + 1, logs["loss"])
-        report(self.progress, epoch + 1, self.params["epochs"], dict(logs), self.model.to_params)
-
-
-class _Course(hooks.Callback):
-    """Learning rate and momentum of every step, from the core's schedule."""
-
-    def __init__(self, schedule: Schedule, watched: str) -> None:
-        super().__init__()
-        self.schedule, self.watched = schedule, watched
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.step = int(tf.convert_to_tensor(self.model.optimizer.iterations))
-        self._set()
-
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.step += 1
-        self._set()
+        self._set(self.course.step + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.schedule.watch(logs[self.watched])
-        self._set()
+        course = self.course
+        better = course.add({name: float(value) for name, value in logs.items()})
+        logs.update(course.last())
+        self._keep(better)
+        report(self.progress, course.epoch, course.config.nepochs, course.last(), self.model.to_params)
+        self.model.stop_training = course.finished
+        self._set(course.step)
 
-    def _set(self) -> None:
-        self.model.optimizer.learning_rate, momentum = self.schedule.at(self.step)
+    def _keep(self, better: bool) -> None:
+        if self.course.config.checkpoint:
+            for name in ("best", "last") if better else ("last",):
+                save_checkpoint(_checkpoint(self.folder, name), self.model, self.course.to_json())
+        self.course.write_table(self.folder / "logs" / "metrics.csv")
+
+    def _set(self, step: int) -> None:
+        self.model.optimizer.learning_rate, momentum = self.course.schedule.at(step)
         self.model.optimizer.momentum.assign(momentum)
 
 

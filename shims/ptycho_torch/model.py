@@ -26,21 +26,12 @@ class PtychoModule(lightning.LightningModule):
     ----------
     model : what stays fixed.
     params : host arrays by name.
-    config : losses, optimiser, schedule.
-    steps : optimiser steps of the whole training, for schedules that need their end.
-    watched : the logged loss that the plateau schedule goes by.
+    config : losses, optimiser.
     """
 
-    def __init__(
-        self,
-        model: PtychoPINN,
-        params: dict[str, np.ndarray],
-        config: TrainingConfig,
-        steps: int,
-        watched: str = "loss",
-    ) -> None:
+    def __init__(self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig) -> None:
         super().__init__()
-        self.model, self.config, self.steps, self.watched = model, config, max(1, steps), watched
+        self.model, self.config = model, config
         self.weights = torch.nn.ParameterDict()
         for name, values in params.items():
             self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=is_trained(name, config))
@@ -61,25 +52,9 @@ class PtychoModule(lightning.LightningModule):
         """See Lightning."""
         return self._step(batch, "val_")
 
-    def configure_optimizers(self) -> Any:
-        """Adam, with the learning-rate schedule of the configuration."""
-        trained = [p for p in self.weights.values() if p.requires_grad]
-        rate, schedule = self.config.learning_rate, self.config.lr_schedule
-        adam = torch.optim.Adam(trained, lr=rate)
-        if schedule == "constant":
-            return adam
-        if schedule == "plateau":
-            # any lower loss is better: a threshold relative to a negative loss would call a worse one better
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                adam, factor=0.5, patience=2, threshold=0.0, min_lr=rate * 0.1
-            )
-            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": self.watched}}
-        if schedule == "cosine":
-            curve: Any = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
-        else:
-            # the rate that is set after the last step belongs to the cycle too
-            curve = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=self.steps + 1)
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": curve, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, whose learning rate and momentum are set before every step."""
+        return torch.optim.Adam([p for p in self.weights.values() if p.requires_grad], lr=self.config.learning_rate)
 
     def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
         total, terms = self.model.loss(self.named_arrays(), batch, self.config)

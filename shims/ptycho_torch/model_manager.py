@@ -116,7 +116,7 @@ def create_torch_model_with_gridsize(gridsize: int, N: int, params_dict: Mapping
     params = initial_parameters(config.model, probe, config.nphotons, config.seed)
     side = group_canvas_size(np.zeros((1, gridsize**2, 2)), N, gridsize)
     model = PtychoPINN(config.model, backend, scale_of(config.nphotons, N), side, None, merge_window(probe))
-    return PtychoModule(model, params, config, steps=1)
+    return PtychoModule(model, params, config)
 
 
 def _as_bundle(model: Any, config: TrainingConfig) -> Any:

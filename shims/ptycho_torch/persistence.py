@@ -1,12 +1,19 @@
-"""PyTorch's own form of a trained model, to lie in the bundle beside the neutral weights."""
+"""What a training in PyTorch leaves: the bundle's native member and checkpoints."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-__all__ = ["native_members"]
+from ptycho.data.atomic import written_whole
+from ptycho.model.safe_archive import SafeArchive
+from ptycho.model.training import damaged
+
+__all__ = ["CheckpointFiles", "load_checkpoint", "native_members"]
 
 
 def native_members(module: torch.nn.Module) -> dict[str, bytes]:
@@ -14,3 +21,41 @@ def native_members(module: torch.nn.Module) -> dict[str, bytes]:
     buffer = io.BytesIO()
     torch.save({name: values.detach().cpu() for name, values in module.state_dict().items()}, buffer)
     return {"model.pth": buffer.getvalue()}
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How Lightning writes and reads checkpoints here: whole or not at all, and without running what they say."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """See Lightning, which would write the file somewhere else first and copy it here."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as stream:
+            torch.save(checkpoint, stream)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """See Lightning, which would unpickle the file."""
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+def load_checkpoint(path: Path, module: torch.nn.Module) -> str:
+    """Bring the weights to what a checkpoint holds; the course, see :class:`ptycho.model.training.Course`.
+
+    Parameters
+    ----------
+    path : the file.
+    module : of the same network.
+
+    Raises
+    ------
+    DataError
+        The file is not there, damaged, or of another network.
+    """
+    try:
+        with SafeArchive(path) as archive:
+            for name in archive.names():  # each against its sum
+                archive.read(name)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(content["state_dict"])
+        return str(content["course"])
+    except Exception as error:  # whatever another network's file makes of PyTorch
+        raise damaged(path, error) from error

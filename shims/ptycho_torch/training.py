@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +20,15 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch import callbacks as hooks
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from ptycho.config import TrainingConfig
-from ptycho.errors import BackendError, ConfigError
+from ptycho.errors import BackendError, ConfigError, PtychoError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Progress, TrainResult, diverged, report
+from ptycho.model.training import Course, Progress, TrainResult, report
 from ptycho_torch.data import PtychoData
 from ptycho_torch.model import PtychoModule
-from ptycho_torch.persistence import native_members
+from ptycho_torch.persistence import CheckpointFiles, load_checkpoint, native_members
 
 __all__ = ["Trainer"]
 
@@ -44,7 +51,12 @@ class Trainer:
         self.progress = tuple(each for each in progress if not isinstance(each, hooks.Callback))
 
     def fit(
-        self, model: PtychoPINN, params: dict[str, np.ndarray], training: Any, validation: Any = None
+        self,
+        model: PtychoPINN,
+        params: dict[str, np.ndarray],
+        training: Any,
+        validation: Any = None,
+        resume: bool = False,
     ) -> TrainResult:
         """Train from ``params`` on ``training``; the parameters of the best validation epoch are returned.
 
@@ -53,6 +65,7 @@ class Trainer:
         model : what stays fixed.
         params : where to start, host arrays.
         training, validation : containers.
+        resume : go on from the checkpoints in ``log_dir``, which must be of this very training.
 
         Raises
         ------
@@ -60,6 +73,10 @@ class Trainer:
             The hardware asked for is not there.
         ConfigError
             The loss stopped being a number.
+        DataError
+            There is no whole checkpoint to go on from.
+        PtychoError
+            One of several processes ended.
         """
         config = self.config
         if config.batch_size % config.devices:
@@ -67,39 +84,27 @@ class Trainer:
                 f"batch_size: {config.batch_size} groups cannot be shared equally by {config.devices} devices; choose "
                 f"a multiple of {config.devices}."
             )
-        steps = config.nepochs * -(-len(training) // config.batch_size)
-        watched = "val_loss" if validation is not None else "loss"
-        module = PtychoModule(model, params, config, steps, watched)
-        history = _History(self.progress)
+        module = PtychoModule(model, params, config)
+        data = PtychoData(training, validation, config)
+        course = Course(config, -(-len(training) // config.batch_size))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
-            best = hooks.ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="best",
-                monitor=watched,
-                save_last=True,
-                enable_version_counter=False,
-            )
-            extra = [history, *self.callbacks, *([best] if config.checkpoint else [])]
-            trainer = self._trainer(folder, extra, watched)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", ".*does not have many workers.*")
-                warnings.filterwarnings("ignore", ".*number of training batches.*")
-                trainer.fit(module, datamodule=PtychoData(training, validation, config))
-            if trainer.global_rank > 0:  # Lightning started this process for its share of the training alone
-                raise SystemExit(0)
-            if config.checkpoint and best.best_model_path:
-                state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-                module.load_state_dict(state["state_dict"])
-        return TrainResult(module.to_params(), history.values, native_members(module))
+            if resume:
+                load_checkpoint(_checkpoint(folder, "best"), module)  # none is found damaged at the end
+                course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
+            if not course.finished:
+                others = _Others()
+                told = [_Course(course, self.progress, folder), others, *self.callbacks]
+                trainer = self._trainer(folder, told, data)
+                _run(trainer, others, module, data, _checkpoint(folder, "last") if resume else None)
+                if trainer.global_rank > 0:  # Lightning started this process for its share of the training alone
+                    raise SystemExit(0)
+            if config.checkpoint:
+                load_checkpoint(_checkpoint(folder, "best"), module)
+        return TrainResult(module.to_params(), course.history, native_members(module))
 
-    def _trainer(self, folder: Path, extra: list[Any], watched: str) -> lightning.Trainer:
+    def _trainer(self, folder: Path, extra: list[Any], data: PtychoData) -> lightning.Trainer:
         config = self.config
-        if config.early_stopping_patience is not None:
-            extra.append(hooks.EarlyStopping(watched, patience=config.early_stopping_patience))
-        loggers: list[Logger] = [CSVLogger(folder, name="", version="logs")]
-        if config.tensorboard:
-            loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
         accelerator, devices = _hardware(config)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -112,12 +117,13 @@ class Trainer:
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 gradient_clip_val=config.gradient_clip,
                 callbacks=extra,
-                logger=loggers,
-                enable_checkpointing=config.checkpoint,
+                plugins=[CheckpointFiles()],
+                logger=TensorBoardLogger(folder, name="", version="tensorboard") if config.tensorboard else False,
+                enable_checkpointing=any(isinstance(each, hooks.Checkpoint) for each in extra),
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                limit_val_batches=1.0 if watched == "val_loss" else 0,
+                limit_val_batches=0 if data.validation is None else 1.0,
                 log_every_n_steps=10,
                 use_distributed_sampler=False,
             )
@@ -128,23 +134,102 @@ class Trainer:
             ) from error
 
 
-class _History(hooks.Callback):
-    """Losses per epoch as plain lists; stops a training whose loss is not a number."""
+def _checkpoint(folder: Path, name: str) -> Path:
+    return folder / "checkpoints" / f"{name}.ckpt"
 
-    def __init__(self, progress: tuple[Progress, ...]) -> None:
-        self.progress, self.values = progress, {}
 
-    values: dict[str, list[float]]
+def _run(
+    trainer: lightning.Trainer, others: _Others, module: PtychoModule, data: PtychoData, last: Path | None
+) -> None:
+    """Lightning's ``fit``, from a checkpoint if there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*number of training batches.*")
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last)
+        except PtychoError:
+            raise
+        except Exception as error:
+            if others.fate(error):
+                raise PtychoError(others.fate(error)) from error
+            raise
+        finally:
+            others.over.set()
+
+
+class _Course(hooks.Callback):
+    """The core's course in Lightning's loop: learning rate before a step, checkpoints and logs after an epoch."""
+
+    def __init__(self, course: Course, progress: tuple[Progress, ...], folder: Path) -> None:
+        self.course, self.progress, self.folder = course, progress, folder
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        rate, momentum = self.course.schedule.at(self.course.step + batch_idx)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"], group["betas"] = rate, (momentum, group["betas"][1])
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        metrics["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append(value)
-        if not np.isfinite(metrics.get("loss", 0.0)):
-            raise diverged(trainer.current_epoch + 1, metrics["loss"])
+        course = self.course
+        better = course.add({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self._keep(trainer, better)
         if trainer.is_global_zero:
-            report(self.progress, trainer.current_epoch + 1, trainer.max_epochs or 0, metrics, pl_module.to_params)
+            report(self.progress, course.epoch, course.config.nepochs, course.last(), pl_module.to_params)
+        trainer.should_stop = trainer.should_stop or course.finished
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["course"] = self.course.to_json()
+
+    def _keep(self, trainer: lightning.Trainer, better: bool) -> None:
+        if self.course.config.checkpoint:
+            for name in ("best", "last") if better else ("last",):
+                trainer.save_checkpoint(_checkpoint(self.folder, name))
+        if trainer.is_global_zero:
+            self.course.write_table(self.folder / "logs" / "metrics.csv")
+
+
+class _Others(hooks.Callback):
+    """Watches the processes that Lightning started, which would kill this one without a word when one of them dies."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen] = []
+        self.over = threading.Event()
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        launcher: Any = trainer.strategy.launcher
+        if getattr(launcher, "procs", None):
+            self.processes = list(launcher.procs)
+            launcher.procs.clear()  # what Lightning's own watch looks at
+            launcher.procs = self.processes
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def fate(self, error: Exception | None = None) -> str:
+        """What became of another process, as far as an error comes of that; empty if nothing did."""
+        for _ in range(20 if error and self.processes else 1):  # a connection is lost a little before its process is
+            for rank, process in enumerate(self.processes, 1):
+                if process.poll():
+                    self._end()
+                    return f"Process {rank} of the training ended with code {process.returncode}; {_ADVICE}"
+            time.sleep(0.1 if error and self.processes else 0.0)
+        if error and not self.processes and torch.distributed.is_initialized() and "gloo" in str(error):
+            return f"Another process of the training is gone; {_ADVICE}"
+        return ""
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.5):
+            sentence = self.fate()
+            if sentence and not self.over.wait(_PATIENCE):  # this process waits for the dead one
+                sys.stderr.write(f"ptycho: {sentence}\n")
+                os._exit(2)
+
+    def _end(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(OSError):
+                process.send_signal(signal.SIGKILL)
+
+
+_ADVICE = "the checkpoints up to the last whole epoch are kept, and --resume goes on from there."
+_PATIENCE = 10.0
+"""Seconds in which an operation that all processes share notices that one is gone."""
 
 
 def _hardware(config: TrainingConfig) -> tuple[str, Any]:

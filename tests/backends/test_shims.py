@@ -98,7 +98,8 @@ def test_the_trainers_have_one_signature():
         assert plain(trainer.__init__) == [
             ("self", inspect.Parameter.empty), ("config", inspect.Parameter.empty), ("progress", ()), ("log_dir", None)
         ]  # fmt: skip
-        assert [name for name, _ in plain(trainer.fit)] == ["self", "model", "params", "training", "validation"]
+        fit = ["self", "model", "params", "training", "validation", "resume"]
+        assert [name for name, _ in plain(trainer.fit)] == fit
 
 
 def test_the_primitives_have_the_protocols_signatures(backend):

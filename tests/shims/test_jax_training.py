@@ -250,7 +250,8 @@ class TestFiles:
         for name, values in out.params.items():
             np.testing.assert_array_equal(files["best"][name], values)
         assert any((files["last"][k] != out.params[k]).any() for k in out.params)
-        assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
+        found = {p.name for p in (folder / "checkpoints").iterdir()}
+        assert found == {"best.safetensors", "last.safetensors", "training.json"}
 
     def test_a_checkpoint_holds_the_optimiser(self, run):
         state = load_file(run[0] / "checkpoints" / "last.safetensors")
@@ -294,10 +295,10 @@ class TestFiles:
         from ptycho_jax.persistence import save_checkpoint
 
         path = tmp_path / "checkpoints" / "best.safetensors"
-        save_checkpoint(path, {"a": np.zeros(3)}, {}, 1)
-        monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        save_checkpoint(path, {"a": np.zeros(3)}, {}, "{}")
+        monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
-            save_checkpoint(path, {"a": np.ones(3)}, {}, 2)
+            save_checkpoint(path, {"a": np.ones(3)}, {}, "{}")
         assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]
         np.testing.assert_array_equal(load_file(path)["a"], np.zeros(3))
 

@@ -255,7 +255,8 @@ class TestFiles:
         for name, values in out.params.items():
             np.testing.assert_array_equal(best.to_params()[name], values)
         assert any((last.to_params()[k] != out.params[k]).any() for k in out.params)
-        assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.keras", "last.keras"}
+        found = {p.name for p in (folder / "checkpoints").iterdir()}
+        assert found == {"best.keras", "last.keras", "training.json"}
 
     def test_a_checkpoint_holds_the_optimiser(self, run):
         last = keras.saving.load_model(run[0] / "checkpoints" / "last.keras")
@@ -267,7 +268,7 @@ class TestFiles:
         folder, out = run
         with (folder / "logs" / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+        assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
         for name, values in out.history.items():
             assert [float(row[name]) for row in rows] == values
 
