@@ -27,8 +27,9 @@ def epoch_charts(losses: Mapping[str, Curve], r_factors: Mapping[str, Curve]) ->
     losses, r_factors : (epoch, value) by the name of the curve.
     """
     named = {_NAMES.get(name, name): points for name, points in losses.items()}
-    together = [named] if _overlap(named.values()) else [{name: points} for name, points in named.items()]
-    found = [*(_chart("Loss", "epoch", curves) for curves in together), _chart("R-factor", "epoch", r_factors)]
+    apart = {} if _overlap(named.values()) else {f"Loss in {name}": {name: points} for name, points in named.items()}
+    losses_shown = [_chart(title, "epoch", curves) for title, curves in (apart or {"Loss": named}).items()]
+    found = [*losses_shown, _chart("R-factor", "epoch", r_factors)]
     return [chart for chart in found if chart["series"]]
 
 

@@ -1,7 +1,7 @@
 // Curves as SVG: a title, two axes with a few round numbers, one line and one key for each series.
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT] = [420, 170, 46, 30, 8, 8];
+const [WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT] = [420, 170, 52, 30, 8, 8];
 
 function element(name, attributes = {}, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -12,12 +12,16 @@ function element(name, attributes = {}, text = "") {
 
 export const short = (value) => (Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(2) : `${+value.toPrecision(4)}`);
 
+// a mark of an axis, with as many digits as tell it from its neighbours
+const rounded = (value, digits) => (digits > 6 || Math.abs(value) >= 1e6 ? value.toExponential(2) : value.toFixed(digits));
+
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1;
   const decade = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].find((factor) => factor * decade >= rough) * decade;
+  const digits = Math.max(0, Math.ceil(-Math.log10(step) + (Math.abs(step / decade - 2.5) < 1e-6 ? 1 : 0) - 1e-9));
   const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + 1e-9 * step; value += step) found.push(value);
+  for (let k = Math.ceil(low / step); k * step <= high + 1e-9 * step; k++) found.push([k * step, digits]);
   return found;
 }
 
@@ -56,14 +60,14 @@ function picture(title, axis, known, points, latest) {
   const across = (at) => LEFT + ((at - first) / (last - first || 1)) * (WIDTH - LEFT - RIGHT);
   const down = (value) => ABOVE + ((high - scaled(value)) / (high - low)) * (HEIGHT - ABOVE - BELOW);
   const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${latest.join(", ")}` });
-  for (const tick of ticks(low, high, 5)) {
+  for (const [tick, digits] of ticks(low, high, 5)) {
     const y = ABOVE + ((high - tick) / (high - low)) * (HEIGHT - ABOVE - BELOW);
     svg.append(element("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }));
-    svg.append(element("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(log ? 10 ** tick : tick)));
+    svg.append(element("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, log ? short(10 ** tick) : rounded(tick, digits)));
   }
-  for (const tick of ticks(first, last, 5)) {
+  for (const [tick, digits] of ticks(first, last, 5)) {
     if (axis === "epoch" && tick % 1) continue;
-    svg.append(element("text", { x: across(tick), y: HEIGHT - BELOW + 15, "text-anchor": "middle" }, short(tick)));
+    svg.append(element("text", { x: across(tick), y: HEIGHT - BELOW + 15, "text-anchor": "middle" }, rounded(tick, axis === "epoch" ? 0 : digits)));
   }
   svg.append(element("text", { x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end" }, axis));
   known.forEach((each, k) => {
