@@ -24,7 +24,7 @@ Measurement = Literal["counts", "amplitude"]
 SplitRule = Literal["rows", "columns", "alternate", "random"]
 
 _CHUNK_BYTES = 64 * 2**20
-KEPT_BYTES = 2**29
+KEPT_BYTES = 2**28
 """Patterns of a file that take no more memory than this are read once and kept where they are read again and again."""
 
 

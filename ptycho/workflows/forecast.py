@@ -224,6 +224,7 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
         + _RECONSTRUCTION_BYTES[frc] * height * width
         + (_PATTERN_BYTES + neighbours) * len(scan)
         + _kept_bytes(scan)
+        + (_halves_bytes(scan) if frc else 0)
     )
 
 
@@ -239,6 +240,12 @@ def _kept_bytes(scan: Scan) -> int:
     """Bytes of the patterns that are read into memory and kept there."""
     size = scan.patterns.dtype.itemsize * len(scan) * scan.N**2
     return size if size <= KEPT_BYTES and not isinstance(scan.patterns, np.ndarray) else 0
+
+
+def _halves_bytes(scan: Scan) -> int:
+    """Bytes of the two halves of a scan whose patterns are in memory; others are views of the file."""
+    size = scan.patterns.dtype.itemsize * len(scan) * scan.N**2
+    return size if isinstance(scan.patterns, np.ndarray) or size <= KEPT_BYTES else 0
 
 
 def _facts(scan: Scan, part: Scan, groups: int, bundle: Bundle) -> dict[str, str]:

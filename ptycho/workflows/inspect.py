@@ -19,6 +19,8 @@ _NETWORK_SIZES = (64, 128, 256)
 _ENOUGH_OVERLAP = 0.5
 _LOW_DOSE = 1e3
 _SATURATED_PIXELS = 3
+_CHUNK_PIXELS = 2**21
+_MOST_POINTS = 20_000
 
 
 @dataclass
@@ -118,7 +120,7 @@ def _count_statistics(scan: Scan) -> dict[str, Any]:
     total = np.zeros((scan.N, scan.N))
     per_pattern, highest, whole, zeros = [], 0.0, True, 0
     top: dict[float, NDArray[np.bool_]] = {}
-    for part in scan.chunks():
+    for part in scan.chunks(max(1, _CHUNK_PIXELS // scan.N**2)):
         counts = scan.counts(part, np.float64)
         total += counts.sum(axis=0)
         per_pattern.append(counts.sum(axis=(1, 2)))
@@ -304,6 +306,7 @@ def _draw_pattern(axes: Axes, counts: NDArray[np.floating], title: str) -> None:
 
 
 def _draw_positions(axes: Axes, positions: NDArray[np.float64]) -> None:
+    positions = positions[:: -(-len(positions) // _MOST_POINTS)]
     axes.plot(positions[:, 1], positions[:, 0], "-", color="0.85", linewidth=0.3)
     axes.scatter(positions[:, 1], positions[:, 0], s=4, c=np.arange(len(positions)), cmap="viridis")
     axes.set(aspect="equal")

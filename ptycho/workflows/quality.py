@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data import Scan
+from ptycho.data.ahead import read_ahead
 from ptycho.errors import DataError
 from ptycho.evaluation import PlacedObject
 from ptycho.physics import diffraction_amplitude, extract_patches
@@ -96,11 +97,11 @@ def _pairs(
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """Predicted and measured amplitudes of one chunk after the other, bad pixels 0 in both."""
     size = batch_size or max(1, _CHUNK_BYTES // (probe.size * 8))
-    for part in scan.chunks(size):
+    for part, measured in read_ahead(lambda part: (part, scan.amplitude(part)), scan.chunks(size)):
         predicted = predict_amplitudes(placed, probe, scan.positions[part])
         if scan.mask is not None:
             predicted = predicted * scan.mask
-        yield predicted, scan.amplitude(part)
+        yield predicted, measured
 
 
 def _report(progress: Progress | None, done: int, total: int) -> int:
