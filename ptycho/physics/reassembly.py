@@ -76,8 +76,7 @@ def stitching_window(window: str | Array, size: int, crop: int | None = None) ->
         if not 1 <= crop <= size:
             raise DataError(f"crop: got {crop}; expected a centre crop M of 1 to {size} pixels.")
         box = _host.zeros((size, size))
-        first = size // 2 - crop // 2
-        box[first : first + crop, first : first + crop] = 1.0
+        box[_weighted_box(window, size, crop)] = 1.0
         return box
     weights = _host.asarray(to_numpy(window), dtype=np.float64)
     if (
@@ -88,6 +87,15 @@ def stitching_window(window: str | Array, size: int, crop: int | None = None) ->
     ):
         raise DataError(f"window: got shape {weights.shape}; expected ({size}, {size}) weights >= 0, some above 0.")
     return weights / weights.max()
+
+
+def _weighted_box(window: str | Array, size: int, crop: int | None) -> tuple[slice, slice]:
+    """The pixels of a patch that a named window gives any weight; the middle one stays the middle one."""
+    if not isinstance(window, str) or window != "crop":
+        return slice(0, size), slice(0, size)
+    side = size // 2 if crop is None else crop
+    first = size // 2 - side // 2
+    return slice(first, first + side), slice(first, first + side)
 
 
 def canvas_for(positions: Array, size: int) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -132,7 +140,10 @@ def reassemble(
         raise DataError("shape: expected together with origin; one alone does not say where the canvas lies.")
     backend = get_backend(patches)
     real = xp.real(patches).dtype
-    weights = xp.astype(backend.asarray(stitching_window(window, size, crop), device=device(patches)), real)
+    box = _weighted_box(window, size, crop)
+    host_weights = stitching_window(window, size, crop)[box]
+    weights = xp.astype(backend.asarray(host_weights, device=device(patches)), real)
+    patches = patches[..., box[0], box[1]]
     positions = positions_beside(patches, positions)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
     total = accumulate_patches(patches * xp.astype(weights, patches.dtype), on_canvas, shape)
@@ -164,8 +175,9 @@ class Canvas:
         crop: int | None = None,
     ) -> None:
         self.shape, self.origin, self.size = shape, (float(origin[0]), float(origin[1])), size
-        self.window = stitching_window(window, size, crop)
-        self._margin = size + 1
+        self._box = _weighted_box(window, size, crop)
+        self._window = stitching_window(window, size, crop)[self._box]
+        self._margin = self._window.shape[-1] + 1
         padded = (shape[0] + 2 * self._margin, shape[1] + 2 * self._margin)
         self._total = _host.zeros(padded, dtype=np.complex128)
         self._weight = _host.zeros(padded, dtype=np.float64)
@@ -192,9 +204,10 @@ class Canvas:
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
         on_canvas = where - _host.asarray(self.origin)
-        windows, corners, shares = place_patches(stack * self.window, on_canvas, self.shape)
+        lit = stack[:, self._box[0], self._box[1]] * self._window
+        windows, corners, shares = place_patches(lit, on_canvas, self.shape)
         NumpyBackend.add_windows(self._total, windows, corners, shares)
-        NumpyBackend.add_windows(self._weight, _host.broadcast_to(self.window, stack.shape), corners, shares)
+        NumpyBackend.add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
