@@ -42,6 +42,10 @@ class EngineSettings:
     step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
     optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
     modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
+    opr_modes: int = setting(
+        0, "components in which the first mode varies from pattern to pattern, beside its brightness", at_least=0
+    )
+    opr_from: int = setting(5, "epochs before the probe varies from pattern to pattern", at_least=0)
     rescale_probe: bool = setting(
         True, "give the probe the power of the brightest patterns; false trusts the scan's probe to be in sqrt(photons)"
     )

@@ -19,7 +19,7 @@ from ptycho.engines.measured import Measured
 from ptycho.engines.positions import constrain_positions
 from ptycho.engines.state import State, place_on_canvas
 from ptycho.engines.waves import wave_change
-from ptycho.errors import DataError
+from ptycho.errors import ConfigError, DataError
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.propagation import intensity
@@ -57,9 +57,14 @@ class Engine:
     """
 
     default_batch = 16
+    can_vary_probe = False
     default_backend = "numpy"
 
     def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
+        if config.opr_modes and not self.can_vary_probe:
+            raise ConfigError(
+                f"opr_modes = {config.opr_modes} is for rpie, epie and lsqml: set it to 0, or take another engine."
+            )
         self.config = config
         self.backend = get_backend(config.backend or self.default_backend)
         self.device = self.backend.best_device() if config.device == "auto" else config.device
@@ -74,6 +79,9 @@ class Engine:
         self.positions = state.positions - _host.asarray(state.origin)
         self.power = self.probe_power()
         self.memory: dict[str, Array] = {name: self.lend(values) for name, values in state.memory.items()}
+        if state.components is not None and state.weights is not None and len(state.components) == config.opr_modes:
+            components = self.lend(state.components * self.measured.unit)
+            self.memory |= {"components": components, "weights": self.lend(state.weights)}
         self.step = 1.0
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
         self.wave_change = self.backend.jit(
@@ -125,6 +133,11 @@ class Engine:
         """Whether the probe is updated in this epoch."""
         return self.config.probe_step > 0 and self.epoch >= self.config.probe_from
 
+    @property
+    def varying_probe(self) -> bool:
+        """Whether the probe varies from pattern to pattern in this epoch."""
+        return self.config.opr_modes > 0 and self.correcting_probe and self.epoch >= self.config.opr_from
+
     def batches(self, size: int | None = None) -> list[np.ndarray]:
         """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""
         rng = np.random.default_rng([self.config.seed, self.epoch])
@@ -141,6 +154,7 @@ class Engine:
         """What is known now, on the host; without the engine's memory for those who only look."""
         kept = self.memory if memory else {}
         numbers = {name: self.backend.to_numpy(values) for name, values in kept.items()}
+        components = numbers.pop("components", None)
         return State(
             object=self.backend.to_numpy(self.canvas.object).copy(),  # host
             origin=self.origin,
@@ -149,6 +163,8 @@ class Engine:
             nominal=self.nominal,
             epoch=self.epoch,
             history={name: list(values) for name, values in self.history.items()},
+            components=None if components is None else components / self.measured.unit,
+            weights=numbers.pop("weights", None),
             memory=numbers,
         )
 

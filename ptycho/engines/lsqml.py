@@ -24,36 +24,35 @@ _LONGEST = 2.0
 class LSQML(RPIE):
     """rPIE in batches whose common step lengths are fitted to their patterns; no step is set by hand."""
 
-    def visit(self, last: int) -> None:
-        """See :class:`~ptycho.engines.engine.Engine`."""
+    def _sweep(self, last: int) -> None:
         for batch in self.batches():
             self._start_batch()
-            self._pending: list[tuple[np.ndarray, Array, Array]] = []
+            self._pending: list[tuple[np.ndarray, Array, Array, Array]] = []
             before = self._copy(self.canvas.object)
             for chunk in self.chunks(batch):
                 self._see(chunk)
             self._settle(before)
 
-    def _keep(self, index: np.ndarray, patches: Array, difference: Array) -> None:
-        self._pending.append((index, patches, difference))
+    def _keep(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
+        self._pending.append((index, patches, probe, difference))
 
     def _settle(self, before: Array) -> None:
         """Take the whole step of both, see how much of it each pattern wanted, and go back by the rest."""
         old = self.probe
         self._apply(self.config.damping)
         change = self.probe - old
-        lengths = np.concatenate([self._lengths(old, change, *pending) for pending in self._pending])
+        lengths = np.concatenate([self._lengths(change, *pending) for pending in self._pending])
         object_share, probe_share = (float(np.clip(np.median(lengths[:, k]), 0.1, _LONGEST)) for k in (0, 1))
         self.canvas.object = before + (self.canvas.object - before) * object_share
         self.probe = old + change * probe_share
 
     def _lengths(
-        self, probe: Array, probe_change: Array, index: np.ndarray, patches: Array, wanted: Array
+        self, probe_change: Array, index: np.ndarray, patches: Array, probe: Array, wanted: Array
     ) -> np.ndarray:
         xp = array_namespace(probe, patches, wanted)
         moved = self.canvas.patches(self.positions[index], self.measured.size) - patches
         by_object = moved[:, None, :, :] * probe
-        by_probe = patches[:, None, :, :] * probe_change
+        by_probe = self._lit(index, patches)[:, None, :, :] * probe_change
 
         def product(a: Array, b: Array) -> np.ndarray:
             return np.asarray(to_numpy(xp.sum(xp.real(xp.conj(a) * b), axis=(-3, -2, -1))), dtype=np.float64)

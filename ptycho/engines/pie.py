@@ -18,6 +18,7 @@ import numpy as np
 from ptycho.backend import Array, array_namespace
 from ptycho.engines.engine import Engine
 from ptycho.engines.positions import position_steps
+from ptycho.engines.variation import Variation
 from ptycho.physics.propagation import intensity
 
 __all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
@@ -28,8 +29,16 @@ _AVERAGED_DAMPING = 0.05
 class RPIE(Engine):
     """Regularised ePIE. The last epochs may take the whole scan at once, which averages what small batches leave."""
 
+    can_vary_probe = True
+
     def visit(self, last: int) -> None:
         """See :class:`~ptycho.engines.engine.Engine`."""
+        self._variation = Variation.recalled(self) if self.varying_probe else None
+        self._sweep(last)
+        if self._variation is not None:
+            self._variation.settle(self)
+
+    def _sweep(self, last: int) -> None:
         averaging = self.epoch >= last - min(self.config.averaged, last // 3)
         damping = min(self.config.damping, _AVERAGED_DAMPING) if averaging else self.config.damping
         for batch in self.batches(self.measured.count if averaging else None):
@@ -50,19 +59,26 @@ class RPIE(Engine):
         """Add up what some patterns ask for."""
         at, measured = self.positions[index], self.measured(index)
         patches = self.canvas.patches(at, self.measured.size)
-        change = self.wave_change(patches, self.probe, measured)
+        probe = self.probe if self._variation is None else self._variation.probes(index, self.probe)
+        change = self.wave_change(patches, probe, measured)
         self.met(change.misfit, measured)
-        self.canvas.gather(summed(self.probe, change.difference), self._power, at)
-        self._keep(index, patches, change.difference)
+        self.canvas.gather(summed(probe, change.difference), self._power, at)
+        self._keep(index, patches, probe, change.difference)
+        if self._variation is not None:
+            self._variation.see(index, patches, self.probe, change.difference)
         if self.correcting_probe:
-            total, light = probe_sums(patches, change.difference)
+            total, light = probe_sums(self._lit(index, patches), change.difference)
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
             method = self.config.correct_positions
-            self._moves.append((index, position_steps(patches, self.probe, change.difference, method)))
+            self._moves.append((index, position_steps(patches, probe, change.difference, method)))
 
-    def _keep(self, index: np.ndarray, patches: Array, difference: Array) -> None:
+    def _lit(self, index: np.ndarray, patches: Array) -> Array:
+        """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
+        return patches if self._variation is None else self._variation.scaled(index, patches)
+
+    def _keep(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
         """For engines that look at a batch again."""
 
     def _apply(self, damping: float) -> None:
@@ -73,6 +89,8 @@ class RPIE(Engine):
             light = (1.0 - damping) * self._probe_light + damping * xp.max(self._probe_light)
             share = xp.astype(light + xp.finfo(light.dtype).smallest_normal, self.probe.dtype)
             self.probe = self.probe + self._probe_sum / share * (self.config.probe_step * self.step)
+        if self._variation is not None:
+            self._variation.apply(damping, self.config.probe_step * self.step)
         if self._moves:
             moved = self.positions.copy()  # host
             for index, steps in self._moves:
@@ -85,8 +103,7 @@ class EPIE(RPIE):
 
     default_batch = 1
 
-    def visit(self, last: int) -> None:
-        """See :class:`~ptycho.engines.engine.Engine`."""
+    def _sweep(self, last: int) -> None:
         for batch in self.batches():
             self._start_batch()
             for chunk in self.chunks(batch):

@@ -13,14 +13,17 @@ import numpy as np
 from ptycho.backend import NumpyBackend
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import NpzArchive
+from ptycho.engines.variation import probes_of
 from ptycho.errors import DataError
-from ptycho.physics.propagation import intensity
+from ptycho.physics.patches import extract_patches
+from ptycho.physics.propagation import far_field, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
 __all__ = ["State", "load_state", "place_on_canvas", "save_state"]
 
 _host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
+_OPTIONAL = ("components", "weights")
 _MOST_PIXELS = 2**28
 
 
@@ -37,6 +40,8 @@ class State:
     nominal : (M, 2) float64, the positions before any correction.
     epoch : epochs done.
     history : one value per epoch by name: ``r_factor``, ``seconds``, ...
+    components : (V, N, N) complex, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
+    weights : (M, 1 + V) complex, brightness and components of every pattern, or None where all are lit alike.
     memory : what the engine carries from epoch to epoch beside this (moments, waves), by name.
     """
 
@@ -48,6 +53,8 @@ class State:
     epoch: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, np.ndarray] = field(default_factory=dict)
+    components: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @property
     def weight(self) -> np.ndarray:
@@ -60,6 +67,19 @@ class State:
     def shifts(self) -> np.ndarray:
         """(M, 2) pixels, what the correction moved the positions by."""
         return self.positions - self.nominal
+
+    def probes(self, index: np.ndarray | slice) -> np.ndarray:
+        """The probes of some patterns: (P, N, N) where all are lit alike, else (k, P, N, N)."""
+        if self.components is None or self.weights is None:
+            return self.probe
+        return probes_of(self.probe, self.components, self.weights[index])
+
+    def amplitudes(self, index: np.ndarray | slice) -> np.ndarray:
+        """(k, N, N) amplitudes that some patterns are predicted to have, sqrt(photons)."""
+        at = self.positions[index] - _host.asarray(self.origin)
+        patches = extract_patches(self.object, at, self.probe.shape[-1])
+        waves = far_field(patches[:, None, :, :] * self.probes(index))
+        return _host.sqrt(_host.sum(intensity(waves), axis=1))
 
     def copy(self) -> State:
         """A state of its own, which further epochs do not change."""
@@ -84,6 +104,7 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
     """
     note = {"format": _FORMAT, "epoch": state.epoch, "history": state.history, "label": label}
     arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
+    arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
     arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
     arrays |= {f"memory/{name}": values for name, values in state.memory.items()}
     with written_whole(path) as stream:

@@ -52,6 +52,7 @@ def scan_r_factor(
     scan: Scan,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    predict: Callable[[slice], NDArray[np.floating]] | None = None,
 ) -> float:
     r"""Fourier R-factor of an object over a whole scan, :math:`R = \sum |s A - \sqrt I| / \sum \sqrt I`.
 
@@ -70,6 +71,8 @@ def scan_r_factor(
         Patterns at once; none takes about 16 MiB.
     progress
         Called with (patterns done, all patterns), each pattern counting twice.
+    predict
+        Amplitudes (k, N, N) of some patterns, where they are not those of one probe on one object.
 
     Raises
     ------
@@ -78,7 +81,13 @@ def scan_r_factor(
     """
     done, both = 0, 2 * len(scan)
     product = power = total = 0.0
-    for predicted, measured in _pairs(placed, probe, scan, batch_size):
+    if predict is None:
+
+        def predict(part: slice) -> NDArray[np.floating]:
+            return predict_amplitudes(placed, probe, scan.positions[part])
+
+    size = batch_size or max(1, _CHUNK_BYTES // (probe.size * 8))
+    for predicted, measured in _pairs(predict, scan, size):
         product += float(np.sum(predicted * measured, dtype=np.float64))
         power += float(np.sum(predicted * predicted, dtype=np.float64))
         total += float(np.sum(measured, dtype=np.float64))
@@ -86,19 +95,18 @@ def scan_r_factor(
     if total <= 0:
         raise DataError("patterns: no light is measured on the good pixels, so there is no R-factor.")
     scale, difference = (product / power if power > 0 else 0.0), 0.0
-    for predicted, measured in _pairs(placed, probe, scan, batch_size):
+    for predicted, measured in _pairs(predict, scan, size):
         difference += float(np.sum(np.abs(scale * predicted - measured), dtype=np.float64))
         done = _report(progress, done + len(measured), both)
     return difference / total
 
 
 def _pairs(
-    placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan, batch_size: int | None
+    predict: Callable[[slice], NDArray[np.floating]], scan: Scan, size: int
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """Predicted and measured amplitudes of one chunk after the other, bad pixels 0 in both."""
-    size = batch_size or max(1, _CHUNK_BYTES // (probe.size * 8))
     for part, measured in read_ahead(lambda part: (part, scan.amplitude(part)), scan.chunks(size)):
-        predicted = predict_amplitudes(placed, probe, scan.positions[part])
+        predicted = predict(part)
         if scan.mask is not None:
             predicted = predicted * scan.mask
         yield predicted, measured

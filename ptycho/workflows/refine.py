@@ -161,7 +161,10 @@ def state_of_result(result: Reconstruction, scan: Scan) -> State:
     if not 0 < power < np.inf:
         raise DataError("The result predicts no light or is not finite: refine another one.")
     scale = float(np.sum(predicted * scan.amplitude(index), dtype=np.float64)) / power
-    return State(result.object, result.origin, result.probe * scale, result.positions, scan.positions)
+    state = State(result.object, result.origin, result.probe * scale, result.positions, scan.positions)
+    if result.components is not None:
+        state.components, state.weights = result.components * scale, result.weights
+    return state
 
 
 def scan_of_result(result: Reconstruction, folder: Path | None = None) -> Path:
@@ -203,12 +206,13 @@ def _worked(
     placed = _Solved(state.object, state.weight, state.origin)
     seen = scan.replace(positions=state.positions)
     figures = {
-        "r_factor": scan_r_factor(placed, state.probe, seen),
+        "r_factor": scan_r_factor(placed, state.probe, seen, predict=state.amplitudes),
         "n_patterns": float(len(scan)),
         "seconds_engine": seconds,
         "epochs": float(config.epochs),
         **_shift_figures(state),
         **_mode_figures(state),
+        **_variation_figures(state),
     }
     truth, comparison = None, None
     if scan.object is not None and "simulation" in scan.metadata:
@@ -236,9 +240,11 @@ def _worked(
         figures=figures,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
-        predicted=predict_amplitudes(placed, state.probe, state.positions[samples]),
+        predicted=state.amplitudes(samples),
         truth=truth,
         mask=scan.mask,
+        components=state.components,
+        weights=state.weights,
     )
 
 
@@ -255,6 +261,7 @@ def _compared_halves(
         begin = None
         if start is not None:
             begin = dataclasses.replace(start, positions=half.positions, nominal=half.positions)
+            begin.components = begin.weights = None
         state = solve(half, config, begin, callbacks=told(f"half {number}"))
         placed.append(_Solved(state.object, state.weight, state.origin))
     try:
@@ -285,3 +292,14 @@ def _mode_figures(state: State) -> dict[str, float]:
         return {}
     power = (np.abs(state.probe) ** 2).sum(axis=(1, 2))
     return {f"mode_{k}_power": float(part) for k, part in enumerate(power / power.sum(), 1)}
+
+
+def _variation_figures(state: State) -> dict[str, float]:
+    """How much the beam varies from pattern to pattern; nothing where all are lit alike."""
+    if state.components is None or state.weights is None:
+        return {}
+    varied, power = (float((np.abs(modes) ** 2).sum()) for modes in (state.components, state.probe))
+    return {
+        "probe_brightness_spread": float(state.weights[:, 0].real.std()),
+        "probe_variation_power": varied / (varied + power),
+    }

@@ -10,6 +10,8 @@ Layout, the same names in both (``/`` makes groups in HDF5)::
     pixel_size           () float64          metres; absent when it is not known
     truth                (H, W) complex64    the true object on the same grid; absent when it is not known
     measured, predicted  (K, N, N) float32   sqrt(photons), a few patterns; absent when there are none
+    components           (V, N, N) complex64 sqrt(photons), of the first mode from pattern to pattern, or absent
+    weights              (M, 1 + V) complex64  brightness and components of every pattern, or absent
     mask                 (N, N) bool         True where the detector is good; absent when all of it is
     history/NAME         (E,) float64        one value per epoch
     figures/NAME         () float64          R-factor and the like
@@ -53,6 +55,8 @@ _UNITS = {
     "probe": "sqrt(photon)",
     "measured": "sqrt(photon)",
     "predicted": "sqrt(photon)",
+    "components": "sqrt(photon)",
+    "weights": "dimensionless",
     "mask": "dimensionless",
     "pixel_size": "metre",
 }
@@ -66,6 +70,8 @@ _AXES = {
     "measured": "pattern, row, column",
     "predicted": "pattern, row, column",
     "mask": "row, column",
+    "components": "component, row, column",
+    "weights": "pattern, (brightness, components)",
 }
 
 

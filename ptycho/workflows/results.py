@@ -58,6 +58,8 @@ class Reconstruction:
     positions : (M, 2) float64, (row, col) of the patch centres, pixels.
     probe : (P, N, N) complex64, modes in sqrt(photons).
     pixel_size : metres, or None.
+    components : (V, N, N) complex64, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
+    weights : (M, 1 + V) complex64, brightness and components of every pattern, or None.
     history : one value per epoch, by name: ``loss``, ``val_loss``, ...
     provenance : see :func:`provenance`.
     figures : numbers by name: ``r_factor``, ``seconds``, ``n_patterns``, what
@@ -87,6 +89,8 @@ class Reconstruction:
     predicted: np.ndarray | None = None
     truth: np.ndarray | None = None
     mask: np.ndarray | None = None
+    components: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Bring every field to its type and check the shapes."""
@@ -96,6 +100,9 @@ class Reconstruction:
         self.probe = _array("probe", self.probe, np.complex64, 3)
         row, col = (float(value) for value in np.asarray(self.origin, dtype=np.float64))
         self.origin = (row, col)
+        for name, dimensions in (("components", 3), ("weights", 2)):
+            values = getattr(self, name)
+            setattr(self, name, None if values is None else _array(name, values, np.complex64, dimensions))
         self.pixel_size = None if self.pixel_size is None else float(self.pixel_size)
         for name in ("measured", "predicted"):
             values = getattr(self, name)
@@ -196,6 +203,8 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
         predicted=arrays.get("predicted"),
         truth=arrays.get("truth"),
         mask=arrays.get("mask"),
+        components=arrays.get("components"),
+        weights=arrays.get("weights"),
     )
 
 
@@ -329,7 +338,7 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
         "positions": result.positions,
         "probe": result.probe,
     }
-    for name in ("truth", "measured", "predicted", "mask"):
+    for name in ("truth", "measured", "predicted", "mask", "components", "weights"):
         if getattr(result, name) is not None:
             arrays[name] = getattr(result, name)
     if result.pixel_size is not None:
