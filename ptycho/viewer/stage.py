@@ -17,6 +17,8 @@ _STILL_THERE = 6.0
 """Seconds after which somebody who has not asked again has gone."""
 _MOST_WATCHERS = 32
 _KEPT_PICTURES = 2
+_LARGE = 2**28
+"""Bytes of an object of which the last picture alone is kept, so that a page does not take the run's memory."""
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Stage:
         with self._turn:
             self._version += 1
             self._pictures[self._version] = picture
-            for old in sorted(self._pictures)[:-_KEPT_PICTURES]:
+            kept = 1 if picture.object.nbytes > _LARGE else _KEPT_PICTURES
+            for old in sorted(self._pictures)[:-kept]:
                 del self._pictures[old]
             if patterns is not None:
                 self.patterns = patterns

@@ -15,6 +15,7 @@ import pytest
 from ptycho.config import EngineConfig
 from ptycho.onlooker import Onlooker
 from ptycho.viewer import LivePage, live
+from ptycho.viewer.picture import Picture
 from ptycho.viewer.stage import Stage
 from ptycho.workflows.refine import reconstruct_iteratively
 from tests.support import simulated_scan
@@ -201,3 +202,15 @@ def test_an_engine_shows_its_epochs(page, scan, monkeypatch):
     state = watch(page)
     rpie = state["charts"][0]["series"][0]
     assert rpie["y"] == pytest.approx(result.history["r_factor"])
+
+
+@pytest.mark.parametrize(("side", "kept"), [(8, 2), (6000, 1)])
+def test_old_pictures_are_let_go_of_a_large_one_at_once(side, kept):
+    stage = Stage({})
+    flat = np.broadcast_to(np.complex64(1), (side, side))
+    for _ in range(4):
+        stage.put(Picture(flat, (0.0, 0.0), np.ones((1, 4, 4)), np.zeros((1, 2))))
+    assert len(stage._pictures) == kept
+    assert stage.newest() is stage.picture(4)
+    with pytest.raises(LookupError):
+        stage.picture(4 - kept)
