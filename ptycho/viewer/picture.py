@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.engines.variation import probes_of
 from ptycho.errors import DataError
+from ptycho.evaluation.drawing import bounding_box
 from ptycho.evaluation.registration import coverage
 from ptycho.viewer.pyramid import TILE, Pyramid, phase_ramp
 
@@ -31,6 +33,7 @@ class Picture:
     nominal : (M, 2) float, positions before they were corrected, or None.
     pixel_size : metres, or None.
     truth : (H, W) complex on the grid of the object, or None.
+    components, weights : (V, N, N) and (M, 1 + V) complex, where every pattern has a beam of its own, or None.
     label : which step it was taken in.
     """
 
@@ -42,6 +45,8 @@ class Picture:
     nominal: np.ndarray | None = None
     pixel_size: float | None = None
     truth: np.ndarray | None = None
+    components: np.ndarray | None = None
+    weights: np.ndarray | None = None
     label: str = ""
     _lock: Any = field(default_factory=threading.RLock, repr=False)
     _pyramids: dict[tuple[str, bool], Pyramid] = field(default_factory=dict, repr=False)
@@ -55,6 +60,12 @@ class Picture:
             return coverage(self.weight())
         except DataError:
             return None
+
+    def probe_at(self, index: int) -> np.ndarray:
+        """(P, N, N) complex, the modes that one pattern was made with."""
+        if self.components is None or self.weights is None:
+            return self.probe
+        return np.asarray(probes_of(self.probe, self.components, self.weights[index : index + 1])[0])
 
     def names(self) -> list[str]:
         """The images that there are: ``object``, ``truth``, ``probe 1``, ..."""
@@ -104,6 +115,9 @@ class Picture:
             "levels": pyramid.levels,
             "limits": pyramid.limits(),
         }
+        if pyramid.covered is not None:
+            rows, columns = bounding_box(pyramid.covered)
+            found["box"] = [rows.start, columns.start, rows.stop, columns.stop]
         if name.startswith("probe"):
             power = (np.abs(self.probe) ** 2).sum(axis=(1, 2), dtype=np.float64)
             found["share"] = float(power[int(name.split()[1]) - 1] / max(float(power.sum()), np.finfo(np.float64).tiny))

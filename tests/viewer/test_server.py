@@ -8,6 +8,8 @@ import logging
 import re
 import socket
 import struct
+import tomllib
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ptycho
 from ptycho.errors import ConfigError
 from ptycho.viewer import PageServer
 from ptycho.viewer.assets import COLOUR_MAPS, page_files
@@ -116,6 +119,13 @@ def test_the_page_refers_to_nothing_outside_and_runs_nothing_inline(page):
         name for content, _ in page_files().values() for name in re.findall(r'from "\./([^"]+)"', content.decode())
     }
     assert imported <= set(page_files())
+
+
+def test_every_file_of_the_page_is_installed():
+    root = Path(ptycho.__file__).parents[1]
+    package_data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ptycho"]
+    installed = {path.name for pattern in package_data for path in (root / "ptycho").glob(pattern)}
+    assert {name or "index.html" for name in page_files()} <= installed
 
 
 def test_every_answer_is_locked_in(page, version):
@@ -238,6 +248,7 @@ def test_tiles_are_the_object(page, version):
     picture = page.stage.newest()
     described = page.json("picture", version=version)["images"]["object"]
     assert described["shape"] == [1440, 624]
+    assert described["box"] == [98, 0, 1440, 624]  # what is known, and two pixels around it
     for row, column in ((0, 0), (1, 1), (2, 0)):
         _, arrays = page.arrays("tile", version=version, image="object", level=0, row=row, column=column)
         part = np.s_[row * 512 : (row + 1) * 512, column * 512 : (column + 1) * 512]

@@ -11,7 +11,7 @@ const CLICK = 4; // pixels that a click may shake
 export class ImageView {
   // on.cursor({row, column, re, im, step} or null), on.pick(row, column), on.painted()
   constructor(canvas, on = {}) {
-    Object.assign(this, { canvas, on, source: null, previous: null, tiles: new Map(), wanted: [], fetching: 0 });
+    Object.assign(this, { canvas, on, source: null, previous: null, box: null, tiles: new Map(), wanted: [], fetching: 0 });
     Object.assign(this, { scale: 1, middle: [0, 0], colours: null, marks: null, fitted: true, aim: false, failed: false });
     this.pointers = new Map();
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -20,7 +20,7 @@ export class ImageView {
     this.resize();
   }
 
-  // {version, name, flat, shape, levels, tile, pixelSize}; what was there before stays in sight until the new is fetched
+  // {version, name, flat, shape, levels, box, tile, pixelSize}; what was there before stays in sight until the new is fetched
   show(source) {
     const sameShape = this.source && this.source.shape.join() === source.shape.join() && this.source.name === source.name;
     this.previous = sameShape ? this.source : null;
@@ -29,8 +29,16 @@ export class ImageView {
     for (const key of this.tiles.keys()) {
       if (![source, this.previous].some((kept) => kept && key.startsWith(prefix(kept)))) this.tiles.delete(key);
     }
+    this.box = this.known(source, sameShape);
     if (!sameShape || this.fitted) this.fit();
     this.redraw();
+  }
+
+  // the part that is known, [top, left, bottom, right]; while a run works its edge comes and goes, and the view stays
+  known({ shape, box }, sameShape) {
+    const found = box ?? [0, 0, ...shape];
+    const slack = 0.03 * Math.max(...shape);
+    return sameShape && this.box.every((side, k) => Math.abs(side - found[k]) <= slack) ? this.box : found;
   }
 
   paintWith(colours) {
@@ -45,9 +53,9 @@ export class ImageView {
 
   fit() {
     if (!this.source) return;
-    const [height, width] = this.source.shape;
-    this.middle = [height / 2, width / 2];
-    this.scale = Math.min(this.canvas.clientWidth / width, this.canvas.clientHeight / height) * 0.98 || 1;
+    const [top, left, bottom, right] = this.box;
+    this.middle = [(top + bottom) / 2, (left + right) / 2];
+    this.scale = Math.min(this.canvas.clientWidth / (right - left), this.canvas.clientHeight / (bottom - top)) * 0.98 || 1;
     this.fitted = true;
     this.redraw();
   }
