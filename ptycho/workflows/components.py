@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -356,6 +357,7 @@ def _container(scan: Scan, config: TrainingConfig, n_groups: int | None) -> Cont
         config.seed,
         config.enable_oversampling and n_groups is not None,
         sequential=config.sequential_sampling,
+        at_most=sys.maxsize,  # PtychoPINN's callers take X for an array
     )
 
 
