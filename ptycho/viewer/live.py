@@ -166,6 +166,8 @@ class LivePage:
             weight=lambda: shown.weight,
             nominal=None if nominal is positions else nominal,
             pixel_size=scan.object_pixel_size,
+            components=getattr(shown, "components", None),
+            weights=getattr(shown, "weights", None),
             label=f"{_words(label)}, after {done}",
         )
         patterns = self._patterns[id(scan)]

@@ -180,7 +180,7 @@ class Patterns:
         part = picture.object[sides[0], sides[1]]
         origin = (picture.origin[0] + sides[0].start, picture.origin[1] + sides[1].start)
         placed = _Placed(part, np.ones(part.shape, dtype=np.float32), origin)
-        return predict_amplitudes(placed, picture.probe, position[None])[0]
+        return predict_amplitudes(placed, picture.probe_at(index), position[None])[0]
 
 
 def _figures(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

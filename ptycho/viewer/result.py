@@ -86,6 +86,8 @@ def picture_of_result(result: Reconstruction, scan: Scan | None = None) -> Pictu
         nominal=nominal,
         pixel_size=result.pixel_size,
         truth=result.truth,
+        components=result.components,
+        weights=result.weights,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.data import Scan
+from ptycho.engines import State
 from ptycho.viewer.patterns import Patterns, Samples
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.result import picture_of_result, result_patterns, result_state, serve_result
@@ -54,6 +55,19 @@ def test_the_truth_predicts_what_was_measured(scan, result):
         assert header["note"] == ""
     assert patterns.at_hand(40) is None
     assert patterns.note() == ""
+
+
+def test_every_pattern_is_predicted_with_its_own_beam(scan, result):
+    rng = np.random.default_rng(1)
+    components = (0.3 * rng.normal(size=(1, *scan.probe.shape[1:])) * scan.probe[:1]).astype(np.complex64)
+    weights = (1 + 0.5 * rng.normal(size=(40, 2))).astype(np.complex64)
+    varied = dataclasses.replace(result, components=components, weights=weights)
+    state = State(scan.object, (0.0, 0.0), scan.probe, scan.positions, scan.positions)
+    state.components, state.weights = components, weights
+    patterns = Patterns(scan.replace(patterns=state.amplitudes(slice(None)) ** 2))
+    for index in (0, 17, 39):
+        assert patterns.at(picture_of_result(varied), index)[0]["r_factor"] < 1e-3
+        assert patterns.at(picture_of_result(result), index)[0]["r_factor"] > 0.05
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 37.0])
