@@ -157,8 +157,10 @@ function pick(row, column) {
 
 // ---- how far the work is
 
-const FIGURES = { r_factor: "R-factor", val_loss: "validation loss" };
+const FIGURES = { loss: "loss", val_loss: "validation loss", r_factor: "R-factor" };
 const WORDS = { running: "running", finished: "finished", failed: "failed", interrupted: "interrupted", lost: "connection lost" };
+
+const exact = (value) => (value === null ? "unknown" : `${+value.toPrecision(6)}`);
 
 function clock(seconds) {
   const [whole, two] = [Math.max(0, Math.floor(seconds)), (value) => String(value).padStart(2, "0")];
@@ -176,7 +178,8 @@ function tell(state) {
   if (step) {
     find("step").textContent = state.ended ? (state.message ?? "") : `${step.words}, ${step.done} of ${step.total}`;
     find("bar").value = state.status === "finished" ? 1 : step.done / (step.total || 1);
-    find("figures").textContent = Object.entries(step.figures).map(([name, value]) => `${FIGURES[name] ?? name.replaceAll("_", " ")} ${value === null ? "unknown" : short(value)}`).join(", ");
+    const told = Object.keys(FIGURES).filter((name) => name in step.figures);
+    find("figures").textContent = told.map((name) => `${FIGURES[name]} ${exact(step.figures[name])}`).join(", ");
   } else if (state.ended) find("step").textContent = state.message ?? "";
   tick(state);
   if (state.headline) {
