@@ -135,7 +135,7 @@ class LivePage:
         """Show a finished result."""
         try:
             patterns = result_patterns(result, self.target, "")
-            self.stage.put(picture_of_result(result), patterns)
+            self.stage.put(picture_of_result(result, self.target), patterns)
             self._frc = result.frc
             self.stage.change(headline=headline_figures(result))
         except Exception:
@@ -171,7 +171,7 @@ class LivePage:
             label=f"{_words(label)}, after {done}",
         )
         patterns = self._patterns[id(scan)]
-        if label not in self._r_factors:
+        if label not in self._r_factors and label != "reconstruct":  # that one goes by patterns, not by rounds
             r_factor = patterns.fit(picture)[1]
             with self._lock:
                 self._sampled.setdefault(label, []).append((done, r_factor))
