@@ -99,6 +99,16 @@ def test_a_picture_is_made_for_who_looks_and_not_too_often(page, scan):
     assert next(iter(sampled.values()))[0] < 0.5  # R of what is true, on a few patterns
 
 
+def test_what_does_not_go_by_rounds_has_no_curve(page, scan):
+    watch(page)
+    tell = page.counter("reconstruct")
+    tell(64, 300)
+    tell.look(lambda: shown(scan))
+    state = watch(page)
+    assert "picture" in state
+    assert state["charts"] == []
+
+
 def test_pictures_take_a_small_share_of_the_time(page, scan, monkeypatch):
     monkeypatch.setattr(live, "_AT_LEAST", 0.0)
     watch(page)
