@@ -26,3 +26,28 @@ def test_backends_are_compared_in_one_table(tmp_path):
     assert all("floor" in row for row in rows[2:])
     assert (tmp_path / "table.md").read_text() == done.stdout
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_costs_by_size(tmp_path):
+    plot = tmp_path / "plot.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scaling", "--largest", "0.0002", "--plot", str(plot)],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    rows = done.stdout.splitlines()
+    assert {row.split(" | ")[0] for row in rows[2:]} >= {"| group", "| reassemble_position, M = 64"}
+    assert all(float(row.split(" | ")[2]) > 0 for row in rows[2:])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_are_written_into_one_page(tmp_path):
+    words = [sys.executable, "-m", "benchmarks", "--out", str(tmp_path), "--only"]
+    done = subprocess.run([*words, "startup"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "`python -m benchmarks.startup`" in page
+    assert "| import ptycho | 0." in page
+    refused = subprocess.run([*words, "nonsense"], capture_output=True, text=True, cwd=ROOT)
+    assert refused.returncode == 2
+    assert "no benchmark 'nonsense'; there are startup," in refused.stderr

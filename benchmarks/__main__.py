@@ -1,0 +1,105 @@
+"""Run the benchmarks one after the other and write what they print into one page.
+
+    python -m benchmarks [--scan SCAN] [--only backends scaling ...] [--out benchmarks]
+
+Writes RESULTS.md and its plots: the machine, the versions, the date, and the table of each script. Every script also
+runs by itself (``python -m benchmarks.backends --help``). Nothing else should run on the machine meanwhile; all takes
+about half an hour on two cores. With a scan file the iterative engines are measured on it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ptycho.data.atomic import written_whole
+
+ROOT = Path(__file__).parents[1]
+_PACKAGES = ("ptychopinn", "numpy", "scipy", "torch", "tensorflow", "jax")
+
+
+def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Name, question, arguments and plots of every benchmark."""
+    yield "startup", "How long until it answers?", [], []
+    plot = "scaling.png"
+    yield "scaling", "Does the cost grow in proportion to the work?", ["--plot", str(out / plot)], [plot]
+    plot = "backends.png"
+    yield "backends", "How far is each backend from its floor?", ["--plot", str(out / plot)], [plot]
+    engines = [] if scan is None else [scan]
+    yield "engines", "How good is an iterative engine after how much work?", engines, []
+    yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
+    yield "memory", "Does a scan of 60 GB fit into two?", [], []
+
+
+def machine() -> list[str]:
+    """What the figures depend on, as lines of Markdown."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return [
+        f"* {datetime.date.today().isoformat()}, {os.cpu_count()} cores of {cpu}, {platform.system()}, Python "
+        f"{platform.python_version()}",
+        f"* {', '.join(found)}",
+    ]
+
+
+def measured(name: str, words: list[str]) -> tuple[str, str]:
+    """What a script prints, and a sentence if it ended badly; its progress is shown."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    return done.stdout.strip(), "" if done.returncode == 0 else f"It ended with exit code {done.returncode}."
+
+
+def main() -> None:
+    """Parse, run, write the page after every script, so that nothing measured is lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scan", help="scan file for the iterative engines")
+    parser.add_argument("--only", nargs="+", help="names of benchmarks")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="folder of RESULTS.md and its plots")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    chosen = [each for each in scripts(out, args.scan) if args.only is None or each[0] in args.only]
+    unknown = set(args.only or ()) - {name for name, *_ in chosen}
+    if unknown:
+        parser.error(f"--only: no benchmark {min(unknown)!r}; there are {', '.join(n for n, *_ in scripts(out, None))}")
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["# Measured", "", "Written by `python -m benchmarks`.", "", *machine()]
+    for name, question, words, plots in chosen:
+        print(f"benchmarks.{name} ...", flush=True)
+        printed, trouble = measured(name, words)
+        shown = printed if printed.startswith("|") else f"```\n{printed}\n```"
+        lines += [
+            "",
+            f"## {question}",
+            "",
+            f"`python -m benchmarks.{name}`",
+            "",
+            shown,
+            *([trouble] if trouble else []),
+        ]
+        lines += [f"\n![{question}]({plot})" for plot in plots if (out / plot).is_file()]
+        with written_whole(out / "RESULTS.md") as stream:
+            stream.write(("\n".join(lines) + "\n").encode())
+    print(f"saved {out / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Does the cost grow in proportion to the work? Simulation, grouping and stitching from small to large, on numpy.
+
+    python -m benchmarks.scaling [--largest 1.0] [--plot FILE.png]
+
+Shown are seconds and, so that a straight line is a constant column, microseconds per pattern, per group and per patch.
+The floors are the Fourier transforms alone, one query of the neighbours' tree, and copying the patches. ``--largest
+0.01`` ends the rows at a hundredth of the work, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ptycho.data.grouping import group_positions
+from ptycho.physics import Canvas, focused_probe, random_field_object, simulate
+from ptycho.physics.fourier import fft2
+from ptycho.tf_helper import reassemble_position
+
+
+@dataclass
+class Point:
+    """One measurement of a row."""
+
+    row: str
+    unit: str
+    size: int
+    seconds: float
+    floor: float
+
+
+def simulated(largest: float) -> Iterator[Point]:
+    """Patterns by their number and by their side."""
+    sizes = [(64, count) for count in (100, 1000, 10_000, 100_000)] + [(128, 2000), (256, 500), (512, 100)]
+    for N, count in sizes:
+        count = limited(count, largest, 100_000)
+        rng = np.random.default_rng(0)
+        field = random_field_object((N + 200, N + 200), 0)
+        positions = rng.uniform(N // 2, N // 2 + 199, (count, 2))
+        out = np.empty((count, N, N), np.uint16)
+        probe = focused_probe(N)
+        waves = np.ones((min(count, 256), N, N), np.complex64)
+        floor = timed(lambda waves=waves: fft2(waves)) * count / len(waves)
+        took = timed(
+            lambda f=field, p=probe, at=positions, o=out: simulate(f, p, at, 1e4, 0, out=o),
+            repeat=1 if count > 5000 else 3,
+        )
+        yield Point(f"simulate with photon noise, {N} x {N}", "pattern", count, took, floor)
+
+
+def grouped(largest: float) -> Iterator[Point]:
+    """Groups of four among the seven nearest."""
+    for count in (1000, 10_000, 100_000, 1_000_000):
+        count = limited(count, largest, 1_000_000)
+        positions = np.random.default_rng(0).uniform(0, count**0.5, (count, 2))
+        took = timed(lambda p=positions: group_positions(p, 2, 7), repeat=1 if count > 50_000 else 3)
+        floor = timed(lambda p=positions: cKDTree(p).query(p, k=8, workers=-1), repeat=1)
+        yield Point("group", "group", count, took, floor)
+
+
+def stitched(largest: float) -> Iterator[Point]:
+    """Patches of 64 x 64 onto a field that grows with them: all at once, and streamed."""
+    for count in (128, 512, 2048, 8192):
+        count = limited(count, largest, 8192)
+        rng = np.random.default_rng(0)
+        side = 8 * count**0.5
+        positions = rng.uniform(0, side, (count, 2))
+        patches = rng.normal(size=(count, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        floor = timed(lambda p=patches: p.copy())
+        offsets = positions[:, ::-1].reshape(count, 1, 2, 1)
+        took = timed(lambda p=patches, o=offsets: reassemble_position(p[..., None], o, M=64))
+        yield Point("reassemble_position, M = 64", "patch", count, took, floor)
+
+        def stream(p: np.ndarray = patches, at: np.ndarray = positions) -> None:
+            canvas = Canvas.covering(at, 64)
+            for first in range(0, len(p), 64):
+                canvas.add(p[first : first + 64], at[first : first + 64])
+            canvas.result()
+
+        yield Point("Canvas, 64 patches a time", "patch", count, timed(stream), floor)
+
+
+def limited(count: int, largest: float, full: int) -> int:
+    """A count, at most the given part of the largest of its row."""
+    return max(16, min(count, round(full * largest)))
+
+
+def timed(work: Callable[[], object], repeat: int = 3) -> float:
+    """Least wall time of a few runs, after one that warms up where there are several."""
+    times = []
+    for _ in range(repeat + (repeat > 1)):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def table(points: list[Point]) -> str:
+    """Markdown, a line a measurement."""
+    lines = ["| work | number | seconds | microseconds each | floor, s | ratio |", "| --- " * 6 + "|"]
+    lines += [
+        f"| {p.row} | {p.size} | {p.seconds:.3g} | {p.seconds / p.size * 1e6:.3g} per {p.unit} | {p.floor:.3g} | "
+        f"x {p.seconds / p.floor:.1f} |"
+        for p in points
+    ]
+    return "\n".join(lines)
+
+
+def plot(points: list[Point], path: str) -> None:
+    """Seconds against number, both logarithmic: what is proportional has slope one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for row in dict.fromkeys(p.row for p in points):
+        here = [p for p in points if p.row == row]
+        axes.loglog([p.size for p in here], [p.seconds for p in here], "o-", label=row)
+    axes.set_xlabel("number of patterns, groups or patches")
+    axes.set_ylabel("seconds")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Measure everything, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--largest", type=float, default=1.0, help="part of the largest sizes")
+    parser.add_argument("--plot", help="PNG to write")
+    args = parser.parse_args()
+    points = [point for rows in (simulated, grouped, stitched) for point in rows(args.largest)]
+    print(table(points))
+    if args.plot:
+        plot(points, args.plot)
+
+
+if __name__ == "__main__":
+    main()
