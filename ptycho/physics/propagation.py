@@ -126,7 +126,8 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
         waves = illuminate(stack, probe)
         if probe.shape[0] == 1:  # no reduction over a single mode
             return intensity(propagate(waves[..., 0, :, :]))
-        return array_namespace(waves).sum(intensity(propagate(waves)), axis=-3)
+        xp = array_namespace(waves)
+        return xp.sum(intensity(propagate(waves)), axis=-3)
 
     return get_backend(patches).in_parts(detected, patches) if patches.ndim > 2 else detected(patches)
 
