@@ -125,6 +125,7 @@ def test_the_port_and_a_browser_may_be_chosen(begin, result_path, tmp_path):
 QUICK = ("--n_filters_scale", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2, "--frc", "false")
 
 
+@pytest.mark.slow
 def test_live_of_a_whole_run(begin, scan_path):
     """Every step is told; who looks on sees pictures; the result is that of a run without a page."""
     process, url = begin("run", scan_path, *QUICK, "--nepochs", 3, "--refine", 2, "--out", "run", "--live")
