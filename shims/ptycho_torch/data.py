@@ -29,6 +29,8 @@ class PtychoData(lightning.LightningDataModule):
     def __init__(self, training: Any, validation: Any, config: TrainingConfig) -> None:
         super().__init__()
         self.training, self.validation, self.config = training, validation, config
+        self.epoch = 0
+        """Whose order the next pass takes; the training loop sets it."""
 
     def train_dataloader(self) -> Any:
         """See Lightning."""
@@ -67,8 +69,7 @@ class _Order(Sampler):
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         epoch, (rank, world) = None, (0, 1)
         if self.epochs_of is not None:
-            epoch = self.epochs_of.trainer.current_epoch if self.epochs_of.trainer else 0
-            rank, world = _process()
+            epoch, (rank, world) = self.epochs_of.epoch, _process()
         for batch in epoch_batches(self.groups, self.config.batch_size, self.config.seed, epoch):
             yield batch if len(batch) % world else batch[rank::world], len(batch)
 

@@ -94,7 +94,7 @@ class Trainer:
                 course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
             if not course.finished:
                 others = _Others()
-                told = [_Course(course, self.progress, folder), others, *self.callbacks]
+                told = [_Course(course, data, self.progress, folder), others, *self.callbacks]
                 trainer = self._trainer(folder, told, data)
                 _run(trainer, others, module, data, _checkpoint(folder, "last") if resume else None)
                 if trainer.global_rank > 0:  # Lightning started this process for its share of the training alone
@@ -158,10 +158,12 @@ def _run(
 
 
 class _Course(hooks.Callback):
-    """The core's course in Lightning's loop: learning rate before a step, checkpoints and logs after an epoch."""
+    """The core's course in Lightning's loop: order and learning rate before a step, checkpoints and logs after."""
 
-    def __init__(self, course: Course, progress: tuple[Progress, ...], folder: Path) -> None:
-        self.course, self.progress, self.folder = course, progress, folder
+    def __init__(self, course: Course, data: PtychoData, progress: tuple[Progress, ...], folder: Path) -> None:
+        self.course, self.data, self.progress, self.folder = course, data, progress, folder
+        # Lightning's own count lags behind when it goes on from a checkpoint, and workers ask for the order at once
+        data.epoch = course.epoch
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         rate, momentum = self.course.schedule.at(self.course.step + batch_idx)
@@ -171,6 +173,7 @@ class _Course(hooks.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         course = self.course
         better = course.add({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self.data.epoch = course.epoch
         self._keep(trainer, better)
         if trainer.is_global_zero:
             report(self.progress, course.epoch, course.config.nepochs, course.last(), pl_module.to_params)
