@@ -63,7 +63,12 @@ class EngineSettings:
         "none", "correct the positions, and how", choices=("none", "gradient", "correlation")
     )
     positions_from: int = setting(5, "epochs before positions are corrected", at_least=0)
-    position_limit: float = setting(4.0, "farthest that a position may move", unit="pixels", above=0)
+    position_limit: float | None = setting(
+        None,
+        "farthest that a position may move; none takes an eighth of N and a fiftieth of the scan's width",
+        unit="pixels",
+        above=0,
+    )
     position_momentum: float = setting(
         0.8, "part of an epoch's correction of the positions that is repeated after the next", at_least=0, at_most=0.98
     )

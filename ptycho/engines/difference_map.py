@@ -18,7 +18,6 @@ from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.engine import Engine
 from ptycho.engines.pie import probe_sums, summed
-from ptycho.engines.positions import position_steps
 from ptycho.engines.state import State
 from ptycho.engines.waves import amplitude_factor
 from ptycho.physics.fourier import fft2, ifft2
@@ -63,7 +62,7 @@ class DifferenceMap(Engine):
         for number, part in enumerate(parts):
             waves, explained, measured = self.memory[f"waves_{number}"], self._explained(part), self.measured(part)
             if self.correcting:
-                self._shift(part, waves - explained)
+                self._shift(part, measured)
             beta = self.config.object_step * self.step
             self.memory[f"waves_{number}"], misfit = self._bounced(waves, explained, measured, beta)
             self.met(misfit, measured)
@@ -92,8 +91,7 @@ class DifferenceMap(Engine):
         share = light * (1.0 - _DIM) + _DIM * xp.max(light)
         self.probe = self.probe + total / xp.astype(share, total.dtype) * min(1.0, self.config.probe_step)
 
-    def _shift(self, index: np.ndarray, difference: Array) -> None:
+    def _shift(self, index: np.ndarray, measured: Array) -> None:
         patches = self.canvas.patches(self.positions[index], self.measured.size)
-        moved = self.positions.copy()
-        moved[index] += position_steps(patches, self.probe, difference, self.config.correct_positions) * self.step
-        self.positions = moved
+        self.moves.add(index, patches, self.probe, self.wave_change(patches, self.probe, measured).difference)
+        self.positions = self.moves.apply(self.positions, self.step)

@@ -16,7 +16,9 @@ from ptycho.engines.batches import make_batches
 from ptycho.engines.canvas import make_canvas
 from ptycho.engines.constraints import constrain_object, constrain_probe
 from ptycho.engines.measured import Measured
-from ptycho.engines.positions import constrain_positions
+from ptycho.engines.moves import Moves
+from ptycho.engines.positions import farthest_move
+from ptycho.engines.settle import settle_positions
 from ptycho.engines.state import State, place_on_canvas
 from ptycho.engines.waves import wave_change
 from ptycho.errors import ConfigError, DataError
@@ -83,6 +85,7 @@ class Engine:
             components = self.lend(state.components * self.measured.unit)
             self.memory |= {"components": components, "weights": self.lend(state.weights)}
         self.step = 1.0
+        self.moves = Moves(config.correct_positions)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
         self.wave_change = self.backend.jit(
             lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon)
@@ -106,7 +109,7 @@ class Engine:
         self.canvas.object = constrain_object(self.canvas.object, self.config)
         self.probe = constrain_probe(self.probe, self.config, self.power, self.backend)
         if self.correcting:
-            self._move(where)
+            settle_positions(self, where)
         self.epoch += 1
         if math.isnan(self._measured_sum):
             self._measured_sum = float(self._seen_sum)
@@ -206,15 +209,6 @@ class Engine:
         self.memory["velocity"] = change
         self.canvas.object = self.canvas.object + self.config.momentum * change
 
-    def _move(self, before: np.ndarray) -> None:
-        """Carry the epoch's corrections on, and keep the positions within their limits."""
-        change = self.positions - before
-        if "position_velocity" in self.memory:
-            change = change + self.config.position_momentum * self.backend.to_numpy(self.memory["position_velocity"])
-        self.memory["position_velocity"] = self.lend(change)
-        moved = self.positions + self.config.position_momentum * change
-        self.positions = constrain_positions(moved, self.nominal - _host.asarray(self.origin), self.config)
-
     def _first_state(self, scan: Scan) -> State:
         probe = scan.probe
         if probe is None:
@@ -229,7 +223,7 @@ class Engine:
         start = math.sqrt(self.measured.mean_total / power)
         if self.config.modes is not None and self.config.modes != probe.shape[0]:
             probe = _with_modes(probe, self.config.modes)
-        image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, self._border(), start)
+        image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, self._border(scan), start)
         return State(image, origin, probe, scan.positions, scan.positions)
 
     def _adopted(self, scan: Scan, state: State) -> State:
@@ -245,15 +239,17 @@ class Engine:
         if self.config.modes is not None and self.config.modes != probe.shape[0]:
             probe = _with_modes(probe, self.config.modes)
         fill = complex(_host.mean(_host.abs(state.object)))
-        image, origin = place_on_canvas(state.object, state.origin, state.positions, scan.N, self._border(), fill)
+        image, origin = place_on_canvas(state.object, state.origin, state.positions, scan.N, self._border(scan), fill)
         if image.shape != state.object.shape:
             logger.info("The object grows from %s to %s pixels, to hold every patch.", state.object.shape, image.shape)
         fresh = state.copy()
         fresh.object, fresh.origin, fresh.probe = image, origin, probe
         return fresh
 
-    def _border(self) -> int:
-        return 0 if self.config.correct_positions == "none" else math.ceil(self.config.position_limit)
+    def _border(self, scan: Scan) -> int:
+        """Pixels that corrected positions may need beside those of the nominal ones."""
+        still = self.config.correct_positions == "none"
+        return 0 if still else math.ceil(farthest_move(self.config, scan.positions, scan.N))
 
 
 def _checked_probe(probe: np.ndarray, scan: Scan) -> np.ndarray:

@@ -18,7 +18,6 @@ from ptycho.backend import Array, array_namespace
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.engine import Engine
-from ptycho.engines.positions import position_steps
 from ptycho.engines.state import State
 from ptycho.physics.fourier import fft2
 from ptycho.physics.patches import extract_patches
@@ -114,10 +113,8 @@ class _Descent(Engine):
         patches = self.canvas.patches(self.positions[index], self.measured.size)
         change = self.wave_change(patches, self.probe, measured)
         self.met(change.misfit, measured)
-        moved = self.positions.copy()  # host
-        steps = position_steps(patches, self.probe, change.difference, self.config.correct_positions)
-        moved[index] += steps * self.step  # host
-        self.positions = moved
+        self.moves.add(index, patches, self.probe, change.difference)
+        self.positions = self.moves.apply(self.positions, self.step)
 
     def _at(self, index: np.ndarray) -> Array:
         return self.lend(self.positions[index])

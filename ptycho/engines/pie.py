@@ -17,7 +17,6 @@ import numpy as np
 
 from ptycho.backend import Array, array_namespace
 from ptycho.engines.engine import Engine
-from ptycho.engines.positions import position_steps
 from ptycho.engines.variation import Variation
 from ptycho.physics.propagation import intensity
 
@@ -53,7 +52,6 @@ class RPIE(Engine):
         self._brightest = float(xp.max(self._power))
         self._probe_sum: Any = None
         self._probe_light: Any = None
-        self._moves: list[tuple[np.ndarray, np.ndarray]] = []
 
     def _see(self, index: np.ndarray) -> None:
         """Add up what some patterns ask for."""
@@ -71,8 +69,7 @@ class RPIE(Engine):
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
-            method = self.config.correct_positions
-            self._moves.append((index, position_steps(patches, probe, change.difference, method)))
+            self.moves.add(index, patches, probe, change.difference)
 
     def _lit(self, index: np.ndarray, patches: Array) -> Array:
         """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
@@ -91,11 +88,7 @@ class RPIE(Engine):
             self.probe = self.probe + self._probe_sum / share * (self.config.probe_step * self.step)
         if self._variation is not None:
             self._variation.apply(damping, self.config.probe_step * self.step)
-        if self._moves:
-            moved = self.positions.copy()  # host
-            for index, steps in self._moves:
-                moved[index] += steps * self.step  # host
-            self.positions = moved
+        self.positions = self.moves.apply(self.positions, self.step)
 
 
 class EPIE(RPIE):

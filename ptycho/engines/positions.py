@@ -20,7 +20,15 @@ from ptycho.config.engines import EngineSettings
 from ptycho.physics.fourier import fft2, ifft2
 from ptycho.physics.propagation import intensity
 
-__all__ = ["AffineFit", "constrain_positions", "fit_affine", "position_steps"]
+__all__ = [
+    "AffineFit",
+    "constrain_positions",
+    "farthest_move",
+    "fit_affine",
+    "fitted_steps",
+    "limited",
+    "registered_steps",
+]
 
 _host = NumpyBackend.xp
 _LONGEST = 0.5
@@ -54,48 +62,40 @@ class AffineFit:
         return (positions - centre) @ self.matrix.T + centre + self.shift
 
 
-def position_steps(patches: Array, probe: Array, difference: Array, method: str) -> np.ndarray:
-    """Displacements (k, 2), pixels, that explain the change of the exit waves; host array, at most half a pixel.
+def fitted_steps(rr: np.ndarray, rc: np.ndarray, cc: np.ndarray, r: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Least-squares displacements (k, 2), pixels.
 
     Parameters
     ----------
-    patches : (k, N, N) complex.
-    probe : (P, N, N) complex.
-    difference : (k, P, N, N) complex, the change that the patterns ask for.
-    method : ``"gradient"`` or ``"correlation"``.
+    rr, rc, cc : (k,) products of the exit waves' slopes along rows and columns.
+    r, c : (k,) products of the slopes with the change that the patterns ask for.
     """
-    steps = _correlated(patches, probe, difference) if method == "correlation" else _fitted(patches, probe, difference)
-    steps = _host.where(_host.isfinite(steps), steps, 0.0)
-    length = _host.linalg.norm(steps, axis=-1, keepdims=True)
-    return steps * _host.minimum(1.0, _LONGEST / _host.maximum(length, 1e-30))
-
-
-def _fitted(patches: Array, probe: Array, difference: Array) -> np.ndarray:
-    xp = array_namespace(patches, probe, difference)
-    slopes = (
-        0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1]),
-        0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2]),
-    )
-    waves = [slope[:, None, :, :] * probe[..., 1:-1, 1:-1] for slope in slopes]
-    wanted = difference[..., 1:-1, 1:-1]
-
-    def product(a: Array, b: Array) -> np.ndarray:
-        return np.asarray(to_numpy(xp.sum(xp.real(xp.conj(a) * b), axis=(-3, -2, -1))), dtype=np.float64)
-
-    rr, rc, cc = product(waves[0], waves[0]), product(waves[0], waves[1]), product(waves[1], waves[1])
-    r, c = product(waves[0], wanted), product(waves[1], wanted)
     determinant = rr * cc - rc * rc + 1e-9 * (rr + cc) ** 2 + 1e-300
     steps = _host.stack([cc * r - rc * c, rr * c - rc * r], axis=-1) / determinant[:, None]
     return steps * _HALF_SEEN
 
 
-def _correlated(patches: Array, probe: Array, difference: Array) -> np.ndarray:
-    """Peak of the correlation of wanted and present patches, refined by a parabola through its neighbours."""
+def limited(steps: np.ndarray) -> np.ndarray:
+    """Steps (k, 2) of at most half a pixel; none where they are not finite."""
+    steps = _host.where(_host.isfinite(steps), steps, 0.0)
+    length = _host.linalg.norm(steps, axis=-1, keepdims=True)
+    return steps * _host.minimum(1.0, _LONGEST / _host.maximum(length, 1e-30))
+
+
+def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndarray:
+    """Peak of the correlation of wanted and present patches, (k, 2) pixels, refined by a parabola.
+
+    Parameters
+    ----------
+    patches : (k, N, N) complex.
+    probe : (P, N, N) complex, or (k, P, N, N) where each pattern has its own.
+    difference : (k, P, N, N) complex, the change that the patterns ask for.
+    """
     xp = array_namespace(patches, probe, difference)
     light = xp.sum(intensity(probe), axis=-3)
     update = xp.sum(xp.conj(probe) * difference, axis=-3) / xp.astype(light + 0.05 * xp.max(light), patches.dtype)
     window = xp.astype(light / xp.max(light), patches.dtype)
-    mean = xp.sum(patches * window, axis=(-2, -1), keepdims=True) / xp.sum(window)
+    mean = xp.sum(patches * window, axis=(-2, -1), keepdims=True) / xp.sum(window, axis=(-2, -1), keepdims=True)
     present = fft2((patches - mean) * window)
     wanted = fft2((patches + update - mean) * window)
     peak = to_numpy(intensity(ifft2(wanted * xp.conj(present)))) ** 0.5
@@ -117,15 +117,22 @@ def _best_of_nine(values: np.ndarray) -> np.ndarray:
     return _host.argmax(_host.reshape(values, (-1, 9)), axis=-1)
 
 
-def constrain_positions(positions: np.ndarray, nominal: np.ndarray, config: EngineSettings) -> np.ndarray:
-    """Corrected positions (M, 2) within the settings' limits: no common shift, affine, no farther than allowed."""
+def farthest_move(config: EngineSettings, nominal: np.ndarray, size: int) -> float:
+    """How far a position may move, pixels, for nominal positions (M, 2) and patterns of side ``size``."""
+    if config.position_limit is not None:
+        return config.position_limit
+    return size / 8 + float(_host.max(nominal.max(axis=0) - nominal.min(axis=0))) / 50
+
+
+def constrain_positions(positions: np.ndarray, nominal: np.ndarray, farthest: float, affine: bool) -> np.ndarray:
+    """Corrected positions (M, 2) without a common shift, if wanted affine, and none farther than ``farthest``."""
     moved = positions - nominal
     moved = moved - moved.mean(axis=0)
-    if config.affine:
+    if affine:
         fit = fit_affine(nominal, nominal + moved)
         moved = fit(nominal, nominal.mean(axis=0)) - nominal
     length = _host.linalg.norm(moved, axis=-1, keepdims=True)
-    return nominal + moved * _host.minimum(1.0, config.position_limit / _host.maximum(length, 1e-30))
+    return nominal + moved * _host.minimum(1.0, farthest / _host.maximum(length, 1e-30))
 
 
 def fit_affine(nominal: np.ndarray, corrected: np.ndarray) -> AffineFit:

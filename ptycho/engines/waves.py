@@ -20,7 +20,7 @@ from ptycho.backend import Array, array_namespace
 from ptycho.physics.fourier import fft2, ifft2
 from ptycho.physics.propagation import illuminate, intensity
 
-__all__ = ["WaveChange", "amplitude_factor", "wave_change"]
+__all__ = ["WaveChange", "amplitude_factor", "pattern_misfits", "wave_change"]
 
 _TINY = 1e-30
 
@@ -58,6 +58,14 @@ def wave_change(
         away = xp.where(good, away, xp.zeros_like(away))
     factor = amplitude_factor(away, predicted, noise, photon)
     return WaveChange(ifft2(field * xp.astype(factor[:, None, :, :], field.dtype)), xp.sum(xp.abs(away)))
+
+
+def pattern_misfits(patches: Array, probe: Array, measured: Array, good: Array | None) -> Array:
+    """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`wave_change`."""
+    xp = array_namespace(patches, probe, measured)
+    waves = illuminate(patches, probe) if probe.ndim == 3 else patches[:, None, :, :] * probe
+    away = xp.abs(xp.sqrt(xp.sum(intensity(fft2(waves)), axis=1)) - measured)
+    return xp.sum(away if good is None else xp.where(good, away, xp.zeros_like(away)), axis=(-2, -1))
 
 
 def amplitude_factor(away: Array, predicted: Array, noise: str, photon: float) -> Array:

@@ -1,0 +1,70 @@
+"""The end of an epoch that corrects positions: momentum, the map that all have in common, limits, strays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ptycho.backend import NumpyBackend
+from ptycho.engines.moves import mapped_image, mapped_positions
+from ptycho.engines.positions import constrain_positions, farthest_move
+from ptycho.engines.strays import find_strays, search_strays
+from ptycho.engines.waves import pattern_misfits
+
+if TYPE_CHECKING:
+    from ptycho.engines.engine import Engine
+
+__all__ = ["settle_positions"]
+
+_host = NumpyBackend.xp
+_SEARCH_EVERY = 5
+"""Epochs of corrections between two looks for positions that went astray."""
+
+
+def settle_positions(engine: Engine, before: np.ndarray) -> None:
+    """Carry the epoch's corrections on, and keep the positions within their limits.
+
+    Parameters
+    ----------
+    engine : after the visit of all patterns.
+    before : (M, 2) pixels, the positions before it.
+    """
+    config, fetch = engine.config, engine.backend.to_numpy
+    change = engine.positions - before
+    if "position_velocity" in engine.memory:
+        change = change + config.position_momentum * fetch(engine.memory["position_velocity"])
+    engine.memory["position_velocity"] = engine.lend(change)
+    moved = engine.positions + config.position_momentum * change
+    common = engine.moves.common()
+    carried = mapped_image(fetch(engine.canvas.object), common, moved.mean(axis=0))
+    engine.canvas.object, moved = engine.lend(carried), mapped_positions(moved, common)
+    nominal = engine.nominal - _host.asarray(engine.origin)
+    farthest = farthest_move(config, nominal, engine.measured.size)
+    moved = constrain_positions(moved, nominal, farthest, config.affine)
+    if (engine.epoch - config.positions_from + 1) % _SEARCH_EVERY == 0 and not config.affine:
+        strays = find_strays(_relative_misfits(engine, moved))
+        moved = search_strays(strays, moved, nominal, farthest, lambda k, places: _misfits_at(engine, k, places))
+    engine.positions = moved
+
+
+def _relative_misfits(engine: Engine, positions: np.ndarray) -> np.ndarray:
+    """Misfit (M,) of every pattern over its amplitudes; NaN where nothing was measured."""
+    found = _host.full(engine.measured.count, math.nan)
+    for part in engine.chunks(engine.measured.usable):
+        measured = engine.measured(part)
+        patches = engine.canvas.patches(positions[part], engine.measured.size)
+        away = pattern_misfits(patches, engine.probe, measured, engine.measured.good)
+        found[part] = engine.backend.to_numpy(away / engine.backend.xp.sum(measured, axis=(-2, -1)))
+    return found
+
+
+def _misfits_at(engine: Engine, index: int, places: np.ndarray) -> np.ndarray:
+    """Misfits (k,) of one pattern at places (k, 2)."""
+    measured, found = engine.measured(_host.asarray([index])), []
+    for part in engine.chunks(_host.arange(places.shape[0])):
+        patches = engine.canvas.patches(places[part], engine.measured.size)
+        misfits = pattern_misfits(patches, engine.probe, measured, engine.measured.good)
+        found.append(engine.backend.to_numpy(misfits))
+    return _host.concat(found)
