@@ -120,7 +120,7 @@ COMMANDS = {
         "Train a network on a scan, reconstruct the full field, say how well the result explains the patterns\n"
         "(R-factor) and how far its two halves agree (FRC), and write everything to DIR: bundle, object, report.",
         "  ptycho run scan.npz --out result\n"
-        "  ptycho run scan.npz --out result --dry-run                say first what memory, disk and time it will take\n"
+        "  ptycho run scan.npz --out result --dry-run               say first what memory, disk and time it will take\n"
         "  ptycho run scan.npz --out result --crop 64 --nepochs 30 --mae_weight 1 --nll_weight 0\n"
         "  ptycho run scan.npz --out result --gridsize 2 --device cuda --config settings.yaml\n"
         "  ptycho run scan.npz --out result --refine 10              the network, then ten epochs of rpie from it\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.evaluation import FRC
-from ptycho.workflows.report import duration, draw_pictures, headline_figures, report_html
+from ptycho.workflows.report import draw_pictures, duration, headline_figures, report_html
 from ptycho.workflows.results import Reconstruction
 
 
