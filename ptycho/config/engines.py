@@ -42,6 +42,14 @@ class EngineSettings:
     step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
     optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
     modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
+    propagation: str = setting(
+        "far", "where the detector is; near needs the scan's wavelength, distance and pixel", choices=("far", "near")
+    )
+    shift: str = setting(
+        "bilinear",
+        "how the object is read between its pixels; fourier is exact and takes about twice the time",
+        choices=("bilinear", "fourier"),
+    )
     opr_modes: int = setting(
         0, "components in which the first mode varies from pattern to pattern, beside its brightness", at_least=0
     )

@@ -2,6 +2,7 @@
 
 from ptycho.engines.driver import Callback, solve
 from ptycho.engines.positions import AffineFit, fit_affine
+from ptycho.engines.prediction import predictor
 from ptycho.engines.state import State, load_state, save_state
 
-__all__ = ["AffineFit", "Callback", "State", "fit_affine", "load_state", "save_state", "solve"]
+__all__ = ["AffineFit", "Callback", "State", "fit_affine", "load_state", "predictor", "save_state", "solve"]

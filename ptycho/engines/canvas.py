@@ -15,8 +15,9 @@ import numpy as np
 
 from ptycho.backend import Array, array_namespace, device, get_backend
 from ptycho.physics.patches import accumulate_patches, extract_patches
+from ptycho.physics.shifts import fourier_shift
 
-__all__ = ["Canvas", "make_canvas"]
+__all__ = ["Canvas", "make_canvas", "read_patches"]
 
 
 class Canvas(Protocol):
@@ -34,9 +35,27 @@ class Canvas(Protocol):
         """Change the object by the sums over (1 - damping) light + damping max(light, brightest), and forget them."""
 
 
-def make_canvas(image: Array, size: int, real: str) -> Canvas:
-    """The canvas of an object (H, W) of any framework; ``size`` N, ``real`` the name of its real dtype."""
-    return _HostCanvas(image, size) if array_api_compat.is_numpy_array(image) else _DeviceCanvas(image, size, real)
+def make_canvas(image: Array, size: int, real: str, shift: str = "bilinear") -> Canvas:
+    """The canvas of an object (H, W) of any framework.
+
+    Parameters
+    ----------
+    image : the object.
+    size : N.
+    real : the name of its real dtype.
+    shift : ``"bilinear"`` or ``"fourier"``, how it is read between its pixels.
+    """
+    on_host = array_api_compat.is_numpy_array(image)
+    plain: Canvas = _HostCanvas(image, size) if on_host else _DeviceCanvas(image, size, real)
+    return _FourierCanvas(plain, real) if shift == "fourier" else plain
+
+
+def read_patches(image: Array, positions: Array, size: int, shift: str) -> Array:
+    """Patches (k, N, N) of an object (H, W) at positions (k, 2) of its framework, as its canvas reads them."""
+    if shift == "bilinear":
+        return extract_patches(image, positions, size)
+    nearest = array_namespace(positions).floor(positions + 0.5)
+    return fourier_shift(extract_patches(image, nearest, size), positions - nearest)
 
 
 def _corners(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,3 +194,42 @@ def _changed(image: Array, total: Array, light: Array, damped: Array, kept: Arra
     xp = array_namespace(image)
     share = xp.maximum(light, brightest) * damped + light * kept
     return image + total / xp.astype(share, total.dtype)
+
+
+class _FourierCanvas:
+    """Windows on whole pixels of a plain canvas, shifted by what is left."""
+
+    def __init__(self, plain: Canvas, real: str) -> None:
+        self._plain, self._real = plain, real
+        self._backend = get_backend(plain.object)
+        self._shifted = self._backend.jit(fourier_shift)
+
+    @property
+    def object(self) -> Array:
+        """(H, W)."""
+        return self._plain.object
+
+    @object.setter
+    def object(self, image: Array) -> None:
+        self._plain.object = image
+
+    def patches(self, positions: np.ndarray, size: int) -> Array:
+        """See :class:`Canvas`."""
+        nearest, rest = self._split(positions)
+        return self._shifted(self._plain.patches(nearest, size), self._lend(rest))
+
+    def gather(self, updates: Array, power: Array, positions: np.ndarray) -> None:
+        """See :class:`Canvas`."""
+        nearest, rest = self._split(positions)
+        self._plain.gather(self._shifted(updates, self._lend(-rest)), power, nearest)
+
+    def apply(self, damping: float, step: float, brightest: float) -> None:
+        """See :class:`Canvas`."""
+        self._plain.apply(damping, step, brightest)
+
+    def _split(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nearest = np.floor(positions + 0.5)
+        return nearest, positions - nearest
+
+    def _lend(self, values: np.ndarray) -> Array:
+        return self._backend.asarray(values, dtype=self._real, device=device(self._plain.object))

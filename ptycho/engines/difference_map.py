@@ -20,7 +20,6 @@ from ptycho.engines.engine import Engine
 from ptycho.engines.pie import probe_sums, summed
 from ptycho.engines.state import State
 from ptycho.engines.waves import amplitude_factor
-from ptycho.physics.fourier import fft2, ifft2
 from ptycho.physics.propagation import intensity
 
 __all__ = ["DifferenceMap"]
@@ -39,14 +38,14 @@ class DifferenceMap(Engine):
         xp = self.backend.xp
 
         def bounced(waves: Array, explained: Array, measured: Array, beta: float) -> tuple[Array, Array]:
-            mirrored = fft2(2.0 * explained - waves)
+            mirrored = self.detector.forward(2.0 * explained - waves)
             amplitude = xp.sqrt(xp.sum(intensity(mirrored), axis=1))
             away = measured - amplitude
-            met = measured - xp.sqrt(xp.sum(intensity(fft2(explained)), axis=1))
+            met = measured - xp.sqrt(xp.sum(intensity(self.detector.forward(explained)), axis=1))
             if good is not None:
                 away, met = (xp.where(good, a, xp.zeros_like(a)) for a in (away, met))
             factor = 1.0 + amplitude_factor(away, amplitude, noise, photon)
-            projected = ifft2(mirrored * xp.astype(factor[:, None, :, :], mirrored.dtype))
+            projected = self.detector.backward(mirrored * xp.astype(factor[:, None, :, :], mirrored.dtype))
             return waves + beta * (projected - explained), xp.sum(xp.abs(met))
 
         self._bounced = bounced

@@ -15,6 +15,7 @@ from ptycho.data import Scan
 from ptycho.engines.batches import make_batches
 from ptycho.engines.canvas import make_canvas
 from ptycho.engines.constraints import constrain_object, constrain_probe
+from ptycho.engines.detector import propagator
 from ptycho.engines.measured import Measured
 from ptycho.engines.moves import Moves
 from ptycho.engines.positions import farthest_move
@@ -76,7 +77,7 @@ class Engine:
         self.origin, self.nominal = state.origin, state.nominal
         self.history = {name: list(values) for name, values in state.history.items()}
         self.epoch = state.epoch
-        self.canvas = make_canvas(self.lend(state.object), scan.N, self.real)
+        self.canvas = make_canvas(self.lend(state.object), scan.N, self.real, config.shift)
         self.probe = self.lend(state.probe * self.measured.unit)
         self.positions = state.positions - _host.asarray(state.origin)
         self.power = self.probe_power()
@@ -86,9 +87,10 @@ class Engine:
             self.memory |= {"components": components, "weights": self.lend(state.weights)}
         self.step = 1.0
         self.moves = Moves(config.correct_positions)
+        self.detector = propagator(scan, config, self.lend)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
         self.wave_change = self.backend.jit(
-            lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon)
+            lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon, self.detector)
         )
         self._measured_sum = float("nan")
         self._misfit: Any = None

@@ -17,10 +17,9 @@ import numpy as np
 from ptycho.backend import Array, array_namespace
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
+from ptycho.engines.canvas import read_patches
 from ptycho.engines.engine import Engine
 from ptycho.engines.state import State
-from ptycho.physics.fourier import fft2
-from ptycho.physics.patches import extract_patches
 from ptycho.physics.propagation import diffraction_intensity, intensity
 
 __all__ = ["LBFGS", "Adam", "pattern_loss"]
@@ -76,8 +75,8 @@ class _Descent(Engine):
 
         def predicted(leaves: Leaves, at: Array) -> Array:
             kind = self.probe.dtype
-            patches = extract_patches(complex_of(leaves, "object", kind), at, size)
-            return diffraction_intensity(patches, complex_of(leaves, "probe", kind) * self._unit, fft2)
+            patches = read_patches(complex_of(leaves, "object", kind), at, size, config.shift)
+            return diffraction_intensity(patches, complex_of(leaves, "probe", kind) * self._unit, self.detector.forward)
 
         def loss(leaves: Leaves, at: Array, measured: Array) -> Array:
             return pattern_loss(predicted(leaves, at), measured, good, noise, photon)

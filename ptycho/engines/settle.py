@@ -55,7 +55,7 @@ def _relative_misfits(engine: Engine, positions: np.ndarray) -> np.ndarray:
     for part in engine.chunks(engine.measured.usable):
         measured = engine.measured(part)
         patches = engine.canvas.patches(positions[part], engine.measured.size)
-        away = pattern_misfits(patches, engine.probe, measured, engine.measured.good)
+        away = pattern_misfits(patches, engine.probe, measured, engine.measured.good, engine.detector)
         found[part] = engine.backend.to_numpy(away / engine.backend.xp.sum(measured, axis=(-2, -1)))
     return found
 
@@ -65,6 +65,6 @@ def _misfits_at(engine: Engine, index: int, places: np.ndarray) -> np.ndarray:
     measured, found = engine.measured(_host.asarray([index])), []
     for part in engine.chunks(_host.arange(places.shape[0])):
         patches = engine.canvas.patches(places[part], engine.measured.size)
-        misfits = pattern_misfits(patches, engine.probe, measured, engine.measured.good)
+        misfits = pattern_misfits(patches, engine.probe, measured, engine.measured.good, engine.detector)
         found.append(engine.backend.to_numpy(misfits))
     return _host.concat(found)

@@ -15,8 +15,7 @@ from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.engines.variation import probes_of
 from ptycho.errors import DataError
-from ptycho.physics.patches import extract_patches
-from ptycho.physics.propagation import far_field, intensity
+from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
 __all__ = ["State", "load_state", "place_on_canvas", "save_state"]
@@ -73,13 +72,6 @@ class State:
         if self.components is None or self.weights is None:
             return self.probe
         return probes_of(self.probe, self.components, self.weights[index])
-
-    def amplitudes(self, index: np.ndarray | slice) -> np.ndarray:
-        """(k, N, N) amplitudes that some patterns are predicted to have, sqrt(photons)."""
-        at = self.positions[index] - _host.asarray(self.origin)
-        patches = extract_patches(self.object, at, self.probe.shape[-1])
-        waves = far_field(patches[:, None, :, :] * self.probes(index))
-        return _host.sqrt(_host.sum(intensity(waves), axis=1))
 
     def copy(self) -> State:
         """A state of its own, which further epochs do not change."""

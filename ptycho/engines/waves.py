@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ptycho.backend import Array, array_namespace
-from ptycho.physics.fourier import fft2, ifft2
+from ptycho.engines.detector import FAR, Propagator
 from ptycho.physics.propagation import illuminate, intensity
 
 __all__ = ["WaveChange", "amplitude_factor", "pattern_misfits", "wave_change"]
@@ -35,7 +35,13 @@ class WaveChange(NamedTuple):
 
 
 def wave_change(
-    patches: Array, probe: Array, measured: Array, good: Array | None, noise: str, photon: float
+    patches: Array,
+    probe: Array,
+    measured: Array,
+    good: Array | None,
+    noise: str,
+    photon: float,
+    detector: Propagator = FAR,
 ) -> WaveChange:
     """Change of the exit waves that brings the prediction to the measurement.
 
@@ -47,24 +53,28 @@ def wave_change(
     good : (N, N) bool, or None; elsewhere nothing changes.
     noise : ``"amplitude"``, ``"poisson"`` or ``"anscombe"``.
     photon : intensity of one photon in the unit of ``measured`` squared.
+    detector : the way of the exit waves to it.
     """
     xp = array_namespace(patches, probe, measured)
     waves = illuminate(patches, probe) if probe.ndim == 3 else patches[:, None, :, :] * probe
-    field = fft2(waves)
+    field = detector.forward(waves)
     power = intensity(field)
     predicted = xp.sqrt(power[:, 0, :, :] if power.shape[1] == 1 else xp.sum(power, axis=1))
     away = measured - predicted
     if good is not None:
         away = xp.where(good, away, xp.zeros_like(away))
     factor = amplitude_factor(away, predicted, noise, photon)
-    return WaveChange(ifft2(field * xp.astype(factor[:, None, :, :], field.dtype)), xp.sum(xp.abs(away)))
+    change = detector.backward(field * xp.astype(factor[:, None, :, :], field.dtype))
+    return WaveChange(change, xp.sum(xp.abs(away)))
 
 
-def pattern_misfits(patches: Array, probe: Array, measured: Array, good: Array | None) -> Array:
+def pattern_misfits(
+    patches: Array, probe: Array, measured: Array, good: Array | None, detector: Propagator = FAR
+) -> Array:
     """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`wave_change`."""
     xp = array_namespace(patches, probe, measured)
     waves = illuminate(patches, probe) if probe.ndim == 3 else patches[:, None, :, :] * probe
-    away = xp.abs(xp.sqrt(xp.sum(intensity(fft2(waves)), axis=1)) - measured)
+    away = xp.abs(xp.sqrt(xp.sum(intensity(detector.forward(waves)), axis=1)) - measured)
     return xp.sum(away if good is None else xp.where(good, away, xp.zeros_like(away)), axis=(-2, -1))
 
 

@@ -54,6 +54,7 @@ _HOME = {
         "summed_window",
     ),
     "regularisation": ("complex_mae", "total_variation"),
+    "shifts": ("fourier_shift",),
     "simulation": ("simulate",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

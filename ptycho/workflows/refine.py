@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.config import EngineConfig
+from ptycho.config import EngineConfig, EngineSettings
 from ptycho.data import Scan
-from ptycho.engines import Callback, State, fit_affine, solve
+from ptycho.engines import Callback, State, fit_affine, predictor, solve
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.workflows.quality import predict_amplitudes, sample_of, scan_r_factor
+from ptycho.workflows.quality import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid
 
@@ -121,7 +121,9 @@ def refine_result(
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
     """
-    refined = _worked(scan, config, state_of_result(result, scan), split_frc, counters, checkpoint, command, source)
+    refined = _worked(
+        scan, config, state_of_result(result, scan, config), split_frc, counters, checkpoint, command, source
+    )
     before = {
         f"{name}_before": value
         for name, value in result.figures.items()
@@ -135,8 +137,8 @@ def refine_result(
     return refined
 
 
-def state_of_result(result: Reconstruction, scan: Scan) -> State:
-    """Where an engine starts from a result: its probe scaled so that it predicts this scan's counts.
+def state_of_result(result: Reconstruction, scan: Scan, config: EngineSettings) -> State:
+    """Where an engine of these settings starts from a result: its probe scaled to predict this scan's counts.
 
     Raises
     ------
@@ -154,14 +156,15 @@ def state_of_result(result: Reconstruction, scan: Scan) -> State:
             "result was made from."
         )
     index = np.unique(np.linspace(0, len(scan) - 1, min(_SCALE_SAMPLES, len(scan))).astype(int))
-    predicted = predict_amplitudes(result, result.probe, result.positions[index])
+    state = State(result.object, result.origin, result.probe, result.positions, scan.positions)
+    predicted = predictor(state, scan, config)(index)
     if scan.mask is not None:
         predicted = predicted * scan.mask
     power = float(np.sum(predicted**2, dtype=np.float64))
     if not 0 < power < np.inf:
         raise DataError("The result predicts no light or is not finite: refine another one.")
     scale = float(np.sum(predicted * scan.amplitude(index), dtype=np.float64)) / power
-    state = State(result.object, result.origin, result.probe * scale, result.positions, scan.positions)
+    state.probe = result.probe * scale
     if result.components is not None:
         state.components, state.weights = result.components * scale, result.weights
     return state
@@ -204,9 +207,9 @@ def _worked(
     state = solve(scan, config, start, callbacks=told(config.engine), checkpoint=checkpoint)
     seconds = time.perf_counter() - began
     placed = _Solved(state.object, state.weight, state.origin)
-    seen = scan.replace(positions=state.positions)
+    seen, predict = scan.replace(positions=state.positions), predictor(state, scan, config)
     figures = {
-        "r_factor": scan_r_factor(placed, state.probe, seen, predict=state.amplitudes),
+        "r_factor": scan_r_factor(placed, state.probe, seen, predict=predict),
         "n_patterns": float(len(scan)),
         "seconds_engine": seconds,
         "epochs": float(config.epochs),
@@ -240,7 +243,7 @@ def _worked(
         figures=figures,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
-        predicted=state.amplitudes(samples),
+        predicted=predict(samples),
         truth=truth,
         mask=scan.mask,
         components=state.components,

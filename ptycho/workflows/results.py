@@ -42,6 +42,14 @@ RESULT_FILES = (
 )
 """What :func:`save_reconstruction` writes."""
 
+_OPTIONAL: dict[str, tuple[Any, int]] = {  # kind and number of axes of arrays that may lack
+    "truth": (np.complex64, 2),
+    "measured": (np.float32, 3),
+    "predicted": (np.float32, 3),
+    "mask": (np.bool_, 2),
+    "components": (np.complex64, 3),
+    "weights": (np.complex64, 2),
+}
 _FRAMEWORKS = ("torch", "lightning", "tensorflow", "keras", "jax", "jaxlib")
 _LIBRARIES = ("numpy", "scipy", "h5py", "array-api-compat", "matplotlib", "scikit-image")
 
@@ -100,15 +108,10 @@ class Reconstruction:
         self.probe = _array("probe", self.probe, np.complex64, 3)
         row, col = (float(value) for value in np.asarray(self.origin, dtype=np.float64))
         self.origin = (row, col)
-        for name, dimensions in (("components", 3), ("weights", 2)):
-            values = getattr(self, name)
-            setattr(self, name, None if values is None else _array(name, values, np.complex64, dimensions))
         self.pixel_size = None if self.pixel_size is None else float(self.pixel_size)
-        for name in ("measured", "predicted"):
+        for name, (dtype, dimensions) in _OPTIONAL.items():
             values = getattr(self, name)
-            setattr(self, name, None if values is None else _array(name, values, np.float32, 3))
-        self.truth = None if self.truth is None else _array("truth", self.truth, np.complex64, 2)
-        self.mask = None if self.mask is None else _array("mask", self.mask, np.bool_, 2)
+            setattr(self, name, None if values is None else _array(name, values, dtype, dimensions))
         self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
         self.figures = {name: float(value) for name, value in self.figures.items()}
         self.frc = {name: dataclasses.replace(curve, pixel_size=self.pixel_size) for name, curve in self.frc.items()}
@@ -199,12 +202,7 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
         provenance=dict(json.loads(arrays.get("provenance", "{}"))),
         figures={name: float(value) for name, value in _under("figures", arrays).items()},
         frc=_curves(arrays),
-        measured=arrays.get("measured"),
-        predicted=arrays.get("predicted"),
-        truth=arrays.get("truth"),
-        mask=arrays.get("mask"),
-        components=arrays.get("components"),
-        weights=arrays.get("weights"),
+        **{name: arrays.get(name) for name in _OPTIONAL},
     )
 
 
@@ -338,7 +336,7 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
         "positions": result.positions,
         "probe": result.probe,
     }
-    for name in ("truth", "measured", "predicted", "mask", "components", "weights"):
+    for name in _OPTIONAL:
         if getattr(result, name) is not None:
             arrays[name] = getattr(result, name)
     if result.pixel_size is not None:

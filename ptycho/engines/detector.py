@@ -1,0 +1,66 @@
+"""From exit waves to the detector and back: far away, or so near that the beam has hardly spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho.backend import Array, NumpyBackend
+from ptycho.config.engines import EngineSettings
+from ptycho.data import Scan
+from ptycho.errors import ConfigError
+from ptycho.physics.fourier import fft2, fftshift2, ifft2, ifftshift2
+from ptycho.physics.propagation import near_field
+
+__all__ = ["FAR", "Propagator", "free_space", "propagator"]
+
+_host = NumpyBackend.xp
+
+
+class Propagator(NamedTuple):
+    """A unitary map of waves (..., N, N) and its inverse."""
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array], Array]
+
+
+FAR = Propagator(fft2, ifft2)
+"""The far field in the order of the FFT, zero frequency at [0, 0]."""
+
+
+def propagator(scan: Scan, config: EngineSettings, lend: Callable[[np.ndarray], Array]) -> Propagator:
+    """The way to the detector in the order of :class:`~ptycho.engines.measured.Measured`.
+
+    Parameters
+    ----------
+    scan : its wavelength, distance and pixel are read for the near field.
+    config : ``propagation``.
+    lend : from a host array to one of the engine's.
+
+    Raises
+    ------
+    ConfigError
+        The near field is wanted and the scan does not say what it needs.
+    """
+    if config.propagation == "far":
+        return FAR
+    pixel = scan.pixel_size or scan.detector_pixel_size
+    if scan.wavelength is None or scan.distance is None or pixel is None:
+        raise ConfigError(
+            "propagation = near needs the scan's wavelength, distance and pixel size, in metres, and they are not all "
+            "known: give them in the scan's file, or take propagation = far."
+        )
+    there, back = (free_space(scan.N, d, scan.wavelength, pixel, lend) for d in (scan.distance, -scan.distance))
+    return Propagator(lambda waves: ifftshift2(there(waves)), lambda field: back(fftshift2(field)))
+
+
+def free_space(
+    size: int, distance: float, wavelength: float, pixel: float, lend: Callable[[np.ndarray], Array]
+) -> Callable[[Array], Array]:
+    """Propagation of waves (..., size, size) over a distance, all lengths in metres; the kernel is made once."""
+    point = _host.zeros((size, size), dtype=np.complex128)
+    point[0, 0] = size
+    kernel = lend(fft2(near_field(point, distance, wavelength, pixel)))
+    return lambda waves: ifft2(fft2(waves) * kernel)

@@ -1,0 +1,47 @@
+"""What object, probe and positions predict: the forward model of the engines, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ptycho.backend import NumpyBackend
+from ptycho.config.engines import EngineSettings
+from ptycho.data import Scan
+from ptycho.engines.canvas import make_canvas
+from ptycho.engines.detector import propagator
+from ptycho.engines.state import State
+from ptycho.physics.fourier import fftshift2
+from ptycho.physics.propagation import intensity
+
+__all__ = ["predictor"]
+
+_host = NumpyBackend.xp
+
+
+def predictor(state: State, scan: Scan, config: EngineSettings) -> Callable[[np.ndarray | slice], np.ndarray]:
+    """A function from some patterns to the amplitudes (k, N, N) that a state predicts for them, sqrt(photons).
+
+    Parameters
+    ----------
+    state : of an engine.
+    scan : what was measured; of the near field its lengths are read.
+    config : how the engine propagates and reads the object.
+
+    Raises
+    ------
+    ConfigError
+        The scan does not say what its propagation needs.
+    """
+    size = state.probe.shape[-1]
+    kind = np.result_type(state.object, np.complex64)
+    canvas = make_canvas(_host.astype(state.object, kind), size, str(np.empty(0, kind).real.dtype), config.shift)
+    detector = propagator(scan, config, _host.asarray)
+
+    def predicted(index: np.ndarray | slice) -> np.ndarray:
+        patches = canvas.patches(state.positions[index] - _host.asarray(state.origin), size)
+        field = detector.forward(patches[:, None, :, :] * state.probes(index))
+        return fftshift2(_host.sqrt(_host.sum(intensity(field), axis=1)))
+
+    return predicted

@@ -1,0 +1,36 @@
+"""Shifts by parts of a pixel, by the Fourier transform."""
+
+from __future__ import annotations
+
+import math
+
+from ptycho.backend import Array, array_namespace, device
+from ptycho.physics.fourier import fft2, ifft2
+
+__all__ = ["fourier_shift"]
+
+
+def fourier_shift(stack: Array, by: Array) -> Array:
+    r"""Images seen from a place moved by ``by``: the trigonometric interpolation of :math:`x(r + \delta)`.
+
+    Exact for periodic images that have nothing at the highest frequency; unitary, so the shift back is its inverse and
+    its adjoint. What leaves at one edge enters at the other.
+
+    Parameters
+    ----------
+    stack : (K, H, W) complex.
+    by : (K, 2) real, (row, col) in pixels, of the same framework.
+
+    Returns
+    -------
+    (K, H, W) of the stack's dtype. Differentiable by both.
+    """
+    xp = array_namespace(stack, by)
+    real = xp.real(stack).dtype
+    ramps = []
+    for axis, size in enumerate(stack.shape[-2:]):
+        turns = xp.fft.fftfreq(size, dtype=real, device=device(stack)) * (2.0 * math.pi)
+        phase = xp.astype(by[:, axis], real)[:, None] * turns[None, :]
+        cosine, sine = xp.astype(xp.cos(phase), stack.dtype), xp.astype(xp.sin(phase), stack.dtype)
+        ramps.append(cosine + sine * 1j)
+    return ifft2(fft2(stack) * ramps[0][:, :, None] * ramps[1][:, None, :])
