@@ -106,8 +106,7 @@ class Reconstruction:
         self.weight = _array("weight", self.weight, np.float32, 2)
         self.positions = _array("positions", self.positions, np.float64, 2)
         self.probe = _array("probe", self.probe, np.complex64, 3)
-        row, col = (float(value) for value in np.asarray(self.origin, dtype=np.float64))
-        self.origin = (row, col)
+        self.origin = _pair(self.origin)
         self.pixel_size = None if self.pixel_size is None else float(self.pixel_size)
         for name, (dtype, dimensions) in _OPTIONAL.items():
             values = getattr(self, name)
@@ -122,10 +121,9 @@ class Reconstruction:
         for name, stack in (("mask", self.mask), ("measured", self.measured), ("predicted", self.predicted)):
             if stack is not None and stack.shape[-2:] != side:
                 raise DataError(f"{name}: got shape {stack.shape}; expected patterns of the probe's size, {side}.")
-        if self.measured is not None and self.predicted is not None and len(self.measured) != len(self.predicted):
-            raise DataError(
-                f"predicted: got {len(self.predicted)} patterns; expected {len(self.measured)}, as measured."
-            )
+        measured, predicted = self.measured, self.predicted
+        if measured is not None and predicted is not None and len(measured) != len(predicted):
+            raise DataError(f"predicted: got {len(predicted)} patterns; expected {len(measured)}, as measured.")
         if self.positions.shape[1] != 2:
             raise DataError(f"positions: got shape {self.positions.shape}; expected (M, 2), (row, col) in pixels.")
 

@@ -155,9 +155,8 @@ def reconstruct_scan(
     """
     config = dataclasses.replace(config or InferenceConfig(), model=bundle.config.model)
     validate(config)
-    scan = subsample(
-        scan, config.n_subsample, config.seed if config.subsample_seed is None else config.subsample_seed
-    ).kept()
+    seed = config.seed if config.subsample_seed is None else config.subsample_seed
+    scan = subsample(scan, config.n_subsample, seed).kept()
 
     def stitch(part: Scan, label: str) -> Stitched:
         return reconstruct(
