@@ -21,6 +21,7 @@ from ptycho.engines.moves import Moves
 from ptycho.engines.positions import farthest_move
 from ptycho.engines.settle import settle_positions
 from ptycho.engines.state import State, place_on_canvas
+from ptycho.engines.variation import probes_of
 from ptycho.engines.waves import wave_change
 from ptycho.errors import ConfigError, DataError
 from ptycho.physics.modes import probe_modes
@@ -142,6 +143,13 @@ class Engine:
     def varying_probe(self) -> bool:
         """Whether the probe varies from pattern to pattern in this epoch."""
         return self.config.opr_modes > 0 and self.correcting_probe and self.epoch >= self.config.opr_from
+
+    def probes(self, index: np.ndarray) -> Array:
+        """The probes of some patterns: (P, N, N) where all are lit alike, else (k, P, N, N)."""
+        if "components" not in self.memory:
+            return self.probe
+        weights = self.backend.to_numpy(self.memory["weights"])[index]
+        return probes_of(self.probe, self.memory["components"], self.lend(weights))
 
     def batches(self, size: int | None = None) -> list[np.ndarray]:
         """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""

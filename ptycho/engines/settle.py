@@ -16,7 +16,7 @@ from ptycho.engines.waves import pattern_misfits
 if TYPE_CHECKING:
     from ptycho.engines.engine import Engine
 
-__all__ = ["settle_positions"]
+__all__ = ["relative_misfits", "settle_positions"]
 
 _host = NumpyBackend.xp
 _SEARCH_EVERY = 5
@@ -44,27 +44,28 @@ def settle_positions(engine: Engine, before: np.ndarray) -> None:
     farthest = farthest_move(config, nominal, engine.measured.size)
     moved = constrain_positions(moved, nominal, farthest, config.affine)
     if (engine.epoch - config.positions_from + 1) % _SEARCH_EVERY == 0 and not config.affine:
-        strays = find_strays(_relative_misfits(engine, moved))
+        strays = find_strays(relative_misfits(engine, moved))
         moved = search_strays(strays, moved, nominal, farthest, lambda k, places: _misfits_at(engine, k, places))
     engine.positions = moved
 
 
-def _relative_misfits(engine: Engine, positions: np.ndarray) -> np.ndarray:
+def relative_misfits(engine: Engine, positions: np.ndarray) -> np.ndarray:
     """Misfit (M,) of every pattern over its amplitudes; NaN where nothing was measured."""
     found = _host.full(engine.measured.count, math.nan)
     for part in engine.chunks(engine.measured.usable):
         measured = engine.measured(part)
         patches = engine.canvas.patches(positions[part], engine.measured.size)
-        away = pattern_misfits(patches, engine.probe, measured, engine.measured.good, engine.detector)
+        away = pattern_misfits(patches, engine.probes(part), measured, engine.measured.good, engine.detector)
         found[part] = engine.backend.to_numpy(away / engine.backend.xp.sum(measured, axis=(-2, -1)))
     return found
 
 
 def _misfits_at(engine: Engine, index: int, places: np.ndarray) -> np.ndarray:
     """Misfits (k,) of one pattern at places (k, 2)."""
-    measured, found = engine.measured(_host.asarray([index])), []
+    one, found = _host.asarray([index]), []
+    measured, probe = engine.measured(one), engine.probes(one)
     for part in engine.chunks(_host.arange(places.shape[0])):
         patches = engine.canvas.patches(places[part], engine.measured.size)
-        misfits = pattern_misfits(patches, engine.probe, measured, engine.measured.good, engine.detector)
+        misfits = pattern_misfits(patches, probe, measured, engine.measured.good, engine.detector)
         found.append(engine.backend.to_numpy(misfits))
     return _host.concat(found)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ptycho.engines import State, load_state, predictor, save_state, solve
+from ptycho.engines.pie import RPIE
+from ptycho.engines.settle import relative_misfits
 from ptycho.engines.variation import first_components, principal, probes_of
 from ptycho.errors import ConfigError
 from ptycho.physics import extract_patches
@@ -47,6 +49,17 @@ def test_a_wandering_beam_is_told_from_the_object(wandering, settings, engine):
     predicted = predictor(varied, scan, settings())(np.arange(len(scan)))
     measured = scan.amplitude(slice(None))
     assert np.abs(predicted - measured).sum() / measured.sum() < 1.2 * varied.history["r_factor"][-1]
+
+
+def test_dim_patterns_are_not_taken_for_misplaced_ones(settings):
+    """Strays are found by their misfit, each with its own beam."""
+    scan = unsteady(made(), jitter=0.0, spread=0.4)[0]
+    engine = RPIE(scan, settings(epochs=30, engine_batch=16, **VARYING))
+    for _ in range(12):
+        r_factor = engine.run_epoch(30)
+    misfits = relative_misfits(engine, engine.positions)
+    assert np.nanmean(misfits) < 1.5 * r_factor
+    assert np.nanmax(misfits) < 6 * r_factor
 
 
 def test_a_steady_beam_stays_steady(clean, settings):
