@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.physics.estimate import estimate_object, modulus_update, wave_change
+from ptycho.physics.estimate import estimate_object, modulus_update, patches_of, wave_change
 from ptycho.physics.objects import lines_object
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.positions import raster_positions
@@ -161,3 +161,14 @@ class TestEstimate:
         told = []
         estimated(truth, 3, on_pass=lambda done, total: told.append((done, total)))
         assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("low", [20.0, 8.0, 3.0])
+def test_patches_of_a_large_image_are_those_of_any(low):
+    """Inside, at the edge, and beyond it; whole and broken positions."""
+    rng = np.random.default_rng(0)
+    image = (rng.normal(size=(60, 70)) + 1j * rng.normal(size=(60, 70))).astype(np.complex64)
+    where = np.concatenate([rng.uniform(low, 60 - low, (6, 2)), [[low, low], [60 - low, 70 - low]]]).reshape(4, 2, 2)
+    found = patches_of(image, where, 16)
+    np.testing.assert_array_equal(found, extract_patches(image, where, 16))
+    assert found.dtype == image.dtype
