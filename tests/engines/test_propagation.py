@@ -123,8 +123,15 @@ def _ramp(position, size):
     return np.exp(2j * np.pi * (corner[0] * turns[:, None] + corner[1] * turns))
 
 
-@pytest.mark.parametrize("how", [NEAR, {"shift": "fourier"}])
-@pytest.mark.parametrize(("backend", "double"), [("pytorch", True), ("tensorflow", True), ("jax", False)])
+@pytest.mark.parametrize(
+    ("backend", "double", "how"),
+    [
+        ("pytorch", True, NEAR),
+        ("pytorch", True, {"shift": "fourier"}),
+        ("tensorflow", True, {"shift": "fourier"}),
+        ("jax", False, NEAR),
+    ],
+)
 def test_backends_walk_the_same_way(near, settings, backend, double, how):
     if importlib.util.find_spec(OTHERS[backend]) is None:
         pytest.skip(f"{OTHERS[backend]} is not installed")

@@ -101,8 +101,7 @@ def test_the_first_components_are_displacements(scan):
     assert np.linalg.norm(rest) < 0.5 * np.linalg.norm(moved)
 
 
-@pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("backend", ["pytorch", "tensorflow"])
+@pytest.mark.parametrize(("backend", "double"), [("pytorch", True), ("pytorch", False), ("tensorflow", True)])
 def test_backends_walk_the_same_way(wandering, settings, backend, double):
     if importlib.util.find_spec(OTHERS[backend]) is None:
         pytest.skip(f"{OTHERS[backend]} is not installed")
