@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -32,14 +34,23 @@ def scan_path(tmp_path_factory):
     return path
 
 
-def run(scan_path, folder, *more):
-    """`ptycho train` in a process of its own: 15 groups in batches of 4, so that the last one is shared by nobody."""
-    words = [
+def words_for(scan_path, folder, *more, nepochs=2):
+    """`ptycho train` with 15 groups in batches of 4, so that the last one is shared by nobody."""
+    return [
         sys.executable, "-m", "ptycho", "train", str(scan_path), "--out", str(folder), "--n_filters_scale", "1",
-        "--nepochs", "2", "--n_groups", "16", "--batch_size", "4", "--validation_fraction", "0.07",
+        "--nepochs", str(nepochs), "--n_groups", "16", "--batch_size", "4", "--validation_fraction", "0.07",
         "--estimate_passes", "2", "--device", "cpu", "--learning_rate", "1e-4", *more,
     ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(scan_path, folder, *more, **options):
+    """The command in a process of its own."""
+    done = subprocess.run(
+        words_for(scan_path, folder, *more, **options), capture_output=True, text=True, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
     return done
 
@@ -76,3 +87,34 @@ def test_other_processes_load_the_data(scan_path, tmp_path):
     alone, helped = (load_bundle(tmp_path / name) for name in ("alone", "helped"))
     for name, values in alone.params.items():
         np.testing.assert_array_equal(helped.params[name], values)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs ps and kill")
+def test_a_process_that_dies_ends_the_training_with_a_sentence(scan_path, tmp_path):
+    """Its checkpoints are whole, and the training goes on from them."""
+    two = (tmp_path / "two", "--devices", "2", "--strategy", "ddp")
+    last = tmp_path / "two" / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(
+        words_for(scan_path, *two, nepochs=8),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    while process.poll() is None and not last.is_file():
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    (second,) = [int(pid) for pid, parent in map(str.split, listed.stdout.splitlines()) if int(parent) == process.pid]
+    os.kill(second, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("ptycho: Process 1 of the training ended with code -9; the checkpoints up to the last whole")
+    run(scan_path, *two, "--resume", nepochs=8)
+    run(scan_path, tmp_path / "whole", *two[1:], nepochs=8)
+    one, other = (load_bundle(tmp_path / name) for name in ("whole", "two"))
+    assert one.history == other.history
+    for name, values in one.params.items():
+        np.testing.assert_array_equal(other.params[name], values)
