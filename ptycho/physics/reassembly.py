@@ -33,6 +33,9 @@ __all__ = [
 _host = NumpyBackend.xp
 """Windows, canvases and plans are host arrays, whatever the framework of the patches."""
 
+_AT_ONCE = 1024
+"""Positions that are laid down at once where there may be millions."""
+
 _COVERED = 1e-6
 """Weight below this fraction of the largest window value counts as no coverage."""
 
@@ -234,8 +237,11 @@ def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, i
     """
     margin = window.shape[-1] + 1
     padded = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin))
-    stack = _host.broadcast_to(_host.astype(window, np.float64), (positions.shape[0], *window.shape))
-    NumpyBackend.add_windows(padded, *place_patches(stack, positions, shape))
+    wide = _host.astype(window, np.float64)
+    for first in range(0, positions.shape[0], _AT_ONCE):
+        some = positions[first : first + _AT_ONCE]
+        stack = _host.broadcast_to(wide, (some.shape[0], *window.shape))
+        NumpyBackend.add_windows(padded, *place_patches(stack, some, shape))
     return padded[margin : margin + shape[0], margin : margin + shape[1]]
 
 
