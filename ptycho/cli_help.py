@@ -85,6 +85,7 @@ COMMANDS = {
         "Train a network and write DIR/wts.h5.zip (weights, scale, probe, configuration) and DIR/config.yaml.\n"
         "N follows the scan unless it is given.",
         "  ptycho train scan.npz --out model --nepochs 50\n"
+        "  ptycho train scan.npz --out model --nepochs 50 --resume     go on with one that was killed\n"
         "  ptycho train scan.npz --out model --gridsize 2 --n_groups 1024 --probe_trainable\n"
         "  ptycho train --config settings.yaml --seed 7                flags win over the file",
     ),
