@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ class Patterns:
     samples : what is shown where there is no scan.
     mask : (N, N) bool, True where the detector is good; by default the scan's.
     missing : a sentence for the reader, why the measured patterns are not at hand.
+    predict : amplitude (N, N) of a position, where that is not the far field of the object read bilinearly.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Patterns:
         samples: Samples | None = None,
         mask: np.ndarray | None = None,
         missing: str = _NO_PATTERN,
+        predict: Callable[[int], np.ndarray] | None = None,
     ) -> None:
+        self.predict = predict
         self.scan, self.pattern_of, self.samples, self.missing = scan, pattern_of, samples, missing
         self.mask = scan.mask if mask is None and scan is not None else mask
         self._fits: tuple[Picture | None, tuple[float, float]] = (None, (1.0, float("nan")))
@@ -107,11 +111,11 @@ class Patterns:
         header: dict[str, Any] = {"index": index, "row": row, "column": column, "note": ""}
         try:
             arrays = self._kept(index) if self.scan is None else self._read(picture, index)
+            if not arrays:
+                header["note"] = self.missing
+                arrays = {"predicted": self._predicted(picture, index)} if len(picture.probe) else {}
         except (PtychoError, OSError) as error:
             return {**header, "note": f"The pattern cannot be read: {error}"}, {}
-        if not arrays:
-            header["note"] = self.missing
-            arrays = {"predicted": self._predicted(picture, index)} if len(picture.probe) else {}
         if "measured" in arrays:
             good = np.ones(arrays["measured"].shape, dtype=bool) if self.mask is None else self.mask
             header |= _figures(arrays["measured"][good], arrays["predicted"][good])
@@ -170,6 +174,8 @@ class Patterns:
 
     def _predicted(self, picture: Picture, index: int) -> np.ndarray:
         """(N, N) amplitude in the probe's unit; only the object around the position is touched."""
+        if self.predict is not None:
+            return self.predict(index)
         reach = picture.probe.shape[-1] // 2 + 2
         position = np.asarray(picture.positions[index])
         pixel = np.clip(np.round(position - picture.origin), 0, np.asarray(picture.object.shape) - 1).astype(int)

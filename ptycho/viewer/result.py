@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from scipy.spatial import KDTree
 
+from ptycho.config import EngineSettings, validate
 from ptycho.data import Scan
+from ptycho.engines import State, predictor
+from ptycho.errors import DataError
 from ptycho.viewer.charts import LOSSES, epoch_charts, frc_chart
 from ptycho.viewer.patterns import Patterns, Samples
 from ptycho.viewer.picture import Picture
@@ -117,11 +121,35 @@ def result_patterns(result: Reconstruction, scan: Scan | None, missing: str) -> 
             if samples is None
             else f"Only positions {', '.join(map(str, samples.index))} show what the result keeps."
         )
-        return Patterns(None, samples=samples, mask=result.mask, missing=f"{missing} {kept}".strip())
+        missing, predict = f"{missing} {kept}".strip(), _prediction(result, None)
+        return Patterns(None, samples=samples, mask=result.mask, missing=missing, predict=predict)
+    predict = _prediction(result, scan)
     if len(scan) == len(result.positions):
-        return Patterns(scan, samples=samples, mask=result.mask)
+        return Patterns(scan, samples=samples, mask=result.mask, predict=predict)
     distance, nearest = KDTree(scan.positions).query(result.positions)
-    return Patterns(scan, np.where(distance < _SAME_PLACE, nearest, -1), samples, result.mask, _ELSEWHERE)
+    return Patterns(scan, np.where(distance < _SAME_PLACE, nearest, -1), samples, result.mask, _ELSEWHERE, predict)
+
+
+def _prediction(result: Reconstruction, scan: Scan | None) -> Callable[[int], np.ndarray] | None:
+    """What an engine predicts that had another detector or another way to read the object; None where it had not."""
+    config = result.provenance.get("config") or {}
+    propagation, shift = (
+        str(config.get(name, usual)) for name, usual in (("propagation", "far"), ("shift", "bilinear"))
+    )
+    if (propagation, shift) == ("far", "bilinear"):
+        return None
+
+    @functools.cache
+    def made() -> Callable[[np.ndarray], np.ndarray]:
+        if scan is None:
+            raise DataError(f"What the {propagation} field shows here is not known without the scan.")
+        state = State(result.object, result.origin, result.probe, result.positions, result.positions)
+        state.components, state.weights = result.components, result.weights
+        settings = EngineSettings(propagation=propagation, shift=shift)
+        validate(settings)
+        return predictor(state, scan, settings)
+
+    return lambda index: made()(np.asarray([index]))[0]
 
 
 def result_state(result: Reconstruction) -> dict[str, Any]:

@@ -71,6 +71,24 @@ def test_every_pattern_is_predicted_with_its_own_beam(scan, result):
         assert patterns.at(picture_of_result(result), index)[0]["r_factor"] > 0.05
 
 
+@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"shift": "fourier"}])
+def test_an_engine_of_another_kind_predicts_in_its_own_way(scan, result, settings):
+    positions = scan.positions + 0.4
+    state = State(scan.object, (0.0, 0.0), scan.probe, positions, positions)
+    seen = predictor(state, scan, EngineConfig(**settings))(slice(None))
+    made = dataclasses.replace(
+        result, positions=positions, provenance={"config": settings}, measured=None, predicted=None
+    )
+    patterns = result_patterns(made, scan.replace(positions=positions, patterns=seen**2), "")
+    usual = Patterns(scan.replace(positions=positions, patterns=seen**2))
+    for index in (0, 17, 39):
+        assert patterns.at(picture_of_result(made), index)[0]["r_factor"] < 1e-3
+        assert usual.at(picture_of_result(made), index)[0]["r_factor"] > 5e-3
+    header, arrays = result_patterns(made, None, "Gone.").at(picture_of_result(made), 1)
+    assert not arrays
+    assert "without the scan" in header["note"]
+
+
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 37.0])
 def test_the_unit_of_the_probe_does_not_matter(scan, result, unit):
     picture = dataclasses.replace(picture_of_result(result), probe=result.probe * np.float32(unit))
