@@ -29,8 +29,10 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """See Lightning, which would write the file somewhere else first and copy it here."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # PyTorch's own writer makes another error of a full disk's
+        torch.save(checkpoint, buffer)
         with written_whole(path) as stream:
-            torch.save(checkpoint, stream)
+            stream.write(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """See Lightning, which would unpickle the file."""

@@ -65,7 +65,8 @@ def test_two_processes_are_one(scan_path, tmp_path):
     for name, values in one.history.items():
         np.testing.assert_allclose(two.history[name], values, rtol=1e-4)
     for name, values in one.params.items():
-        np.testing.assert_allclose(two.params[name], values, atol=1e-3 * max(np.abs(values).max(), 1e-3))
+        # a gradient of about zero is rounding, of which Adam makes a part of a step: 1e-5 is a tenth of one
+        np.testing.assert_allclose(two.params[name], values, atol=max(1e-3 * np.abs(values).max(), 1e-5))
     assert json.dumps(two.config.devices) == "2"
 
 
