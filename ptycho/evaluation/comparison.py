@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptycho.errors import DataError
+from ptycho.evaluation.areas import heart
 from ptycho.evaluation.frc import FRC, fourier_ring_correlation, soft_window
 from ptycho.evaluation.metrics import mae, mse, psnr, ssim
 from ptycho.evaluation.ramps import flattening
@@ -22,6 +23,7 @@ __all__ = ["Comparison", "PlacedObject", "compare", "evaluate", "split_scan_frc"
 
 _SMALLEST = 16
 _SETTLED = 0.99
+_MOST_COMPARED = 1536
 
 
 class PlacedObject(Protocol):
@@ -152,7 +154,9 @@ def split_scan_frc(
 ) -> Comparison:
     """Fourier ring correlation of two objects reconstructed independently from the two halves of one scan.
 
-    The 1/2-bit threshold is made for this case. ``metrics`` holds the FRC's figures and the transform's.
+    The 1/2-bit threshold is made for this case. ``metrics`` holds the FRC's figures and the transform's. Of large
+    objects at most 1536 x 1536 pixels are compared, those around the middle of what both cover: a resolution is of the
+    patterns, not of the size of the field.
 
     Parameters
     ----------
@@ -164,7 +168,7 @@ def split_scan_frc(
     DataError
         The halves share too few pixels.
     """
-    ours, theirs, mask, origin = _shared(first, second, coverage_fraction, trim)
+    ours, theirs, mask, origin = _shared(*_middles(first, second, coverage_fraction), coverage_fraction, trim)
     return _registered(ours, theirs, mask, origin, getattr(first, "pixel_size", None), max_shift)
 
 
@@ -173,6 +177,24 @@ class _Placed:
     object: np.ndarray
     weight: np.ndarray
     origin: Any
+
+
+def _middles(first: PlacedObject, second: PlacedObject, fraction: float) -> tuple[PlacedObject, PlacedObject]:
+    """Of both what lies in the middle of the first, as views; both as they are where the first is small."""
+    box = heart(coverage(np.asarray(first.weight), fraction), _MOST_COMPARED)
+    if all(side.stop - side.start == n for side, n in zip(box, np.shape(first.object), strict=True)):
+        return first, second
+    start, stop = (
+        np.asarray(first.origin, dtype=np.float64) + [getattr(side, end) for side in box] for end in ("start", "stop")
+    )
+    cut = []
+    for placed in (first, second):
+        own = np.asarray(placed.origin, dtype=np.float64)
+        low, high = (np.maximum(edge, 0).astype(np.int64) for edge in (np.floor(start - own), np.ceil(stop - own)))
+        rows, cols = (slice(a, b) for a, b in zip(low, high, strict=True))
+        weight = np.asarray(placed.weight)[rows, cols]
+        cut.append(_Placed(np.asarray(placed.object)[rows, cols], weight, own + low))
+    return (cut[0], cut[1]) if all(part.weight.size for part in cut) else (first, second)
 
 
 def _shared(

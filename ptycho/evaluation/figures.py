@@ -30,7 +30,7 @@ from ptycho.evaluation.drawing import (
     scale_bar,
     style,
 )
-from ptycho.evaluation.ramps import remove_ramp
+from ptycho.evaluation.ramps import ramp_factors
 from ptycho.evaluation.registration import coverage
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ __all__ = [
 
 _LONG = 6.4
 _MOST_MODES = 6
+_SHOWN = 1024
+"""Pixels along a side that a picture shows at least, if there are as many."""
 
 
 def amplitude_figure(
@@ -70,8 +72,8 @@ def amplitude_figure(
     pixel_size : metres; gives a scale bar. Without it the axes count pixels.
     origin : (row, col), position of pixel [0, 0].
     """
-    covered = _covered(object, weight)
-    return _object_figure(np.abs(object), covered, "Amplitude", "", "gray", None, pixel_size, origin)
+    box, inside = _view(_covered(object, weight))
+    return _object_figure(np.abs(object[box]), inside, box, "Amplitude", "", "gray", None, pixel_size, origin)
 
 
 def phase_figure(
@@ -86,10 +88,11 @@ def phase_figure(
     The colours are cyclic, from -pi to pi, where the phase wraps.
     """
     covered = _covered(object, weight)
-    phase = np.angle(remove_ramp(object, covered))
-    wraps = float(np.ptp(np.percentile(phase[covered], [0.5, 99.5]))) > 1.6 * math.pi
+    box, inside = _view(covered)
+    phase = np.angle(_without_ramp(object, covered, box))
+    wraps = float(np.ptp(np.percentile(phase[inside], [0.5, 99.5]))) > 1.6 * math.pi
     cmap, span = ("twilight", (-math.pi, math.pi)) if wraps else ("gray", None)
-    return _object_figure(phase, covered, "Phase", "rad", cmap, span, pixel_size, origin)
+    return _object_figure(phase, inside, box, "Phase", "rad", cmap, span, pixel_size, origin)
 
 
 def complex_figure(
@@ -101,8 +104,8 @@ def complex_figure(
 ) -> Figure:
     """An object with its phase as hue and its amplitude as brightness; arguments as in :func:`amplitude_figure`."""
     covered = _covered(object, weight)
-    box = bounding_box(covered)
-    flat, inside = remove_ramp(object, covered)[box], covered[box]
+    box, inside = _view(covered)
+    flat = _without_ramp(object, covered, box)
     brightest = limits(np.abs(flat)[inside])[1]
     figure = new_figure(*_image_size(inside.shape, 1.5))
     axes, legend = figure.subplots(1, 2, width_ratios=[1.0, 0.2])
@@ -178,8 +181,9 @@ def comparison_figure(comparison: Comparison, *, pixel_size: float | None = None
 
 
 def _object_figure(
-    image: np.ndarray,
-    covered: np.ndarray,
+    shown: np.ndarray,
+    inside: np.ndarray,
+    box: tuple[slice, slice],
     title: str,
     unit: str,
     cmap: str,
@@ -187,8 +191,6 @@ def _object_figure(
     pixel_size: float | None,
     origin: Sequence[float],
 ) -> Figure:
-    box = bounding_box(covered)
-    shown, inside = image[box], covered[box]
     figure = new_figure(*_image_size(inside.shape, 1.1))
     axes = figure.subplots()
     _drawn(axes, shown, inside, span or limits(shown[inside]), cmap, unit, figure, extent=extent(box, origin))
@@ -223,6 +225,23 @@ def _covered(image: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     if weight.shape != image.shape:
         raise DataError(f"weight: got shape {weight.shape}; expected the object's, {image.shape}.")
     return coverage(weight)
+
+
+def _view(covered: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The box of pixels that is drawn, in steps where there are far more than a picture shows; and the mask in it."""
+    box = bounding_box(covered)
+    longest = max(side.stop - side.start for side in box)
+    for step in (max(1, longest // _SHOWN), 1):
+        rows, cols = (slice(side.start, side.stop + (side.start - side.stop) % step, step) for side in box)
+        if covered[rows, cols].any():
+            break
+    return (rows, cols), covered[rows, cols]
+
+
+def _without_ramp(image: np.ndarray, covered: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+    """The pixels of a box without the ramp of the whole."""
+    rows, cols = ramp_factors(image, covered)
+    return image[box] * rows[box[0], None] * cols[box[1]]
 
 
 def _greyed(colours: np.ndarray, inside: np.ndarray) -> np.ndarray:

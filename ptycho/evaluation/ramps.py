@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ptycho.errors import DataError
+from ptycho.evaluation.areas import heart
 
-__all__ = ["flattening", "normal_equations", "parabolic_peak", "plane", "remove_ramp", "spectral_peak"]
+__all__ = ["flattening", "normal_equations", "parabolic_peak", "plane", "ramp_factors", "remove_ramp", "spectral_peak"]
 
 _WORTH_TAKING = 1.1
+_MOST = 2**20
+"""Pixels from which a plane is found."""
 
 
 def remove_ramp(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
@@ -31,14 +35,35 @@ def remove_ramp(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarr
         See :func:`flattening`.
     """
     image = np.asarray(image)
-    return (image * flattening(image, weight)).astype(image.dtype, copy=False)
+    rows, cols = ramp_factors(image, weight)
+    kind = np.result_type(image.dtype, np.complex64)
+    flat = image * rows.astype(kind)[:, None]
+    flat *= cols.astype(kind)
+    return flat
 
 
 def flattening(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """The factor of modulus 1 that takes the global phase and the linear phase ramp off an image.
+    """The factor of modulus 1 that takes the global phase and the linear phase ramp off an image, (H, W) complex128.
+
+    Parameters
+    ----------
+    image, weight : as for :func:`ramp_factors`, which gives the same in less memory.
+
+    Raises
+    ------
+    DataError
+        See :func:`ramp_factors`.
+    """
+    rows, cols = ramp_factors(image, weight)
+    return rows[:, None] * cols
+
+
+def ramp_factors(image: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What rows and columns of an image are multiplied by to take its global phase and its linear phase ramp off.
 
     The ramp is the plane ``p`` that makes ``|sum w A exp(-i p)|`` large; it is taken only if that sum grows by more
-    than a tenth, and a weighted plane fitted to the remaining phase is taken after it.
+    than a tenth, and a weighted plane fitted to the remaining phase is taken after it. Of an image of more than 2**20
+    pixels it is found in the middle, and then on every second, third, ... pixel of the whole.
 
     Parameters
     ----------
@@ -47,7 +72,7 @@ def flattening(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarra
 
     Returns
     -------
-    (H, W) complex128.
+    (H,) and (W,) complex128 of modulus 1.
 
     Raises
     ------
@@ -55,21 +80,66 @@ def flattening(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarra
         The shapes differ, or the image is zero or not finite where it is covered.
     """
     image = np.asarray(image)
-    w = np.ones(image.shape) if weight is None else np.asarray(weight, dtype=np.float64)
+    w = np.broadcast_to(True, image.shape) if weight is None else np.asarray(weight)
     if image.ndim != 2 or w.shape != image.shape:
         raise DataError(f"image: got shape {image.shape}, weight {w.shape}; expected (H, W) for both.")
-    e = np.where(w > 0, image, 0).astype(np.complex128)
-    if not np.all(np.isfinite(e)) or not np.any(e):
+    samples = _Samples(image, w)
+    if not np.all(np.isfinite(image) | ~(w > 0)) or not np.any(samples.values):
         raise DataError(
             "image: got NaN, infinity or nothing but zeros where it is covered; expected a phase to flatten."
         )
-    steep = spectral_peak(e * w)
-    lined_up = [abs(np.sum(w * e * np.exp(-1j * plane(e.shape, ramp)))) for ramp in (np.zeros(2), steep)]
-    height = plane(e.shape, steep if lined_up[1] > _WORTH_TAKING * lined_up[0] else np.zeros(2))
-    height = height + np.angle(np.sum(w * e * np.exp(-1j * height)))
+    steep = samples.steepest(image, w)
+    lined_up = [abs(samples.sum_without(0.0, slope)) for slope in (np.zeros(2), steep)]
+    slope = steep if lined_up[1] > _WORTH_TAKING * lined_up[0] else np.zeros(2)
+    height = float(np.angle(samples.sum_without(0.0, slope)))
     for _ in range(3):
-        height = height + _fitted_plane(np.angle(e * np.exp(-1j * height)), w * np.abs(e))
-    return np.exp(-1j * height)
+        more = samples.fitted_plane(height, slope)
+        height, slope = height + more[0], slope + more[1:]
+    rows, cols = (np.arange(n) - n // 2 for n in image.shape)
+    return np.exp(-1j * (height + slope[0] * rows)), np.exp(-1j * slope[1] * cols)
+
+
+class _Samples:
+    """Pixels of an image on a grid that holds the middle one: all of them, or fewer of a large image.
+
+    Attributes
+    ----------
+    step : pixels from one to the next.
+    rows, cols : their places, pixels from the middle.
+    values, weight : there; complex128, 0 where nothing is covered, and float64.
+    """
+
+    def __init__(self, image: np.ndarray, weight: np.ndarray) -> None:
+        self.step = max(1, math.ceil(math.sqrt(image.size / _MOST)))
+        places = [np.arange(n // 2 % self.step, n, self.step) for n in image.shape]
+        grid = tuple(slice(n // 2 % self.step, None, self.step) for n in image.shape)
+        self.rows, self.cols = (place - n // 2 for place, n in zip(places, image.shape, strict=True))
+        self.weight = weight[grid].astype(np.float64)
+        self.values = np.where(self.weight > 0, image[grid], 0).astype(np.complex128)
+
+    def without(self, height: float, slope: np.ndarray) -> np.ndarray:
+        """The values with a plane taken off their phase."""
+        return self.values * np.exp(-1j * (height + slope[0] * self.rows))[:, None] * np.exp(-1j * slope[1] * self.cols)
+
+    def sum_without(self, height: float, slope: np.ndarray) -> complex:
+        """Their weighted sum."""
+        return complex(np.sum(self.weight * self.without(height, slope)))
+
+    def steepest(self, image: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Slope (rows, cols) at which the spectrum is largest, rad per pixel."""
+        if self.step == 1:
+            return spectral_peak(self.values * self.weight)
+        middle = heart(weight, math.isqrt(_MOST))
+        covered = weight[middle].astype(np.float64)
+        slope = spectral_peak(np.where(covered > 0, image[middle], 0) * covered)
+        return slope + spectral_peak(self.without(0.0, slope) * self.weight) / self.step
+
+    def fitted_plane(self, height: float, slope: np.ndarray) -> np.ndarray:
+        """Weighted least-squares plane (height, down, right) through the phase that another plane leaves."""
+        shape = self.values.shape
+        columns = [np.ones(shape), np.broadcast_to(self.rows[:, None], shape), np.broadcast_to(self.cols, shape)]
+        phase = np.angle(self.without(height, slope))
+        return np.linalg.solve(*normal_equations(columns, phase, self.weight * np.abs(self.values)))
 
 
 def plane(shape: tuple[int, ...], ramp: Any) -> np.ndarray:
@@ -111,10 +181,3 @@ def normal_equations(
     # columns differ by orders of magnitude (a ramp is per pixel), so the floor is relative to each
     floor = np.maximum(1e-12 * np.diag(normal), np.finfo(float).tiny)
     return normal + np.diag(floor), np.asarray([np.vdot(a, target).real for a in design])
-
-
-def _fitted_plane(phase: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted least-squares plane through a phase image."""
-    columns = [np.ones(phase.shape), plane(phase.shape, (1.0, 0.0)), plane(phase.shape, (0.0, 1.0))]
-    height, down, right = np.linalg.solve(*normal_equations(columns, phase, weight))
-    return height + down * columns[1] + right * columns[2]

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptycho.errors import DataError
+from ptycho.evaluation.areas import heart
 from ptycho.evaluation.ramps import normal_equations, parabolic_peak, plane, spectral_peak
 from ptycho.evaluation.resampling import Shifter, fill_uncovered, shift_image, shift_weight
 
@@ -180,16 +181,10 @@ def _clipped(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _heart(pair: _Pair) -> _Pair:
-    """The part of a very large pair that shift and ramp are found from: around the centre of what is covered."""
-    rows, cols = (np.sum(pair.weight, axis=axis) for axis in (1, 0))
-    cuts = []
-    for line in (rows, cols):
-        middle = int(np.sum(line * np.arange(line.size)) / np.sum(line))
-        first = max(0, min(middle - _LARGEST // 2, line.size - _LARGEST))
-        cuts.append(slice(first, first + _LARGEST))
-    part = _Pair(*(image[cuts[0], cuts[1]] for image in pair))
-    whole = part.weight.size == pair.weight.size
-    return pair if whole or np.mean(part.weight > 0) < 0.25 else part
+    """The part of a very large pair that shift and ramp are found from."""
+    rows, cols = heart(pair.weight, _LARGEST)
+    part = _Pair(*(image[rows, cols] for image in pair))
+    return pair if part.weight.size == pair.weight.size else part
 
 
 def _common_weight(pair: _Pair, shift: np.ndarray) -> np.ndarray:

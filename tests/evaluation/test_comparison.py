@@ -151,6 +151,20 @@ def test_halves_of_a_scan_agree_up_to_their_noise(images, field):
     assert "ssim_phase" not in comparison.metrics
 
 
+def test_of_large_objects_the_middles_are_compared(images, field, monkeypatch):
+    monkeypatch.setattr("ptycho.evaluation.comparison._MOST_COMPARED", 64)
+    one = cut(field, (10, 20), (110, 130))
+    other = Placed(images.rolled(field, (0, -0.5))[6:108, 24:136], np.ones((102, 112)), (6, 24.5))
+    comparison = split_scan_frc(one, other)
+    assert comparison.mask.shape == (64, 64)
+    np.testing.assert_allclose(comparison.origin, (28, 43), atol=1)
+    np.testing.assert_allclose((comparison.metrics["shift_row"], comparison.metrics["shift_col"]), 0, atol=0.02)
+    assert comparison.metrics["frc_rings_half_bit_complex"] > 25
+    far = Placed(field, np.ones(field.shape), (500, 500))
+    with pytest.raises(DataError, match="share no area"):
+        split_scan_frc(one, far)
+
+
 def test_the_pixel_size_travels_with_the_curves(field):
     result = cut(field, (10, 20), (110, 130), pixel_size=3e-9)
     assert compare(result, field).frc["phase"].pixel_size == 3e-9

@@ -181,6 +181,16 @@ def test_ramp_and_global_phase_are_removed_without_a_reference(images, ramp, pha
     assert abs(np.angle(np.sum(flat))) < 0.02
 
 
+@pytest.mark.parametrize("ramp", [(1.9, -0.7), (-0.004, 0.003)])
+def test_a_ramp_over_a_large_image_is_found_on_fewer_pixels(images, monkeypatch, ramp):
+    image = images.textured((300, 420), 3)
+    monkeypatch.setattr("ptycho.evaluation.ramps._MOST", 2**13)
+    covered = np.hypot(*(np.indices(image.shape) - 150)) < 140
+    flat = remove_ramp(np.where(covered, images.ramped(image, ramp, 1.0), np.nan), covered)[covered]
+    left = np.angle(flat * np.conj(remove_ramp(image, covered)[covered]))
+    assert np.abs(left).max() < 0.02
+
+
 def test_ramp_is_judged_inside_the_coverage_only(images):
     image = images.textured((80, 80), 4)
     weight = np.zeros((80, 80))
