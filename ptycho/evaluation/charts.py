@@ -21,6 +21,7 @@ from ptycho.evaluation.drawing import (
     limits,
     new_figure,
     style,
+    thinned,
 )
 from ptycho.evaluation.frc import FRC
 from ptycho.evaluation.metrics import optimal_scale
@@ -59,9 +60,9 @@ def positions_figure(
     axes = figure.subplots()
     if weight is not None:
         weight = np.asarray(weight)
-        box = (slice(0, weight.shape[0]), slice(0, weight.shape[1]))
+        box = thinned((slice(0, weight.shape[0]), slice(0, weight.shape[1])))
         left, right, bottom, top = (factor * side for side in extent(box, origin))
-        shown = np.ma.masked_less_equal(weight / max(float(weight.max()), 1e-30), 0.0)
+        shown = np.ma.masked_less_equal(weight[box] / max(float(weight.max()), 1e-30), 0.0)
         drawn = axes.imshow(
             shown, cmap="Blues", vmin=-0.15, vmax=1.15, extent=(left, right, bottom, top), interpolation="nearest"
         )

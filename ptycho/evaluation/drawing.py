@@ -32,6 +32,7 @@ __all__ = [
     "png_bytes",
     "scale_bar",
     "style",
+    "thinned",
 ]
 
 INK = "#1c2733"
@@ -44,6 +45,8 @@ UNCOVERED = "#c9ced6"
 
 _UNITS = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"))
 _BAR = 0.25
+_SHOWN = 832
+"""Pixels of an object along a side that a picture shows at least, if there are as many."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -96,6 +99,13 @@ def bounding_box(covered: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
         last = min(covered.shape[1 - axis], int(inside[-1]) + 1 + margin)
         sides.append(slice(max(0, int(inside[0]) - margin), last))
     return sides[0], sides[1]
+
+
+def thinned(box: tuple[slice, slice]) -> tuple[slice, slice]:
+    """A box of pixels in steps, where there are far more than a picture shows; at most a step longer."""
+    step = max(1, max(side.stop - side.start for side in box) // _SHOWN)
+    rows, cols = (slice(side.start, side.stop + (side.start - side.stop) % step, step) for side in box)
+    return rows, cols
 
 
 def extent(box: tuple[slice, slice], origin: Sequence[float]) -> tuple[float, float, float, float]:

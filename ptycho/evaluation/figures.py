@@ -29,6 +29,7 @@ from ptycho.evaluation.drawing import (
     png_bytes,
     scale_bar,
     style,
+    thinned,
 )
 from ptycho.evaluation.ramps import ramp_factors
 from ptycho.evaluation.registration import coverage
@@ -52,8 +53,6 @@ __all__ = [
 
 _LONG = 6.4
 _MOST_MODES = 6
-_SHOWN = 1024
-"""Pixels along a side that a picture shows at least, if there are as many."""
 
 
 def amplitude_figure(
@@ -228,14 +227,10 @@ def _covered(image: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 
 
 def _view(covered: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box of pixels that is drawn, in steps where there are far more than a picture shows; and the mask in it."""
+    """The box of pixels that is drawn, in steps where it is large, and what is covered in it."""
     box = bounding_box(covered)
-    longest = max(side.stop - side.start for side in box)
-    for step in (max(1, longest // _SHOWN), 1):
-        rows, cols = (slice(side.start, side.stop + (side.start - side.stop) % step, step) for side in box)
-        if covered[rows, cols].any():
-            break
-    return (rows, cols), covered[rows, cols]
+    view = thinned(box)
+    return (view, covered[view]) if covered[view].any() else (box, covered[box])
 
 
 def _without_ramp(image: np.ndarray, covered: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:

@@ -103,12 +103,13 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
     from ptycho.evaluation import compare, figures
 
     place: dict[str, Any] = {"weight": result.weight, "pixel_size": result.pixel_size, "origin": result.origin}
+    png = figures.png_bytes  # at once, so that one figure after the other takes memory
     drawn = {
-        "amplitude": figures.amplitude_figure(result.object, **place),
-        "phase": figures.phase_figure(result.object, **place),
-        "complex": figures.complex_figure(result.object, **place),
-        "probe": figures.probe_figure(result.probe, pixel_size=result.pixel_size),
-        "positions": figures.positions_figure(result.positions, **place),
+        "amplitude": png(figures.amplitude_figure(result.object, **place)),
+        "phase": png(figures.phase_figure(result.object, **place)),
+        "complex": png(figures.complex_figure(result.object, **place)),
+        "probe": png(figures.probe_figure(result.probe, pixel_size=result.pixel_size)),
+        "positions": png(figures.positions_figure(result.positions, **place)),
     }
     if result.truth is not None:
         try:
@@ -116,14 +117,14 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
         except DataError:  # they share too little to be laid on each other, which the figures say already
             pass
         else:
-            drawn["truth"] = figures.comparison_figure(comparison, pixel_size=result.pixel_size)
+            drawn["truth"] = png(figures.comparison_figure(comparison, pixel_size=result.pixel_size))
     if result.measured is not None and result.predicted is not None and len(result.measured):
-        drawn["patterns"] = figures.patterns_figure(result.measured, result.predicted, mask=result.mask)
+        drawn["patterns"] = png(figures.patterns_figure(result.measured, result.predicted, mask=result.mask))
     if any(len(values) for values in result.history.values()):
-        drawn["history"] = figures.loss_figure(result.history)
+        drawn["history"] = png(figures.loss_figure(result.history))
     if result.frc:
-        drawn["frc"] = figures.frc_figure(result.frc)
-    return {name: figures.png_bytes(figure) for name, figure in drawn.items()}
+        drawn["frc"] = png(figures.frc_figure(result.frc))
+    return drawn
 
 
 def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ from ptycho.evaluation.drawing import (
     limits,
     nice_length,
     png_bytes,
+    thinned,
 )
 
 
@@ -225,3 +226,14 @@ def test_figures_touch_no_global_state_of_matplotlib():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("side", [20, 1663, 1664, 5000])
+def test_pictures_of_large_objects_are_drawn_from_fewer_pixels(side):
+    rows, cols = thinned((slice(3, 3 + side), slice(0, 7)))
+    chosen = range(10**6)[rows]
+    assert len(chosen) <= 1663
+    assert len(chosen) >= min(side, 832)
+    assert rows.start == 3
+    assert 0 <= rows.stop - (3 + side) < rows.step == cols.step
+    assert (rows.stop - rows.start) % rows.step == 0
