@@ -167,8 +167,14 @@ def estimate_object(
                 canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
-            offer(on_pass, lambda: Estimate(canvas.object.copy(), canvas.dose(on_canvas), origin, canvas.modes))
-    return Estimate(canvas.object, canvas.dose(on_canvas), origin, canvas.modes)
+            offer(on_pass, lambda: _estimated(canvas.object.copy(), canvas.modes, on_canvas, origin))
+    canvas.release()
+    return _estimated(canvas.object, canvas.modes, on_canvas, origin)
+
+
+def _estimated(image: np.ndarray, modes: np.ndarray, positions: np.ndarray, origin: tuple[float, float]) -> Estimate:
+    dose = summed_window(_host.sum(intensity(modes), axis=0), positions, image.shape)
+    return Estimate(image, _host.astype(dose, np.float32), origin, modes)
 
 
 _BATCH, _DAMPING = 16, 0.3
@@ -242,6 +248,10 @@ class _Canvas:
             self.modes = self.modes + _PROBE_STEP * self._modes_sum / light
             self._modes_sum, self._modes_light = self._nothing()
 
+    def release(self) -> None:
+        """Let go of the sums, which take more memory than the object."""
+        del self._sum, self._light
+
     def _note(self, places: list[tuple[slice, slice]]) -> None:
         """Remember which windows were seen, or that so many were that to go through the whole canvas is less work."""
         if self._seen is not None:
@@ -252,11 +262,6 @@ class _Canvas:
     def _strips(self) -> list[tuple[slice, slice]]:
         rows = range(0, self._object.shape[0], _STRIP)
         return [(slice(first, first + _STRIP), slice(None)) for first in rows]
-
-    def dose(self, positions: np.ndarray) -> np.ndarray:
-        """(H, W) float32, the probe's intensity summed over all positions."""
-        power = _host.sum(intensity(self.modes), axis=0)
-        return _host.astype(summed_window(power, positions, self._shape), np.float32)
 
     def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
         return _host.zeros_like(self.modes), _host.zeros(self.modes.shape[-2:], dtype=np.float32)

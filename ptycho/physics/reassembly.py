@@ -39,6 +39,9 @@ _AT_ONCE = 1024
 _COVERED = 1e-6
 """Weight below this fraction of the largest window value counts as no coverage."""
 
+_STRIP = 256
+"""Rows of a canvas that are averaged at once."""
+
 
 class Reassembled(NamedTuple):
     """An object put together from patches."""
@@ -214,12 +217,14 @@ class Canvas:
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
-        inner = tuple(slice(self._margin, self._margin + n) for n in self.shape)
-        average = _average(_host, self._total[inner], self._weight[inner])
-        complex_type = np.dtype(dtype)
-        return Reassembled(
-            average.astype(complex_type), self._weight[inner].astype(complex_type.type(0).real.dtype), self.origin
-        )
+        image = np.empty(self.shape, dtype)
+        weight = np.empty(self.shape, image.real.dtype)
+        inner = [slice(self._margin, self._margin + n) for n in self.shape]
+        total, light = self._total[*inner], self._weight[*inner]
+        for first in range(0, self.shape[0], _STRIP):
+            rows = slice(first, first + _STRIP)
+            image[rows], weight[rows] = _average(_host, total[rows], light[rows]), light[rows]
+        return Reassembled(image, weight, self.origin)
 
 
 def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

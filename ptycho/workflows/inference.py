@@ -97,5 +97,5 @@ class Inference:
         average = canvas.result()
         image = average.object
         if self.estimate is not None:  # made on this canvas: only the correction has to be interpolated
-            image = np.where(average.weight > 0, self.estimate.object * image, image)
+            np.multiply(image, self.estimate.object, out=image, where=average.weight > 0)
         return Stitched(image, average.weight, average.origin, probe, self.estimate)

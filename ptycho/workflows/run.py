@@ -174,6 +174,7 @@ def reconstruct_scan(
     started = time.perf_counter()
     stitched = stitch(scan, "reconstruct")
     figures = _r_factors(stitched, scan) | {"n_patterns": float(len(scan))}
+    stitched.estimate = None  # as large as the object, and seen for the last time
     truth = None
     if scan.object is not None and "simulation" in scan.metadata:
         place = scan.object_origin or (0.0, 0.0)
@@ -274,7 +275,9 @@ def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Compariso
         logger.warning("%d patterns are too few to compare two halves of them; no FRC.", len(scan))
         return None
     halves = scan.split("alternate")
-    first, second = (stitch(half, f"half {number}") for number, half in enumerate(halves, 1))
+    first, second = (
+        dataclasses.replace(stitch(half, f"half {number}"), estimate=None) for number, half in enumerate(halves, 1)
+    )
     try:
         return split_scan_frc(first, second)
     except DataError as error:
