@@ -8,6 +8,7 @@ store is asked for each of them once, in rising order, and for runs of neighbour
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Source(Protocol):
-    """Frames in some store, the last two axes being a frame's."""
+    """Frames in some store, the last two axes being a frame's.
+
+    A store that unpacks several frames at once, however few are wanted, says how many as ``together``.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -41,6 +45,7 @@ class ArraySource:
         self.array = array
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
+        self.together: int = getattr(array, "together", frames_in(getattr(array, "chunks", None)))
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the array; whole frames are asked for by their numbers alone."""
@@ -72,6 +77,7 @@ class ChangedSource:
         self.patterns, self.change = LazyPatterns.of(patterns), change
         self.shape: tuple[int, ...] = (len(self.patterns), *frame)
         self.dtype = np.dtype(dtype)
+        self.together = self.patterns.together
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the changed frames."""
@@ -80,6 +86,11 @@ class ChangedSource:
     def close(self) -> None:
         """Close the files behind."""
         self.patterns.close()
+
+
+def frames_in(chunks: Any) -> int:
+    """Frames in a chunk of an HDF5 or Zarr array, from its shape; 1 where it is stored in one piece."""
+    return math.prod(int(length) for length in chunks[:-2]) if isinstance(chunks, tuple) else 1
 
 
 def is_mapped(array: Any) -> bool:
@@ -150,6 +161,11 @@ class LazyPatterns:
     def dtype(self) -> np.dtype[Any]:
         """Of what is returned."""
         return self.converts_to or self._stored_dtype
+
+    @property
+    def together(self) -> int:
+        """How many patterns a store unpacks at once, so that they are better read together; 1 where it can tell."""
+        return max(getattr(source, "together", 1) for source in self.sources)
 
     @property
     def _stored_dtype(self) -> np.dtype[Any]:

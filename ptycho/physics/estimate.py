@@ -15,7 +15,7 @@ Menzel, Nature 494, 68 (2013) for the modes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,13 +124,15 @@ def estimate_object(
     refine_probe: bool = False,
     seed: int = 0,
     on_pass: Callable[[int, int], None] | None = None,
+    together: int = 1,
 ) -> Estimate:
     """Object of a scan after some passes from a flat one, on the host.
 
     A pass visits every pattern once, in small random batches: each batch changes the object before the next one is
     taken, which is what makes the slow parts of the object converge. The last passes take the whole scan at once and
     average over the noise that the small batches leave. Memory holds some canvases and the patterns of a batch, which
-    are asked for in rising order while the batch before is worked on.
+    are asked for in rising order while the batch before is worked on. Where a store unpacks several patterns at once,
+    some millions of pixels are read and divided into random batches.
 
     Parameters
     ----------
@@ -144,6 +146,7 @@ def estimate_object(
     refine_probe : update the probe modes by the same rule, from the second pass on.
     seed : of the order in which patterns are taken.
     on_pass : called with the number of passes done and their total; an onlooker is offered the estimate so far.
+    together : patterns of consecutive numbers that a store unpacks at once.
 
     Returns
     -------
@@ -153,18 +156,21 @@ def estimate_object(
     shape, origin = canvas_for(positions, probe.shape[-1])
     on_canvas = positions - _host.asarray(origin)
     canvas = _Canvas(shape, probe, start)
-    chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // probe.size))
     rng = np.random.default_rng(seed)
     averaged = min(_AVERAGED, passes // 3)
     for done in range(passes):
-        order = rng.permutation(positions.shape[0])
         last = done >= passes - averaged
         canvas.damping = _AVERAGED_DAMPING if last else _DAMPING
-        visits = _visits(order, order.size if last else _BATCH, chunk)
-        for chosen, complete, measured in read_ahead(lambda visit: (*visit, amplitude(visit[0])), visits):
-            canvas.see(on_canvas[chosen], measured, mask, refine_probe and done > 0)
-            if complete:
-                canvas.change()
+        visits = (
+            _in_order(len(positions), probe, together) if last else _at_random(len(positions), probe, together, rng)
+        )
+        for index, batches, measured in read_ahead(lambda visit: (*visit, amplitude(visit[0])), visits):
+            for batch in batches:
+                canvas.see(on_canvas[index[batch]], measured[batch], mask, refine_probe and done > 0)
+                if not last:
+                    canvas.change()
+        if last:
+            canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
             offer(on_pass, lambda: _estimated(canvas.object.copy(), canvas.modes, on_canvas, origin))
@@ -180,17 +186,44 @@ def _estimated(image: np.ndarray, modes: np.ndarray, positions: np.ndarray, orig
 _BATCH, _DAMPING = 16, 0.3
 _AVERAGED, _AVERAGED_DAMPING = 2, 0.05
 _PROBE_STEP = 0.5
-_CHUNK, _CHUNK_PIXELS = 128, 2**21
+_CHUNK, _CHUNK_PIXELS, _POOL_PIXELS = 128, 2**21, 2**23
 _STRIP = 256
 """Rows of the canvas that are changed at once where all of it is."""
 
 
-def _visits(order: np.ndarray, batch: int, chunk: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """Rising indices of the patterns that are looked at together, and whether they complete a batch."""
-    for first in range(0, order.size, batch):
-        index = _host.sort(order[first : first + batch])
-        for part in range(0, index.size, chunk):
-            yield index[part : part + chunk], part + chunk >= index.size
+def _in_order(count: int, probe: np.ndarray, together: int) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Rising indices of patterns that are read at once, and the pieces in which they are looked at."""
+    chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // probe.size))
+    size = chunk if together == 1 else _pool(probe, together)
+    for first in range(0, count, size):
+        index = _host.arange(first, min(first + size, count))
+        yield index, [slice(k, k + chunk) for k in range(0, index.size, chunk)]
+
+
+def _at_random(
+    count: int, probe: np.ndarray, together: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Rising indices of patterns that are read at once, and random batches of them."""
+    if together == 1:
+        order = rng.permutation(count)
+        for first in range(0, count, _BATCH):
+            yield _host.sort(order[first : first + _BATCH]), [slice(None)]
+        return
+    pool = _pool(probe, together)
+    block = min(pool, together)
+    order = rng.permutation(-(-count // block))
+    for first in range(0, order.size, pool // block):
+        blocks = _host.sort(order[first : first + pool // block])
+        index = _host.reshape(blocks[:, None] * block + _host.arange(block), (-1,))
+        index = index[index < count]
+        mixed = rng.permutation(index.size)
+        yield index, [_host.sort(mixed[k : k + _BATCH]) for k in range(0, index.size, _BATCH)]
+
+
+def _pool(probe: np.ndarray, together: int) -> int:
+    """How many patterns are read at once: whole blocks of those that a store unpacks together, if they fit."""
+    size = max(_BATCH, _POOL_PIXELS // probe.shape[-1] ** 2)
+    return size if together > size else size // together * together
 
 
 class _Canvas:

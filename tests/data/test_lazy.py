@@ -2,12 +2,13 @@
 
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho.data import Scan, bin_detector, crop_detector
+from ptycho.data import Scan, bin_detector, crop_detector, load_scan, save_scan
 from ptycho.data.lazy import ArraySource, LazyPatterns
 from tests.support import simulated_scan
 
@@ -88,3 +89,21 @@ def test_a_file_is_summed_once():
     assert scan.mean_total_counts() == scan.mean_total_counts() > 0
     asked = scan.patterns.sources[0].array.asked
     assert sum(stop - start for start, stop in asked) == 100
+
+
+def test_a_store_says_what_it_unpacks_together(tmp_path):
+    scan = simulated_scan(30, 16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        chunked = file.create_dataset("a", data=scan.patterns, chunks=(7, 16, 8))
+        assert scan.replace(patterns=chunked).patterns.together == 7
+        whole = file.create_dataset("b", data=scan.patterns)
+        assert scan.replace(patterns=whole).patterns.together == 1
+        raster = file.create_dataset("c", data=scan.patterns.reshape(5, 6, 16, 16), chunks=(2, 6, 16, 16))
+        assert LazyPatterns((ArraySource(raster),)).together == 12
+        part = bin_detector(crop_detector(scan.replace(patterns=chunked), 8), 2).subset(slice(3, 20))
+        assert part.patterns.together == 7
+    save_scan(scan.replace(pixel_size=1e-8), tmp_path / "scan.cxi")
+    assert load_scan(tmp_path / "scan.cxi").patterns.together == 1
+    pytest.importorskip("zarr")
+    save_scan(scan, tmp_path / "scan.zarr")
+    assert load_scan(tmp_path / "scan.zarr").patterns.together == 30

@@ -172,3 +172,29 @@ def test_patches_of_a_large_image_are_those_of_any(low):
     found = patches_of(image, where, 16)
     np.testing.assert_array_equal(found, extract_patches(image, where, 16))
     assert found.dtype == image.dtype
+
+
+@pytest.mark.parametrize(("together", "pool"), [(4, 20), (7, 64), (50, 16), (1000, 40)])
+def test_what_a_store_unpacks_together_is_read_together(truth, monkeypatch, together, pool):
+    monkeypatch.setattr("ptycho.physics.estimate._POOL_PIXELS", pool * N**2)
+    _, positions, probe, amplitude = truth
+    asked = []
+
+    def read(index):
+        asked.append(index)
+        return amplitude[index]
+
+    passes = 6
+    estimate = estimate_object(read, positions, probe, passes, together=together)
+    counts = np.bincount(np.concatenate(asked), minlength=len(positions))
+    np.testing.assert_array_equal(counts, passes)
+    block = min(together, pool)
+    for index in asked:
+        assert (np.diff(index) > 0).all()
+        assert index.size <= pool
+        for first in range(0, len(positions), block):
+            here = ((index >= first) & (index < first + block)).sum()
+            assert here in (0, min(block, len(positions) - first))
+    alone = estimate_object(read, positions, probe, passes)
+    error, usual = (fourier_error(found, positions, amplitude) for found in (estimate, alone))
+    assert error < 1.2 * usual

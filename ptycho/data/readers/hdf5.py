@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.lazy import LazyPatterns
+from ptycho.data.lazy import LazyPatterns, frames_in
 from ptycho.data.readers.hdf5_heap import check_heaps
 from ptycho.data.readers.hdf5_source import UNREADABLE, Hdf5Source, names_in, open_file, open_node
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes, readable
@@ -208,7 +208,8 @@ class Hdf5File:
                     "(number, row, column) are expected."
                 )
             self._check_storage(dataset, what)
-            sources.append(Hdf5Source(Path(dataset.file.filename), dataset.name, dataset.shape, dataset.dtype))
+            together, where = frames_in(dataset.chunks), Path(dataset.file.filename)
+            sources.append(Hdf5Source(where, dataset.name, dataset.shape, dataset.dtype, together))
         return LazyPatterns(tuple(sources))
 
     def _file(self, path: Path) -> Any:

@@ -64,10 +64,12 @@ class Hdf5Source:
         File and dataset.
     shape, dtype
         As the dataset has them.
+    together
+        Frames that it unpacks at once.
     """
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], together: int = 1) -> None:
+        self.path, self.name, self.shape, self.dtype, self.together = path, name, shape, dtype, together
         self._open: tuple[int, Any, Any] | None = None
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:

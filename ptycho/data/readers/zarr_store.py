@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.lazy import LazyPatterns
+from ptycho.data.lazy import LazyPatterns, frames_in
 from ptycho.data.readers.exact import FORMAT_ID, stated_fields
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
 from ptycho.errors import DataError
@@ -72,6 +72,7 @@ class ZarrSource:
         array = self._open()
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
+        self.together = frames_in(array.chunks)
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the array.
