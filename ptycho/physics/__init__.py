@@ -8,7 +8,7 @@ from typing import Any
 
 _HOME = {
     "aberrations": ("apply_aberrations", "noll_to_zernike", "zernike_polynomial"),
-    "estimate": ("Estimate", "estimate_object", "modulus_update", "wave_change"),
+    "estimate": ("Estimate", "estimate_object", "modulus_update", "patches_of", "wave_change"),
     "fourier": ("fft2", "fftshift2", "ifft2", "ifftshift2"),
     "likelihood": ("mae", "poisson_nll"),
     "modes": ("probe_modes",),

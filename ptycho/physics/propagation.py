@@ -119,6 +119,7 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
     -------
     (..., N, N) real, photons per pixel; the zero frequency at ``[N//2, N//2]``.
     """
+    require_together(patches=patches, probe=probe)
     if propagate is far_field and probe.ndim == 3 and all(n % 2 == 0 for n in probe.shape[-2:]):
         probe, propagate = _alternating(probe), fft2
 

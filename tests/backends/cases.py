@@ -139,6 +139,10 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
         _one("wave", Draw.patches),
         lambda wave: physics.near_field(wave, 2e-6, wavelength=1e-10, pixel_size=1e-8),
     ),
+    "shifts.fourier_shift": (
+        lambda draw: {"stack": draw.patches(), "by": draw.positions(draw.sizes.K)},
+        lambda stack, by: physics.fourier_shift(stack, by),
+    ),
     "propagation.intensity": (_one("wave", Draw.patches), physics.intensity),
     "propagation.diffraction_intensity": (_pair, physics.diffraction_intensity),
     "propagation.diffraction_amplitude": (_pair, physics.diffraction_amplitude),

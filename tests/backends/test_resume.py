@@ -87,6 +87,8 @@ def same(one, other):
         np.testing.assert_array_equal(other.params[name], values)
 
 
+# JAX, where an earlier test has loaded it, warns of the fork that a worker needs.
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 @pytest.mark.parametrize(("backend", "changes"), CASES, ids=[f"{name}-{c['lr_schedule']}" for name, c in CASES])
 def test_the_weights_and_losses_of_one_that_was_not(backend, changes, tmp_path):
     if not can_train(backend):

@@ -42,7 +42,9 @@ def ptycho(tmp_path):
 
     def run(*words: Any, env: dict[str, str] | None = None, **options: Any) -> Outcome:
         path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+        inherited = {**os.environ}
+        inherited.pop("TF_CPP_MIN_LOG_LEVEL", None)  # JAX, where an earlier test has loaded it, lowers it
+        settings = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
         with warnings.catch_warnings():
             # JAX, where an earlier test has loaded it, warns of the fork that a limit for the child needs.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)

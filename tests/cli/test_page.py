@@ -76,7 +76,7 @@ def test_view_reads_the_scan_as_it_was_read_for_the_result(begin, result_path):
     version = ask(url, "state", client="c")["picture"]
     assert ask(url, "picture", version=version)["at_hand"] is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
 
 

@@ -143,7 +143,7 @@ class TestPhysics:
         smooth, params, _, container = setting(scan, "numpy", gaussian_smoothing_sigma=0.8)
         sharp, _, _, _ = setting(scan, "numpy")
         flat = np.ones((1, N, N), np.complex64)
-        np.testing.assert_allclose(smooth._propagate(flat), sharp._propagate(flat), atol=1e-3)
+        np.testing.assert_allclose(smooth._smoothed_far_field(flat), sharp._smoothed_far_field(flat), atol=1e-3)
         truth = extract_patches(scan.object, container.positions, N)
         low, high = (m.expected_counts(params, truth) for m in (smooth, sharp))
         assert low[..., :4, :].sum() < 0.2 * high[..., :4, :].sum()
@@ -156,7 +156,7 @@ class TestPhysics:
         line = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
         spread = np.zeros_like(spike)
         spread[0, 19:22, 29:32] = np.outer(line, line) / line.sum() ** 2
-        ours = backend.to_numpy(pinn._propagate(backend.asarray(spike)))
+        ours = backend.to_numpy(pinn._smoothed_far_field(backend.asarray(spike)))
         np.testing.assert_allclose(ours, far_field(spread), atol=1e-6)
 
     def test_one_object_for_a_group(self, backend, scan):

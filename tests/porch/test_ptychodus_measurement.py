@@ -67,7 +67,7 @@ def test_an_unpacked_bundle_is_opened(tmp_path):
 
 
 def test_a_run_says_what_it_learns_from(scan, monkeypatch):
-    monkeypatch.setattr(run, "train", lambda *_: None)
+    monkeypatch.setattr(run, "train", lambda *_, **__: None)
     train_scan(scan, TrainingConfig())
     assert params.get("measurement") == "counts"
 

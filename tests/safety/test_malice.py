@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import importlib
+import inspect
 import io
 import json
 import os
@@ -444,7 +446,10 @@ class TestCheckpoints:
         ]
         assert calls
         assert all("weights_only=True" in call or "cls, checkpoint_path" in call for call in calls), calls
-        assert not any("ckpt_path=" in text and "weights_only=True" not in text for text in sources)
+        resumed = [text for text in sources if "ckpt_path=" in text]
+        assert all("weights_only=True" in text or "plugins=[CheckpointFiles()]" in text for text in resumed)
+        files = importlib.import_module("ptycho_torch.persistence").CheckpointFiles
+        assert "super().load_checkpoint(path, map_location, weights_only=True)" in inspect.getsource(files)
 
 
 class TestManifests:

@@ -63,7 +63,7 @@ def served(result, scan, tab):
     server.close()
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     """Wait for something to become true; the page's own policy forbids Playwright to wait inside the page."""
     end = time.monotonic() + seconds
     while not condition():

@@ -21,7 +21,7 @@ from tests.support import simulated_scan
 ROOT = Path(__file__).parents[2]
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never became true"
