@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ptycho.backend import Array, array_namespace, device
+from ptycho.backend import Array, device
+from ptycho.physics.checks import require_together
 from ptycho.physics.fourier import fft2, ifft2
 
 __all__ = ["fourier_shift"]
@@ -24,8 +25,13 @@ def fourier_shift(stack: Array, by: Array) -> Array:
     Returns
     -------
     (K, H, W) of the stack's dtype. Differentiable by both.
+
+    Raises
+    ------
+    DataError
+        The two are of different frameworks or on different devices.
     """
-    xp = array_namespace(stack, by)
+    xp = require_together(stack=stack, by=by)
     real = xp.real(stack).dtype
     ramps = []
     for axis, size in enumerate(stack.shape[-2:]):
