@@ -23,7 +23,8 @@ __all__ = ["Comparison", "PlacedObject", "compare", "evaluate", "split_scan_frc"
 
 _SMALLEST = 16
 _SETTLED = 0.99
-_MOST_COMPARED = 1536
+MOST_COMPARED = 1536
+"""Pixels along a side of what is compared of two halves."""
 
 
 class PlacedObject(Protocol):
@@ -181,7 +182,7 @@ class _Placed:
 
 def _middles(first: PlacedObject, second: PlacedObject, fraction: float) -> tuple[PlacedObject, PlacedObject]:
     """Of both what lies in the middle of the first, as views; both as they are where the first is small."""
-    box = heart(coverage(np.asarray(first.weight), fraction), _MOST_COMPARED)
+    box = heart(coverage(np.asarray(first.weight), fraction), MOST_COMPARED)
     if all(side.stop - side.start == n for side, n in zip(box, np.shape(first.object), strict=True)):
         return first, second
     start, stop = (

@@ -20,15 +20,17 @@ import numpy as np
 
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.data import Scan
-from ptycho.data.readers.limits import readable
+from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.data.regions import compact_regions
 from ptycho.data.scan import KEPT_BYTES
 from ptycho.evaluation import split_scan_frc
+from ptycho.evaluation.comparison import MOST_COMPARED
+from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
 from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
-from ptycho.workflows.report import duration
+from ptycho.workflows.report import draw_pictures, duration
 from ptycho.workflows.results import Reconstruction, provenance, save_reconstruction
 from ptycho.workflows.run import save_training
 from ptycho.workflows.train import scan_estimate, train, training_part
@@ -36,13 +38,19 @@ from ptycho.workflows.train import scan_estimate, train, training_part
 __all__ = ["Forecast", "forecast_reconstruction", "forecast_training"]
 
 _BATCHES = 3
-_LARGEST_PICTURE = 640
-"""Side of an object, pixels, above which its pictures do not grow."""
+_TRIAL_SIDE = 640
+"""Side of the largest object that is drawn for a trial, pixels."""
+_DRAWING = 0.65
+"""Part of the time for its pictures that does not depend on their size."""
 _PATTERN_BYTES, _NEIGHBOUR_BYTES = 150, 250
 """What is held for every pattern of a scan: positions, order, indices; and its neighbours where there are groups."""
-_ESTIMATE_BYTES = 28
-_RECONSTRUCTION_BYTES = {False: 170, True: 330}
-"""Per pixel of the object at the peak, measured: while the estimate is made; in all, without and with an FRC."""
+_ESTIMATE_BYTES = 22
+_STITCHING_BYTES = {False: 55, True: 80}
+_SAVING_BYTES, _DRAWING_BYTES = 45, 170
+_COMPARING_BYTES, _COMPARING_WHOLE_BYTES, _COMPARING_MIDDLE_BYTES = 24, 380, 250
+"""Per pixel of the object, measured: while the estimate is made; while it is stitched, without and with an FRC; while
+it is saved, and of what is drawn; while halves are compared, and of what is compared, all of a small object or the
+middle of a large one."""
 
 
 @dataclass
@@ -119,7 +127,7 @@ def forecast_training(
     found.seconds["start"] = max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
     found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
     found.seconds["reading"] = 2 * reading * len(part)
-    found.memory = _peak() + _training_bytes(part, config, groups)
+    found.memory = peak_memory() + _training_bytes(part, config, groups)
     if reconstructed:
         inference = InferenceConfig(neighbor_count=config.neighbor_count, seed=config.seed, device=config.device)
         after = forecast_reconstruction(scan if target is None else target, bundle, inference, frc=frc)
@@ -189,7 +197,7 @@ def forecast_reconstruction(
 def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle, frc: bool) -> None:
     """Add what the result takes, from one with an object of the true size, or of a smaller one where that is large."""
     (height, width), _ = canvas_for(scan.positions, scan.N)
-    side = min(math.ceil(math.sqrt(height * width)), _LARGEST_PICTURE)
+    side = min(math.ceil(math.sqrt(height * width)), _TRIAL_SIDE)
     larger = height * width / side**2
     rng, clock = np.random.default_rng(0), _Clock()
     image = np.exp(1j * rng.normal(0, 0.3, (side, side))).astype(np.complex64)
@@ -207,6 +215,8 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
         predicted=shown,
     )
     with tempfile.TemporaryDirectory() as folder:
+        with clock("drawing"):
+            draw_pictures(result)
         with clock("saving"):
             save_reconstruction(result, folder)
         arrays = sum(_bytes_in(path) for path in Path(folder).iterdir() if path.suffix in (".h5", ".npz", ".tif"))
@@ -215,17 +225,36 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
         with clock("comparing"):
             placed = dataclasses.replace(stitched, object=image, weight=result.weight, origin=(0.0, 0.0))
             split_scan_frc(placed, placed)
-    found.seconds["figures"] += clock.total("comparing") * larger
-    found.seconds["saving"] = clock.total("saving") * larger
-    measured = _peak() - _RECONSTRUCTION_BYTES[frc] * side**2
+    found.seconds["figures"] += clock.total("comparing") * min(larger, MOST_COMPARED**2 / side**2)
+    drawing = clock.total("drawing")
+    pictures = _DRAWING + (1 - _DRAWING) * _shown(height, width) / side**2
+    found.seconds["saving"] = drawing * pictures + max(0.0, clock.total("saving") - drawing) * larger
     neighbours = _NEIGHBOUR_BYTES if bundle.config.model.gridsize > 1 else 0
     found.memory = round(
-        measured
-        + _RECONSTRUCTION_BYTES[frc] * height * width
+        peak_memory()
+        - _object_bytes(side, side, frc)
+        + _object_bytes(height, width, frc)
         + (_PATTERN_BYTES + neighbours) * len(scan)
         + _kept_bytes(scan)
         + (_halves_bytes(scan) if frc else 0)
     )
+
+
+def _object_bytes(height: int, width: int, frc: bool) -> float:
+    """What an object takes until it is saved, in the step that takes the most."""
+    pixels = height * width
+    compared = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
+    return max(
+        _STITCHING_BYTES[frc] * pixels,
+        _SAVING_BYTES * pixels + _DRAWING_BYTES * _shown(height, width),
+        _COMPARING_BYTES * pixels + compared if frc else 0,
+    )
+
+
+def _shown(height: int, width: int) -> int:
+    """Pixels of an object from which its pictures are drawn."""
+    rows, cols = thinned((slice(0, height), slice(0, width)))
+    return len(range(height)[rows]) * len(range(width)[cols])
 
 
 def _training_bytes(part: Scan, config: TrainingConfig, groups: int) -> int:
@@ -281,18 +310,6 @@ def _reading(sample: Scan) -> float:
 
 def _bytes_in(path: Path) -> int:
     return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
-
-
-def _peak() -> int:
-    """Bytes of memory that the process has had at most; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class _Clock:

@@ -15,20 +15,15 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 QUICK = ["--n_filters_scale", "1", "--nepochs", "2", "--n_groups", "48", "--estimate_passes", "3", "--quiet"]
 WATCHED = """
-import pathlib, re, resource, sys
+import sys
 from ptycho.backend import get_trainer
+from ptycho.data.readers.limits import peak_memory
 from ptycho.cli import main
 
-def peak():
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # there getrusage counts what the parent held when it forked
-        return int(re.search("VmHWM: *\\t* *([0-9]+) kB", status.read_text())[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
 get_trainer("pytorch")
-before = peak()
+before = peak_memory()
 code = main(sys.argv[1:])
-print("watched", code, before, peak())
+print("watched", code, before, peak_memory())
 """
 
 
@@ -73,6 +68,7 @@ def test_what_is_forecast_is_what_happens(tmp_path, simulation):
     assert (peak - before) / 1.5 < memory < (peak - before) * 1.5, readable(peak - before)
 
 
+@pytest.mark.slow
 def test_a_dry_training_and_a_dry_reconstruction_write_nothing(ptycho, tmp_path, simulation):
     save_npz(simulation, tmp_path / "scan.npz")
     dry = ptycho("train", tmp_path / "scan.npz", "--out", "model", *QUICK, "--dry-run")

@@ -83,22 +83,17 @@ def test_a_training_looks_at_what_it_needs_of_a_large_scan(caplog):
 
 
 CHILD = """
-import pathlib, re, resource, sys, warnings
+import sys, warnings
 warnings.simplefilter("ignore")
 from benchmarks.virtual import virtual_scan
 from ptycho.backend import get_trainer
+from ptycho.data.readers.limits import peak_memory
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.workflows.run import reconstruct_scan, train_scan
 from ptycho.workflows.scans import ScanOptions, open_scan
 
-def peak():
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # there getrusage counts what the parent held when it forked
-        return int(re.search("VmHWM: *\\t* *([0-9]+) kB", status.read_text())[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
 get_trainer("pytorch")
-before = peak()
+before = peak_memory()
 scan = virtual_scan(int(sys.argv[1]))
 config = TrainingConfig(
     model=ModelConfig(n_filters_scale=1, estimate_passes=1),
@@ -107,7 +102,7 @@ config = TrainingConfig(
 bundle = train_scan(scan, config)
 part = open_scan(scan, ScanOptions(region="500:540,500:540"))
 result = reconstruct_scan(part, bundle, InferenceConfig(batch_size=16))
-print(before, peak(), len(part), result.figures["r_factor"])
+print(before, peak_memory(), len(part), result.figures["r_factor"])
 """
 
 

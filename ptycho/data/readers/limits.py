@@ -6,13 +6,16 @@ the machine's memory first, and whatever expands far more than detector data do 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import posixpath
 import stat
 import struct
+import sys
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,6 +148,17 @@ def physical_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return _MEMORY_IF_UNKNOWN
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has held at most; 0 where the system does not say."""
+    with contextlib.suppress(OSError, LookupError, ValueError):  # Linux; its getrusage counts what the parent held
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def readable(size: int) -> str:
