@@ -18,7 +18,7 @@ from tests import support
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile(
-    "ptycho", derandomize=True, deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+    "ptycho", derandomize=True, deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ptycho")
 
