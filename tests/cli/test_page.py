@@ -67,6 +67,7 @@ def result_path(scan_path, tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="interrupts are ignored here")
 def test_view_reads_the_scan_as_it_was_read_for_the_result(begin, result_path):
     process, url = begin("view", result_path)
     about = ask(url, "about")

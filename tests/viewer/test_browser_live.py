@@ -150,6 +150,7 @@ def test_a_run_that_is_killed_says_so(tab, started, scan_file):
     assert tab.locator("#pill").inner_text() == "connection lost"
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="interrupts are ignored here")
 def test_a_run_that_is_interrupted_says_so(tab, started, scan_file):
     process, url = started("reconstruct", scan_file, "--engine", "rpie", "--epochs", 10000, "--out", "result")
     tab.goto(url)
