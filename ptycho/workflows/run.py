@@ -174,7 +174,6 @@ def reconstruct_scan(
     started = time.perf_counter()
     stitched = stitch(scan, "reconstruct")
     figures = _r_factors(stitched, scan) | {"n_patterns": float(len(scan))}
-    stitched.estimate = None  # as large as the object, and seen for the last time
     truth = None
     if scan.object is not None and "simulation" in scan.metadata:
         place = scan.object_origin or (0.0, 0.0)
@@ -267,6 +266,7 @@ def _r_factors(stitched: Stitched, scan: Scan) -> dict[str, float]:
     found = {"r_factor": scan_r_factor(stitched, stitched.probe, scan)}
     if stitched.estimate is not None:
         found["r_factor_estimate"] = scan_r_factor(stitched.estimate, stitched.probe, scan)
+        stitched.estimate = None  # as large as the object, and seen for the last time
     return found
 
 
