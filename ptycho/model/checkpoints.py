@@ -22,7 +22,7 @@ __all__ = ["Checkpoints", "same_training"]
 _LABEL = "training.json"
 _FREE = ("train_data_file", "test_data_file", "output_dir", "num_workers", "tensorboard", "checkpoint")
 """Settings without a part in the numbers; the scan itself is compared instead of its name."""
-_PLACES = ("device", "accelerator")
+_PLACES = ("device", "accelerator", "devices", "strategy")
 """Where it computes: a training may go on elsewhere, with the other place's rounding."""
 _ENDLESS = ("constant", "plateau")
 """Courses of the learning rate that do not ask how many epochs there will be."""

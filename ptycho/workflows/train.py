@@ -56,8 +56,9 @@ def train(
     generator : a network of your own; default the one that ``config.model.architecture`` names.
     resume : go on after the last whole epoch of a training in ``log_dir`` that was broken off, to the weights that it
         would have had; from the beginning where there is none. Scan and settings must be its own, except where they
-        have no part in the numbers (``output_dir``, ``num_workers``, ``tensorboard``), the ``device``, and a larger
-        ``nepochs`` where the course of the learning rate does not depend on it (constant, plateau).
+        have no part in the numbers (``output_dir``, ``num_workers``, ``tensorboard``), where it computes (``device``,
+        ``devices``), and a larger ``nepochs`` where the course of the learning rate does not depend on it (constant,
+        plateau).
 
     Returns
     -------

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError, DataError, OutputError
+from ptycho.model.bundle import BUNDLE_NAME, save_bundle
 from ptycho.model.checkpoints import Checkpoints
 from ptycho.model.training import Course
+from ptycho.workflows.resume import is_finished, may_replace
 from ptycho.workflows.run import train_scan
 from ptycho.workflows.train import train
 from tests import support
@@ -169,6 +171,29 @@ def test_a_full_disk_keeps_the_epochs_before(tmp_path, monkeypatch):
     same(train_scan(SCAN, config, log_dir=tmp_path, resume=True), whole)
 
 
+def test_a_killed_one_that_wrote_its_results(tmp_path):
+    """The bundle is written before what is reconstructed with it: only both, in this order, are all."""
+    pytest.importorskip("lightning")
+    config = configured(nepochs=1, output_dir=tmp_path)
+    save_bundle(train(SCAN, config, log_dir=tmp_path), tmp_path)
+    assert is_finished(SCAN, config, [BUNDLE_NAME])
+    results = [BUNDLE_NAME, "report.html"]
+    assert not is_finished(SCAN, config, results)
+    report = tmp_path / "report.html"
+    report.touch()
+    assert is_finished(SCAN, config, results)
+    os.utime(report, (1, 1))  # of an earlier bundle
+    assert not is_finished(SCAN, config, results)
+    report.touch()
+    assert not is_finished(SCAN, configured(nepochs=2, output_dir=tmp_path), results)
+    assert not is_finished(support.simulated_scan(M=20, N=64, seed=1), config, results)
+
+
+def test_to_go_on_and_to_start_anew_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--force starts it anew; give one of the two"):
+        may_replace(SCAN, configured(output_dir=tmp_path), [], resume=True, force=True)
+
+
 class TestWhichTraining:
     @pytest.fixture
     def begun(self, tmp_path):
@@ -187,6 +212,7 @@ class TestWhichTraining:
             {"output_dir": Path("else")},
             {"tensorboard": True},
             {"device": "auto"},
+            {"devices": 2},
         ],
     )
     def test_what_may_differ(self, begun, changes):
