@@ -34,6 +34,7 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "backends", "How far is each backend from its floor?", ["--plot", str(out / plot)], [plot]
     engines = [] if scan is None else [scan]
     yield "engines", "How good is an iterative engine after how much work?", engines, []
+    yield "corrections", "What is left of wrong positions and of an unsteady beam?", [], []
     yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
     yield "memory", "Does a scan of 60 GB fit into two?", [], []
 
