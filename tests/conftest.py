@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ from tests import support
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile(
-    "ptycho", derandomize=True, deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow]
+    "ptycho", derandomize=True, deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ptycho")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 _SCAN_NAME = "siemens-star-small.npz.bz2"
@@ -82,14 +88,8 @@ def _jax_in_double_precision(request: pytest.FixtureRequest) -> Iterator[None]:
     if not any(getattr(value, "xp", value) is sys.modules.get("jax.numpy", request) for value in given):
         yield
         return
-    jax = importlib.import_module("jax")
-    before = getattr(jax.config, "jax_disable_most_optimizations", False)
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    with support.compiled_quickly(), importlib.import_module("jax").enable_x64(True):
+        yield
 
 
 @pytest.fixture(scope="session", params=["float32", "float64"])
@@ -128,3 +128,29 @@ def scan_file() -> Path:
 def small_scan() -> Any:
     """Thirty simulated patterns of 16 x 16 counts with object and probe."""
     return support.simulated_scan()
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
+    """Start `ptycho WORDS...`, which serves a page, beside the test; the process and the address that it prints."""
+    running: list[subprocess.Popen] = []
+    path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def start(*words: Any, env: dict[str, str] | None = None) -> tuple[subprocess.Popen, str]:
+        settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+        with warnings.catch_warnings():
+            # JAX, where an earlier test has loaded it, warns of forks.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ptycho", *map(str, words)],
+                cwd=tmp_path, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        running.append(process)
+        first = process.stdout.readline()
+        assert first.startswith("page http://127.0.0.1:"), (first, "" if first else process.stderr.read())
+        return process, first.split()[1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,8 @@ from array_api_compat import is_array_api_obj
 
 from ptycho.backend import array_namespace, device, get_backend
 from ptycho.data import Scan
+from ptycho.workflows.quality import predict_amplitudes, sample_of
+from ptycho.workflows.results import Reconstruction
 
 NAMESPACES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "tensorflow")
 """Every array namespace that the physics is proved on; array-api-strict has the standard and nothing else."""
@@ -25,6 +31,37 @@ _PACKAGE = {"numpy-readonly": "numpy", "pytorch": "torch"}
 def installed(framework: str) -> bool:
     """Whether the framework of a namespace or a backend can be imported here."""
     return importlib.util.find_spec(_PACKAGE.get(framework, framework)) is not None
+
+
+@contextlib.contextmanager
+def compiled_quickly(kept: Path | None = None) -> Iterator[None]:
+    """Less of JAX's compiler, which is most of the time of many tests; what is compiled means the same.
+
+    Parameters
+    ----------
+    kept : folder from which what is compiled once is taken again.
+    """
+    if not installed("jax"):
+        yield
+        return
+    jax = importlib.import_module("jax")
+    cache = importlib.import_module("jax.experimental.compilation_cache.compilation_cache")
+    changes: dict[str, Any] = {"jax_disable_most_optimizations": True}
+    if kept is not None:
+        changes |= {"jax_compilation_cache_dir": str(kept), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name, False) for name in changes}
+
+    def apply(values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        if kept is not None:
+            cache.reset_cache()
+
+    apply(changes)
+    try:
+        yield
+    finally:
+        apply(before)
 
 
 def namespace(name: str) -> Any:
@@ -136,3 +173,17 @@ def simulated_scan(M: int = 30, N: int = 16, *, photons: float = 1e4, modes: int
         detector_pixel_size=75e-6,
         name="simulated",
     )
+
+
+def true_result(scan: Scan, **changes: Any) -> Reconstruction:
+    """What is true of a simulated scan, as a reconstruction of it."""
+    index = sample_of(len(scan))
+    found = Reconstruction(
+        object=scan.object,
+        weight=np.ones(scan.object.shape, np.float32),
+        probe=scan.probe,
+        figures={"r_factor": 0.1},
+        measured=scan.amplitude(index),
+        **{"origin": (0.0, 0.0), "positions": scan.positions, **changes},
+    )
+    return dataclasses.replace(found, predicted=predict_amplitudes(found, found.probe, found.positions[index]))

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptycho.backend import NumpyBackend
-from ptycho.physics.estimate import patches_of
+from ptycho.physics.patches import read_patches
 
 __all__ = ["Groups", "epoch_batches", "make_batch"]
 
@@ -55,7 +55,7 @@ def make_batch(groups: Groups, index: np.ndarray) -> dict[str, np.ndarray]:
     batch = {"X": _host.astype(X, np.float32), "relative": _host.astype(relative, np.float32)}
     if groups.estimate is not None:
         on_canvas = positions - _host.asarray(groups.estimate.origin)
-        batch["start"] = patches_of(groups.estimate.object, on_canvas, X.shape[1])
+        batch["start"] = read_patches(groups.estimate.object, on_canvas, X.shape[1])
     if groups.patches is not None:
         truth = _host.permute_dims(groups.patches[index], (0, 3, 1, 2))
         batch["patches"] = _host.astype(truth, np.complex64)

@@ -8,12 +8,12 @@ from typing import Any
 
 _HOME = {
     "aberrations": ("apply_aberrations", "noll_to_zernike", "zernike_polynomial"),
-    "estimate": ("Estimate", "estimate_object", "modulus_update", "patches_of", "wave_change"),
+    "estimate": ("Estimate", "estimate_object", "modulus_update", "wave_change"),
     "fourier": ("fft2", "fftshift2", "ifft2", "ifftshift2"),
     "likelihood": ("mae", "poisson_nll"),
     "modes": ("probe_modes",),
     "objects": ("dead_leaves_object", "lines_object", "object_from_maps", "picture_object", "random_field_object"),
-    "patches": ("accumulate_patches", "extract_patches", "place_patches"),
+    "patches": ("accumulate_patches", "extract_patches", "place_patches", "read_patches"),
     "photons": (
         "intensity_scale",
         "normalise_amplitude",

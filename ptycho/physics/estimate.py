@@ -24,11 +24,11 @@ from ptycho.data.ahead import read_ahead
 from ptycho.onlooker import offer
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
-from ptycho.physics.patches import extract_patches, place_patches
+from ptycho.physics.patches import place_patches, read_patches
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
-__all__ = ["Estimate", "estimate_object", "modulus_update", "patches_of", "wave_change"]
+__all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
 
 _host = NumpyBackend.xp
 
@@ -80,24 +80,6 @@ def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | No
     if mask is not None:
         change = xp.where(good, change, xp.zeros_like(change))
     return ifft2(field * xp.astype(change[..., None, :, :], field.dtype))
-
-
-def patches_of(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
-    """:func:`ptycho.physics.patches.extract_patches` of a host image, at no cost that grows with the image.
-
-    Parameters
-    ----------
-    image : (H, W) complex64 or complex128.
-    positions : (..., 2) real, pixels of the image.
-    size : N. Where a patch reaches beyond the image, all of it is copied with a margin, as is done otherwise.
-    """
-    blank = _host.broadcast_to(_host.zeros((), dtype=image.dtype), (*positions.shape[:-1], size, size))
-    _, corners, shares = place_patches(blank, positions, image.shape)
-    corners = corners - (size + 1)
-    inside = _host.clip(corners, 0, _host.asarray(image.shape) - size)
-    if min(image.shape) < size or _host.any(shares[_host.any(corners != inside, axis=-1)] != 0.0):
-        return extract_patches(image, positions, size)
-    return _host.reshape(NumpyBackend().gather_windows(image, inside, shares, size), blank.shape)
 
 
 class Estimate(NamedTuple):
@@ -252,7 +234,7 @@ class _Canvas:
     def see(self, positions: np.ndarray, amplitude: np.ndarray, mask: np.ndarray | None, refine: bool) -> None:
         """Add up what these patterns ask of object and probe."""
         size = self.modes.shape[-1]
-        patches = patches_of(self.object, positions, size)
+        patches = read_patches(self.object, positions, size)
         difference = wave_change(patches, self.modes, amplitude, mask)
         wanted = _host.sum(_host.conj(self.modes) * difference, axis=-3)
         windows, corners, shares = place_patches(wanted, positions, self._shape)

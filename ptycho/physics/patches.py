@@ -10,11 +10,15 @@ backend apply it.
 
 from __future__ import annotations
 
-from ptycho.backend import Array, array_namespace, device, get_backend
+import numpy as np
+
+from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside
 
-__all__ = ["accumulate_patches", "extract_patches", "place_patches"]
+__all__ = ["accumulate_patches", "extract_patches", "place_patches", "read_patches"]
+
+_host = NumpyBackend.xp
 
 
 def extract_patches(image: Array, positions: Array, size: int) -> Array:
@@ -43,6 +47,27 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
     corners, weights, lead = _plan(image, positions, size, tuple(image.shape), "image")
     patches = get_backend(image).gather_windows(_pad(xp, image, size + 1, size + 1), corners, weights, size)
     return xp.reshape(patches, (*lead, size, size))
+
+
+def read_patches(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
+    """:func:`extract_patches` of a host image in place, at no cost that grows with the image.
+
+    Parameters
+    ----------
+    image : (H, W) floating or complex.
+    positions : (..., 2) real, pixels of the image.
+    size : N. Where a patch reaches beyond the image, all of it is copied with a margin, as is done otherwise.
+
+    Returns
+    -------
+    (..., N, N) of the image's dtype.
+    """
+    corners, shares, lead = _plan(image, positions, size, image.shape, "image")
+    corners = corners - (size + 1)
+    inside = _host.clip(corners, 0, _host.asarray(image.shape) - size)
+    if min(image.shape) < size or _host.any(shares[_host.any(corners != inside, axis=-1)] != 0.0):
+        return extract_patches(image, positions, size)
+    return _host.reshape(NumpyBackend().gather_windows(image, inside, shares, size), (*lead, size, size))
 
 
 def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> Array:

@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 
 from ptycho.data.atomic import written_whole
-from ptycho.errors import DataError
 from ptycho.model.safe_archive import SafeArchive
 from ptycho.model.training import damaged
 from ptycho_tensorflow.model import PtychoModel
@@ -67,8 +66,6 @@ def load_checkpoint(path: Path, model: PtychoModel) -> str:
         with SafeArchive(path) as archive:
             course = {name: archive.read(name) for name in archive.names()}[_COURSE].decode()  # each against its sum
         model.load_weights(path)
-    except DataError as error:
-        raise damaged(path, error) from error
     except Exception as error:  # whatever another network's file makes of Keras and h5py
         raise damaged(path, error) from error
     return course

@@ -47,25 +47,8 @@ def configured(backend="pytorch", **changes):
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly(tmp_path_factory):
-    """Most of the time here is JAX's compiler: less of it, and what is compiled is kept for the next training."""
-    if not can_train("jax"):
+    with support.compiled_quickly(tmp_path_factory.mktemp("compiled")):
         yield
-        return
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    changes = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name, False) for name in changes}
-    for values in (changes, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is changes:
-            yield
 
 
 class KilledError(Exception):

@@ -8,41 +8,11 @@ import os
 import signal
 import socket
 import subprocess
-import warnings
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from tests.cli.conftest import COMMAND, ROOT
-
-
-@pytest.fixture
-def begin(ptycho):
-    """Start `ptycho WORDS...` beside the test; the process and the address of its page."""
-    running = []
-
-    def start(*words, env=None):
-        path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)  # as in conftest.py
-            process = subprocess.Popen(
-                [*COMMAND, *map(str, words)],
-                cwd=ptycho.folder,
-                env=settings,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        running.append(process)
-        first = process.stdout.readline()
-        assert first.startswith("page http://127.0.0.1:"), (first, process.stderr.read() if not first else "")
-        return process, first.split()[1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 def ask(url, name, **query):
@@ -67,7 +37,6 @@ def result_path(scan_path, tmp_path_factory):
     return folder / "out"
 
 
-@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="interrupts are ignored here")
 def test_view_reads_the_scan_as_it_was_read_for_the_result(begin, result_path):
     process, url = begin("view", result_path)
     about = ask(url, "about")

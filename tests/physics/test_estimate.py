@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ptycho.physics.estimate import estimate_object, modulus_update, patches_of, wave_change
+from ptycho.physics.estimate import estimate_object, modulus_update, wave_change
 from ptycho.physics.objects import lines_object
-from ptycho.physics.patches import extract_patches
+from ptycho.physics.patches import extract_patches, read_patches
 from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.physics.propagation import diffraction_amplitude
@@ -169,7 +169,7 @@ def test_patches_of_a_large_image_are_those_of_any(low):
     rng = np.random.default_rng(0)
     image = (rng.normal(size=(60, 70)) + 1j * rng.normal(size=(60, 70))).astype(np.complex64)
     where = np.concatenate([rng.uniform(low, 60 - low, (6, 2)), [[low, low], [60 - low, 70 - low]]]).reshape(4, 2, 2)
-    found = patches_of(image, where, 16)
+    found = read_patches(image, where, 16)
     np.testing.assert_array_equal(found, extract_patches(image, where, 16))
     assert found.dtype == image.dtype
 

@@ -27,16 +27,15 @@ from ptycho.physics.photons import intensity_scale
 from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.physics.reassembly import group_canvas_size
+from tests.support import compiled_quickly
 
 DOUBLE = {"float32": "float64", "complex64": "complex128"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly():
-    """Compiling is most of the time here; what is compiled means the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ pytest.importorskip("jax")
 pytest.importorskip("optax")
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load, load_file
 
 from ptycho.backend import get_trainer
@@ -29,6 +28,7 @@ from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.train import train
+from tests.support import compiled_quickly
 
 N = 64
 ROOT = Path(__file__).parents[2]
@@ -36,19 +36,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once(tmp_path_factory):
-    """Most of the time here is compiling: less of it, and what is compiled is kept for the next training."""
-    changes = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name, False) for name in changes}
-    for values in (changes, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is changes:
-            yield
+    with compiled_quickly(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 def simulated():

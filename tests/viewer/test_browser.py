@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from ptycho.viewer import serve_result
-from ptycho.workflows.quality import predict_amplitudes, sample_of
-from ptycho.workflows.results import Reconstruction
-from tests.support import simulated_scan
+from tests.support import simulated_scan, true_result
 
 COLOURS = """(id) => {
   const canvas = document.getElementById(id);
@@ -32,24 +30,18 @@ def scan():
 
 @pytest.fixture(scope="module")
 def result(scan):
-    index = sample_of(len(scan))
-    found = Reconstruction(
-        object=scan.object,
-        weight=np.ones(scan.object.shape, np.float32),
+    return true_result(
+        scan,
         origin=(5.0, -7.0),
         positions=scan.positions + np.array([5.0, -7.0]),
-        probe=scan.probe,
         pixel_size=2e-8,
         history={"loss": [3.0, 2.0, 1.5], "r_factor": [0.5, 0.2, 0.1]},
         provenance={
             "data": {"name": "<img src=x onerror=alert(1)>"},
             "command": "ptycho run <script>alert(1)</script>",
         },
-        figures={"r_factor": 0.1},
-        measured=scan.amplitude(index),
         truth=scan.object,
     )
-    return dataclasses.replace(found, predicted=predict_amplitudes(found, found.probe, found.positions[index]))
 
 
 @pytest.fixture

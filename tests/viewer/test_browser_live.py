@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,37 +18,14 @@ from tests.support import simulated_scan
 ROOT = Path(__file__).parents[2]
 
 
+ENDLESS = ("reconstruct", "--engine", "rpie", "--epochs", 10000, "--out", "result", "--live")
+
+
 def until(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never became true"
         time.sleep(0.03)
-
-
-@pytest.fixture
-def started(tmp_path):
-    """Start `ptycho WORDS... --live` in an empty folder; the process and the address that it prints."""
-    running = []
-
-    def start(*words):
-        path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ptycho", *map(str, words), "--live"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        running.append(process)
-        line = process.stdout.readline()
-        assert line.startswith("page http://127.0.0.1:"), (line, process.stderr.read() if not line else "")
-        return process, line.split()[1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -141,8 +114,8 @@ def test_a_run_from_its_first_epoch_to_its_end(tab, monkeypatch):
     until(lambda: pixels(tab) != before)
 
 
-def test_a_run_that_is_killed_says_so(tab, started, scan_file):
-    process, url = started("reconstruct", scan_file, "--engine", "rpie", "--epochs", 10000, "--out", "result")
+def test_a_run_that_is_killed_says_so(tab, begin, scan_file):
+    process, url = begin(*ENDLESS, scan_file)
     tab.goto(url)
     until(lambda: r_factor(tab) is not None)
     process.kill()
@@ -151,9 +124,8 @@ def test_a_run_that_is_killed_says_so(tab, started, scan_file):
     assert tab.locator("#pill").inner_text() == "connection lost"
 
 
-@pytest.mark.skipif(signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="interrupts are ignored here")
-def test_a_run_that_is_interrupted_says_so(tab, started, scan_file):
-    process, url = started("reconstruct", scan_file, "--engine", "rpie", "--epochs", 10000, "--out", "result")
+def test_a_run_that_is_interrupted_says_so(tab, begin, scan_file):
+    process, url = begin(*ENDLESS, scan_file)
     tab.goto(url)
     until(lambda: r_factor(tab) is not None)
     process.send_signal(2)

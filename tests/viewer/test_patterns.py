@@ -14,8 +14,7 @@ from ptycho.viewer.patterns import Patterns, Samples
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.result import picture_of_result, result_patterns, result_state, serve_result
 from ptycho.workflows.quality import predict_amplitudes, sample_of
-from ptycho.workflows.results import Reconstruction
-from tests.support import simulated_scan
+from tests.support import simulated_scan, true_result
 
 NOISE = 0.08
 """An R-factor that photon noise alone explains here; a pattern beside another one is clearly above it."""
@@ -28,19 +27,8 @@ def scan():
 
 @pytest.fixture(scope="module")
 def result(scan):
-    """What is true, as a reconstruction."""
-    index = sample_of(len(scan))
-    found = Reconstruction(
-        object=scan.object,
-        weight=np.ones(scan.object.shape, np.float32),
-        origin=(0.0, 0.0),
-        positions=scan.positions,
-        probe=scan.probe,
-        history={"loss": [3.0, 2.0], "val_loss": [3.5, 2.5], "r_factor": [0.5, 0.1], "seconds": [1.0, 2.0]},
-        figures={"r_factor": 0.1},
-        measured=scan.amplitude(index),
-    )
-    return dataclasses.replace(found, predicted=predict_amplitudes(found, found.probe, found.positions[index]))
+    history = {"loss": [3.0, 2.0], "val_loss": [3.5, 2.5], "r_factor": [0.5, 0.1], "seconds": [1.0, 2.0]}
+    return true_result(scan, history=history)
 
 
 def test_the_truth_predicts_what_was_measured(scan, result):
