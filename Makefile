@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python $(PIP) --editable
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax lint format clean
+.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax environments lint format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -44,6 +44,8 @@ $(VENV)-%/.alone: pyproject.toml constraints.txt
 	$(MAKE) --no-print-directory VENV=$(VENV)-$* $(VENV)-$*/.made
 	$(VENV)-$*/bin/python $(PIP) --editable '.[$(patsubst numpy,test,$*),test]'
 	@touch $@
+
+environments: $(VENV)/.dev $(VENV)-numpy/.alone $(VENV)-torch/.alone $(VENV)-tensorflow/.alone $(VENV)-jax/.alone ## Make all of them beforehand; with --jobs=2, two at a time
 
 lint: $(VENV)/.dev ## Check style, types and the floors of the house
 	$(BIN)/ruff check .
