@@ -21,6 +21,7 @@ import array_api_compat
 import numpy as np
 
 from ptycho.errors import BackendError
+from ptycho.windows import add_windows, gather_windows
 
 __all__ = [
     "Array",
@@ -155,35 +156,14 @@ class NumpyBackend:
         return None
 
     def gather_windows(self, image: Array, corners: Array, weights: Array, size: int) -> Array:
-        """See :class:`Backend`; window by window, so that all work stays in the processor's cache."""
-        windows = np.empty((len(corners), size, size), dtype=image.dtype)
-        width, pixels, sums = _pairs(image)[0], _pairs(image)[1], _pairs(windows)[1]
-        part = np.empty((size, width * size), dtype=sums.dtype)
-        for total, places, shares in zip(sums, corners.tolist(), weights.tolist(), strict=True):
-            into = total
-            for (row, col), share in zip(places, shares, strict=True):
-                np.multiply(pixels[row : row + size, width * col : width * (col + size)], share, out=into)
-                if into is part:
-                    total += part
-                into = part
-        return windows
+        """See :class:`Backend`."""
+        return gather_windows(image, corners, weights, size)
 
     def scatter_windows(self, windows: Array, corners: Array, weights: Array, shape: tuple[int, int]) -> Array:
         """See :class:`Backend`."""
         image = np.zeros(shape, dtype=windows.dtype)
-        self.add_windows(image, windows, corners, weights)
+        add_windows(image, windows, corners, weights)
         return image
-
-    @staticmethod
-    def add_windows(image: Array, windows: Array, corners: Array, weights: Array) -> None:
-        """Add to ``image`` in place what :meth:`scatter_windows` adds to zeros."""
-        size = windows.shape[-1]
-        width, pixels, values = _pairs(image)[0], _pairs(image)[1], _pairs(windows)[1]
-        part = np.empty((size, width * size), dtype=pixels.dtype)
-        for value, places, shares in zip(values, corners.tolist(), weights.tolist(), strict=True):
-            for (row, col), share in zip(places, shares, strict=True):
-                np.multiply(value, share, out=part)
-                pixels[row : row + size, width * col : width * (col + size)] += part
 
     def conv2d(self, x: Array, kernel: Array, bias: Array) -> Array:
         """See :class:`Backend`."""
@@ -366,14 +346,6 @@ def cached_parts(shape: tuple[int, ...]) -> list[slice]:
     """Parts of the first axis of a stack that stay in a processor's cache, with what is computed from them."""
     step = max(1, _CACHED // max(1, math.prod(shape[1:])))
     return [slice(first, first + step) for first in range(0, shape[0], step)]
-
-
-def _pairs(values: np.ndarray) -> tuple[int, np.ndarray]:
-    """Real numbers per value, and the values as real numbers along the last axis: real factors cost half then."""
-    if values.dtype.kind != "c":
-        return 1, values
-    lined_up = values if values.strides[-1] == values.itemsize else np.ascontiguousarray(values)
-    return 2, lined_up.view(values.real.dtype)
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import place_patches, read_patches
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
+from ptycho.windows import add_windows
 
 __all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
 
@@ -239,8 +240,8 @@ class _Canvas:
         wanted = _host.sum(_host.conj(self.modes) * difference, axis=-3)
         windows, corners, shares = place_patches(wanted, positions, self._shape)
         power = _host.broadcast_to(_host.sum(intensity(self.modes), axis=0), windows.shape)
-        NumpyBackend.add_windows(self._sum, windows, corners, shares)
-        NumpyBackend.add_windows(self._light, power, corners, shares)
+        add_windows(self._sum, windows, corners, shares)
+        add_windows(self._light, power, corners, shares)
         self._note([(slice(r, r + size + 1), slice(c, c + size + 1)) for r, c in corners[:, 0, :].tolist()])
         if refine:
             self._modes_sum += _host.sum(_host.conj(patches)[:, None, :, :] * difference, axis=0)

@@ -15,6 +15,7 @@ import numpy as np
 from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside
+from ptycho.windows import gather_windows
 
 __all__ = ["accumulate_patches", "extract_patches", "place_patches", "read_patches"]
 
@@ -67,7 +68,7 @@ def read_patches(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndar
     inside = _host.clip(corners, 0, _host.asarray(image.shape) - size)
     if min(image.shape) < size or _host.any(shares[_host.any(corners != inside, axis=-1)] != 0.0):
         return extract_patches(image, positions, size)
-    return _host.reshape(NumpyBackend().gather_windows(image, inside, shares, size), (*lead, size, size))
+    return _host.reshape(gather_windows(image, inside, shares, size), (*lead, size, size))
 
 
 def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> Array:

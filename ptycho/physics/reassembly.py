@@ -9,7 +9,8 @@ and the weight 0.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,13 +18,16 @@ from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_bac
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside, require_together
 from ptycho.physics.patches import accumulate_patches, extract_patches, place_patches
+from ptycho.windows import add_windows
 
 __all__ = [
     "Canvas",
+    "Laid",
     "Reassembled",
     "canvas_for",
     "extract_groups",
     "group_canvas_size",
+    "laid_together",
     "merge_groups",
     "reassemble",
     "stitching_window",
@@ -52,6 +56,17 @@ class Reassembled(NamedTuple):
     """(H, W) real, the summed window; 0 where nothing was placed."""
     origin: tuple[float, float]
     """Position (row, col) of pixel [0, 0]: a position p lies on pixel ``p - origin``."""
+
+
+class Laid(NamedTuple):
+    """What was laid down on a part of a canvas and is not averaged yet, so that it may be added to what others laid."""
+
+    total: np.ndarray
+    """(H, W) complex128, the sum of the weighted patches."""
+    weight: np.ndarray
+    """(H, W) float64, the summed window."""
+    origin: tuple[float, float]
+    """Position (row, col) of pixel [0, 0]; the origins of what is added differ by whole pixels."""
 
 
 def stitching_window(window: str | Array, size: int, crop: int | None = None) -> np.ndarray:
@@ -212,8 +227,23 @@ class Canvas:
         on_canvas = where - _host.asarray(self.origin)
         lit = stack[:, self._box[0], self._box[1]] * self._window
         windows, corners, shares = place_patches(lit, on_canvas, self.shape)
-        NumpyBackend.add_windows(self._total, windows, corners, shares)
-        NumpyBackend.add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
+        add_windows(self._total, windows, corners, shares)
+        add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
+
+    def laid(self) -> Laid:
+        """What was added so far; copies."""
+        inner = tuple(slice(self._margin, self._margin + n) for n in self.shape)
+        return Laid(self._total[inner].copy(), self._weight[inner].copy(), self.origin)
+
+    def lay(self, part: Laid) -> None:
+        """Add what was laid down on another canvas, which must lie within this one.
+
+        Raises
+        ------
+        DataError
+            It does not, or its pixels lie between these.
+        """
+        _lay(part, self._total, self._weight, [start - self._margin for start in self.origin])
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
@@ -225,6 +255,33 @@ class Canvas:
             rows = slice(first, first + _STRIP)
             image[rows], weight[rows] = _average(_host, total[rows], light[rows]), light[rows]
         return Reassembled(image, weight, self.origin)
+
+
+def laid_together(parts: Sequence[Laid]) -> Laid:
+    """The sum of what was laid down on several canvases, on the smallest rectangle that holds them."""
+    corners = _host.asarray([part.origin for part in parts])
+    ends = corners + _host.asarray([part.weight.shape for part in parts])
+    origin = corners.min(axis=0)
+    rows, columns = (int(n) for n in ends.max(axis=0) - origin)
+    total = _host.zeros((rows, columns), dtype=np.complex128)
+    weight = _host.zeros((rows, columns), dtype=np.float64)
+    for part in parts:
+        _lay(part, total, weight, origin)
+    return Laid(total, weight, (float(origin[0]), float(origin[1])))
+
+
+def _lay(part: Laid, total: np.ndarray, weight: np.ndarray, origin: Any) -> None:
+    """Add a part to sums whose pixel [0, 0] lies at ``origin``."""
+    corner = _host.asarray(part.origin) - _host.asarray(origin)
+    first = _host.astype(_host.round(corner), np.int64)
+    end = first + _host.asarray(part.weight.shape)
+    if not _host.all(first == corner) or first.min() < 0 or _host.any(end > _host.asarray(weight.shape)):
+        raise DataError(
+            f"origin: a part of shape {part.weight.shape} at {part.origin} does not lie on the pixels of this canvas."
+        )
+    place = slice(int(first[0]), int(end[0])), slice(int(first[1]), int(end[1]))
+    total[place] += part.total
+    weight[place] += part.weight
 
 
 def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -246,7 +303,7 @@ def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, i
     for first in range(0, positions.shape[0], _AT_ONCE):
         some = positions[first : first + _AT_ONCE]
         stack = _host.broadcast_to(wide, (some.shape[0], *window.shape))
-        NumpyBackend.add_windows(padded, *place_patches(stack, some, shape))
+        add_windows(padded, *place_patches(stack, some, shape))
     return padded[margin : margin + shape[0], margin : margin + shape[1]]
 
 
