@@ -14,6 +14,7 @@ import numpy as np
 __all__ = ["add_windows", "gather_windows"]
 
 _COMPILED_FOR = ("f4", "f8")
+"""Real numbers; complex ones are pairs of them."""
 
 
 def gather_windows(image: np.ndarray, corners: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
@@ -73,7 +74,9 @@ def add_windows(image: np.ndarray, windows: np.ndarray, corners: np.ndarray, wei
     if windows.shape[0] > 1 and windows.strides[0] == 0:
         windows = windows[:1]
     width, pixels = _pairs(image)
-    values = _pairs(windows.astype(image.dtype, copy=False))[1]
+    if windows.dtype.kind != image.dtype.kind or windows.dtype.str[1:] not in (*_COMPILED_FOR, "c8", "c16"):
+        windows = windows.astype(image.dtype)
+    values = _pairs(windows)[1]
     loops = _compiled()
     if loops is None or not _plain(pixels):
         _add_by_numpy(width, pixels, np.broadcast_to(values, (len(corners), *values.shape[1:])), corners, weights, size)
@@ -104,7 +107,7 @@ def _add_by_numpy(
     part = np.empty((size, width * size), dtype=pixels.dtype)
     for value, places, shares in zip(values, corners.tolist(), weights.tolist(), strict=True):
         for (row, col), share in zip(places, shares, strict=True):
-            np.multiply(value, share, out=part)
+            np.multiply(value, share, out=part, dtype=part.dtype)
             pixels[row : row + size, width * col : width * (col + size)] += part
 
 

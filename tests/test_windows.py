@@ -71,6 +71,18 @@ class TestBothWays:
                 desired[r : r + 3, c : c + 3] += w * window
         np.testing.assert_allclose(into, desired, rtol=0, atol=1e-5)
 
+    @given(seed=st.integers(0, 99), pair=st.sampled_from([("complex64", "complex128"), ("float32", "float64"),
+                                                          ("float32", "complex64"), ("longdouble", "float64"),
+                                                          ("int16", "float32"), ("float16", "float32")]))  # fmt: skip
+    def test_the_sum_has_the_precision_of_the_image(self, seed, pair):
+        narrow, wide = pair
+        _, stack, corners, weights = drawn(seed, "float64")
+        stack = (10 * stack).astype(narrow)
+        one, other = np.zeros((9, 11), wide), np.zeros((9, 11), wide)
+        windows.add_windows(one, stack, corners, weights)
+        windows.add_windows(other, stack.astype(wide), corners, weights)
+        np.testing.assert_array_equal(one, other)
+
     @given(seed=st.integers(0, 99))
     def test_one_is_the_adjoint_of_the_other(self, seed):
         image, stack, corners, weights = drawn(seed, "complex128", places=2)

@@ -167,9 +167,9 @@ def reassemble(
     patches = patches[..., box[0], box[1]]
     positions = positions_beside(patches, positions)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
-    total = accumulate_patches(patches * xp.astype(weights, patches.dtype), on_canvas, shape)
-    spread = xp.broadcast_to(weights, tuple(patches.shape))
-    weight = accumulate_patches(spread, on_canvas, shape)
+    lit = patches if _host.all(host_weights == 1.0) else patches * xp.astype(weights, patches.dtype)
+    total = accumulate_patches(lit, on_canvas, shape)
+    weight = accumulate_patches(xp.broadcast_to(weights, tuple(patches.shape)), on_canvas, shape)
     return Reassembled(_average(xp, total, weight), weight, origin)
 
 
@@ -225,7 +225,9 @@ class Canvas:
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
         on_canvas = where - _host.asarray(self.origin)
-        lit = stack[:, self._box[0], self._box[1]] * self._window
+        lit = stack[:, self._box[0], self._box[1]]
+        if not _host.all(self._window == 1.0):
+            lit = lit * self._window
         windows, corners, shares = place_patches(lit, on_canvas, self.shape)
         add_windows(self._total, windows, corners, shares)
         add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
