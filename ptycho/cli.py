@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho import cli_engines
+from ptycho import cli_engines, cli_training
 from ptycho._version import __version__
 from ptycho.cli_help import COMMANDS, FAMILIES, overview
 from ptycho.cli_words import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed, parse
@@ -153,15 +153,23 @@ def _doctor(call: Call) -> None:
 
 
 def _train(call: Call) -> None:
+    _learn(call, lambda call: cli_training.opened(call)[::2])
+
+
+def _pretrain(call: Call) -> None:
+    _learn(call, cli_training.simulated)
+
+
+def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
     from ptycho.cli_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import save_training, train_scan
 
     started, resume = time.perf_counter(), call[ResumeOptions].resume
-    scan, _, config = _open_for_training(call)
+    scan, config = begin(call)
     if call[DryRunOptions].dry_run:
-        _forecast(call, scan, None, config, reconstructed=False)
+        cli_training.forecast(call, scan, None, config, reconstructed=False)
         return
     replace = may_replace(scan, config, [BUNDLE], resume, call[CommonOptions].force)
     if resume and is_finished(scan, config, [BUNDLE]):
@@ -219,19 +227,11 @@ def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Ca
 
 
 def _run(call: Call) -> None:
-    opened = _open_for_training(call)
+    opened = cli_training.opened(call)
     if call[DryRunOptions].dry_run:
-        _forecast(call, *opened, frc=call[RunOptions].frc)
+        cli_training.forecast(call, *opened, frc=call[RunOptions].frc)
     else:
         _train_and_reconstruct(call, *opened)
-
-
-def _forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:
-    from ptycho.workflows.forecast import forecast_training
-
-    print("\n".join(forecast_training(scan, config, target, **more).lines()))
-    if call.command == "run" and call[RunOptions].refine:
-        print(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
@@ -346,25 +346,6 @@ def _bundle_export(call: Call) -> None:
     _finish(started, target)
 
 
-def _open_for_training(call: Call) -> tuple[Any, Any, Any]:
-    """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
-    from ptycho.backend import get_trainer
-    from ptycho.config import TrainingConfig, validate
-    from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
-
-    config = call[TrainingConfig]
-    config.train_data_file = Path(needed(call, "scan", config.train_data_file))
-    validate(config)
-    scan = open_scan(config.train_data_file, call[ScanOptions])
-    fit_model_to(scan, config.model, adopt="N" not in call.given)
-    target = None
-    if config.test_data_file is not None and call.command == "run":
-        target = open_scan(config.test_data_file, call[ScanOptions])
-        fit_model_to(target, config.model, adopt=False)
-    get_trainer(config.backend)
-    return scan, target, config
-
-
 def _print_figures(figures: Mapping[str, float]) -> None:
     from ptycho.workflows.evaluate import figure_lines
 
@@ -383,6 +364,7 @@ _RUNNERS: dict[str, Callable[[Call], None]] = {
     "convert": _convert,
     "doctor": _doctor,
     "train": _train,
+    "pretrain": _pretrain,
     "reconstruct": _reconstruct,
     "refine": _refine,
     "run": _run,

@@ -87,7 +87,18 @@ COMMANDS = {
         "  ptycho train scan.npz --out model --nepochs 50\n"
         "  ptycho train scan.npz --out model --nepochs 50 --resume     go on with one that was killed\n"
         "  ptycho train scan.npz --out model --gridsize 2 --n_groups 1024 --probe_trainable\n"
+        "  ptycho train scan.npz --out model --from other              go on with the network of another bundle\n"
         "  ptycho train --config settings.yaml --seed 7                flags win over the file",
+    ),
+    "pretrain": CommandText(
+        "train a network on simulated objects, for scans still to come",
+        (("scan", "scan whose beam, positions and photons are simulated with; may stand in the YAML file"),),
+        "Simulate random objects with the probe, positions, photons and detector of a measured scan, train on them,\n"
+        "and write DIR/wts.h5.zip, which reconstructs further scans of that beamline without any training.",
+        "  ptycho pretrain scan.npz --out model --n_objects 64 --n_groups 4096 --nepochs 20\n"
+        "  ptycho reconstruct next.npz model --out result           another scan, no training\n"
+        "  ptycho run next.npz --from model --nepochs 3 --out tuned   or a few epochs on it first\n"
+        "  ptycho pretrain scan.npz --out model --nepochs 40 --resume   go on with one that was killed",
     ),
     "reconstruct": CommandText(
         "reconstruct a scan with a trained bundle, or iteratively without one",

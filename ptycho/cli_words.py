@@ -118,6 +118,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
     from ptycho.workflows.doctor import DoctorOptions
     from ptycho.workflows.evaluate import EvaluateOptions
     from ptycho.workflows.inspect import InspectOptions
+    from ptycho.workflows.pretrain import PretrainOptions
     from ptycho.workflows.scans import ScanOptions
     from ptycho.workflows.simulate import SimulationConfig
 
@@ -133,6 +134,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "convert": [scan, (ConvertOptions, "what is written")],
         "doctor": [scan, (DoctorOptions, "the examination")],
         "train": [scan, training, resume, live],
+        "pretrain": [scan, (PretrainOptions, "the simulated objects"), training, resume, live],
         "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), *engine],
         "refine": [scan, *engine, (RefinedOutput, "where it goes")],
         "run": [scan, training, resume, *run],
@@ -143,7 +145,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "bundle import": [(ImportOptions, "this command")],
         "bundle export": [(ExportOptions, "this command")],
     }
-    dry = [(DryRunOptions, "before it starts")] if command in ("train", "reconstruct", "run") else []
+    dry = [(DryRunOptions, "before it starts")] if command in ("train", "pretrain", "reconstruct", "run") else []
     return [*chosen[command], *dry, (CommonOptions, "every command")]
 
 

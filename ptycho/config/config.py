@@ -73,6 +73,11 @@ class TrainingConfig:
     train_data_file: Path | None = setting(None, "scan to learn from")
     test_data_file: Path | None = setting(None, "scan to reconstruct or to watch the loss on")
     output_dir: Path = setting(Path("training_outputs"), "folder for results, created if missing")
+    start_model: Path | None = setting(
+        None,
+        "trained bundle, or its folder, whose network goes on learning: the model's settings are then the bundle's, "
+        "probe and scale are the scan's own; none starts from random weights",
+    )
 
     nepochs: int = setting(50, "passes through the training groups", at_least=1)
     batch_size: int = setting(16, "groups per training step", at_least=1)

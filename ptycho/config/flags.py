@@ -23,6 +23,7 @@ SPELLINGS = {
     "output_dir": ("--out", "--output_dir"),
     "output_file": ("--out", "--output_file"),
     "dry_run": ("--dry-run", "--dry_run"),
+    "start_model": ("--from", "--start_model"),
 }
 
 

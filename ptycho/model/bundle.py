@@ -26,11 +26,13 @@ from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError, OutputError
 from ptycho.model.safe_archive import SafeArchive, parse_json
 
-__all__ = ["BUNDLE_NAME", "Bundle", "load_bundle", "save_bundle", "verified_members"]
+__all__ = ["BUNDLE_NAME", "ORIGINS", "Bundle", "load_bundle", "origins", "save_bundle", "verified_members"]
 
 BUNDLE_NAME = "wts.h5.zip"
 FORMAT_VERSION = 1
 MODELS = ("autoencoder", "diffraction_to_obj")
+ORIGINS = ("imported_from", "simulated", "started_from")
+"""What a manifest may say of where the model came from."""
 _NEEDED = ("config.json", "units.json", "weights.safetensors")
 _RECORDED = ("ptychopinn", "numpy", "torch", "lightning", "tensorflow", "keras", "jax")
 
@@ -48,7 +50,7 @@ class Bundle:
     side : pixels of a group's own canvas at training.
     history : losses per epoch.
     native : files in the writing backend's own form.
-    manifest : what the file says of itself; filled on loading.
+    manifest : what the file says of itself; filled on loading, and before with where the model came from.
     measurement : what the training's patterns were, "counts" or "amplitude"; None where a file does not say.
     """
 
@@ -72,6 +74,11 @@ def probe_of(params: Mapping[str, np.ndarray]) -> np.ndarray:
     """(P, N, N) complex64, sqrt(photons): the probe among a model's parameters, host arrays."""
     modes = params["probe/real"] + 1j * params["probe/imag"]
     return (modes * np.float32(np.exp(params["log_scale"]))).astype(np.complex64)
+
+
+def origins(bundle: Bundle) -> dict[str, Any]:
+    """Where a model came from: the archive, the simulation or the earlier model that it says."""
+    return {name: bundle.manifest[name] for name in ORIGINS if name in bundle.manifest}
 
 
 def save_bundle(bundle: Bundle, path: str | Path) -> Path:
@@ -118,8 +125,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
         "versions": _versions(),
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
-    if "imported_from" in bundle.manifest:
-        manifest["imported_from"] = bundle.manifest["imported_from"]
+    manifest |= origins(bundle)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(target) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -18,7 +18,7 @@ from ptycho.data import load_scan
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.limits import readable
 from ptycho.errors import BackendError, ConfigError, DataError, OutputError
-from ptycho.model.bundle import BUNDLE_NAME, Bundle, load_bundle
+from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, load_bundle
 from ptycho.model.foreign import import_archive, model_folders
 from ptycho.model.generators import channels
 from ptycho.model.plain_pickle import read_plain_pickle
@@ -75,7 +75,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
     dict
         Plain values. Of both: ``file``, ``bytes``, ``kind``, ``members`` (bytes and SHA-256 by name). Of a bundle also
         ``format_version``, ``backend``, ``versions``, ``model``, ``training``, ``units``, ``parameters``, ``probe``,
-        ``history``, and ``imported_from`` where it was; of an archive ``models`` and ``settings``.
+        ``history``, ``imported_from``, ``simulated``, ``started_from``; of an archive ``models`` and ``settings``.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
         "format_version": manifest.get("format_version"),
         "backend": bundle.config.backend,
         "versions": manifest.get("versions", {}),
-        "imported_from": manifest.get("imported_from"),
+        **{name: manifest.get(name) for name in ORIGINS},
         "model": config.pop("model"),
         "training": config,
         "units": {
@@ -131,7 +131,7 @@ def description_lines(found: Mapping[str, Any]) -> list[str]:
             f"format {found['format_version']}",
             f"backend {found['backend']}",
             f"versions {_pairs(found['versions'])}",
-            *([f"imported from {_pairs(found['imported_from'])}"] if isinstance(found["imported_from"], dict) else []),
+            *(f"{name.replace('_', ' ')} {_pairs(found[name])}" for name in ORIGINS if isinstance(found[name], dict)),
             f"model {_pairs(found['model'])}",
             f"units {_pairs(found['units'])}",
             f"parameters {numbers['numbers']} in {numbers['arrays']} arrays",

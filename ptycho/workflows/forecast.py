@@ -28,6 +28,7 @@ from ptycho.evaluation.comparison import MOST_COMPARED
 from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
+from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.report import draw_pictures, duration
@@ -96,6 +97,7 @@ def forecast_training(
     ConfigError, DataError, BackendError
         The work is not possible; found out before it starts.
     """
+    config = settled(config)
     part = training_part(scan, config)
     groups = config.n_groups if config.model.gridsize > 1 else min(config.n_groups, len(part))
     clock = _Clock()
@@ -104,6 +106,7 @@ def forecast_training(
     trial = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, estimate_passes=_few(config.model)),
+        start_model=None,
         nepochs=2,
         n_groups=min(groups, _BATCHES * config.batch_size, len(sample)),
         n_subsample=None,

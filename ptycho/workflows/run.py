@@ -18,8 +18,9 @@ from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config,
 from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.model.bundle import Bundle, load_bundle, save_bundle
+from ptycho.model.bundle import Bundle, load_bundle, origins, save_bundle
 from ptycho.model.training import Progress
+from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.quality import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
@@ -68,6 +69,7 @@ def train_scan(
         A checkpoint or a log cannot be written; before the first whole epoch nothing is left behind.
     """
     validate(config)
+    config = settled(config)
     publish(config, measurement=scan.measurement)
     on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
     with _logs_whole(log_dir):
@@ -193,7 +195,7 @@ def reconstruct_scan(
         probe=stitched.probe,
         pixel_size=scan.object_pixel_size,
         history=bundle.history,
-        provenance=provenance(bundle.config, scan, bundle.config.seed, command),
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command) | origins(bundle),
         figures=figures,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),

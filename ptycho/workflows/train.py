@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,9 @@ from ptycho.physics.probe import scale_probe_to_counts
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.answer import answering, ask_of
+from ptycho.workflows.fine_tuning import origin_of, settled, start_of, with_network_of
 
-__all__ = ["is_of_this_training", "scan_estimate", "train", "training_part"]
+__all__ = ["Beam", "beam_of", "is_of_this_training", "scan_estimate", "train", "training_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ def train(
         Before any work is done, each naming the field.
     """
     validate(config)
+    config, start = settled(config), start_of(config)
     backend = backend_for_training(config.backend)
     _check(scan, config.model)
     generator = generator or find_generator(config.model.architecture)
@@ -79,18 +82,8 @@ def train(
     scan = training_part(scan, config).kept()
     checkpoints = None if log_dir is None or not config.checkpoint else Checkpoints(log_dir, config)
     going_on = resume and _goes_on(checkpoints, scan)
-    nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
-    if scan.measurement == "counts":
-        logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
-    scale = intensity_scale(nphotons, scan.N)
-    brightness = _brightness(scan)
-    probe = _starting_probe(scan)
-    estimate = None
-    if config.model.estimate_passes:
-        estimate = scan_estimate(
-            scan, probe, nphotons, config.model.estimate_passes, brightness, config.refine_probe, config.seed, on_pass
-        )
-        probe = estimate.probe
+    beam = beam_of(scan, config, on_pass)
+    scale = intensity_scale(beam.nphotons, scan.N)
     container = make_container(
         scan,
         config.model.gridsize,
@@ -100,21 +93,69 @@ def train(
         config.enable_oversampling,
         sequential=config.sequential_sampling,
     )
-    container.estimate = estimate
+    container.estimate = beam.estimate
     container.patches = _true_patches(scan, container.positions, config)
-    params = initial_parameters(config.model, probe, nphotons, config.seed, brightness, generator)
-    if estimate is not None:
-        params["log_scale"] = _known_scale(params, probe)
+    params = initial_parameters(config.model, beam.probe, beam.nphotons, config.seed, beam.brightness, generator)
+    if beam.estimate is not None:
+        params["log_scale"] = _known_scale(params, beam.probe)
+    if start is not None:
+        params = with_network_of(params, start)
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
-    model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(probe), generator)
+    model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(beam.probe), generator)
     ask_of(told, model, container, config.device)
     training, validation = _split(container, config)
     if checkpoints is not None:
         checkpoints.begin(scan, going_on)
     result = trainer.fit(model, params, training, validation, going_on)
     return Bundle(
-        result.params, config, scale, nphotons, side, result.history, result.native, measurement=scan.measurement
+        result.params,
+        config,
+        scale,
+        beam.nphotons,
+        side,
+        result.history,
+        result.native,
+        _origins(scan, config, start),
+        scan.measurement,
     )
+
+
+class Beam(NamedTuple):
+    """How a scan was lit, and what plain physics makes of it."""
+
+    nphotons: float
+    """Mean photons per pattern."""
+    brightness: float
+    """Power of the beam over the mean power of a pattern."""
+    probe: np.ndarray
+    """(P, N, N) complex: refined with the estimate where there is one, else the scan's, in any unit."""
+    estimate: Estimate | None
+    """None where ``estimate_passes`` is 0 or none."""
+
+
+def beam_of(scan: Scan, config: TrainingConfig, on_pass: Callable[[int, int], None] | None = None) -> Beam:
+    """How a scan was lit, found out as a training does.
+
+    Parameters
+    ----------
+    scan : the measurement; where it has no probe one is estimated from its patterns.
+    config : photons, passes of the estimate, whether they refine the probe, seed.
+    on_pass : told of every pass.
+    """
+    nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
+    if scan.measurement == "counts":
+        logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
+    brightness, probe, passes = _brightness(scan), _starting_probe(scan), config.model.estimate_passes
+    if not passes:
+        return Beam(nphotons, brightness, probe, None)
+    estimate = scan_estimate(scan, probe, nphotons, passes, brightness, config.refine_probe, config.seed, on_pass)
+    return Beam(nphotons, brightness, estimate.probe, estimate)
+
+
+def _origins(scan: Scan, config: TrainingConfig, start: Bundle | None) -> dict[str, Any]:
+    """What the bundle will say of where it comes from."""
+    found = {"simulated": scan.metadata["simulation"]} if isinstance(scan.metadata.get("simulation"), dict) else {}
+    return found if start is None else {**found, "started_from": origin_of(start, config)}
 
 
 def is_of_this_training(scan: Scan, config: TrainingConfig, log_dir: str | Path) -> bool:

@@ -1,0 +1,48 @@
+"""What the commands that train begin with: the scan, the configuration, the simulated objects, the forecast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ptycho.cli_words import Call, CommonOptions, RunOptions, needed
+
+
+def opened(call: Call) -> tuple[Any, Any, Any]:
+    """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
+    from ptycho.backend import get_trainer
+    from ptycho.config import TrainingConfig, validate
+    from ptycho.workflows.fine_tuning import settled
+    from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
+
+    config = call[TrainingConfig]
+    config.train_data_file = Path(needed(call, "scan", config.train_data_file))
+    validate(config)
+    config.model = settled(config, call.given).model
+    scan = open_scan(config.train_data_file, call[ScanOptions])
+    fit_model_to(scan, config.model, adopt="N" not in call.given and config.start_model is None)
+    target = None
+    if config.test_data_file is not None and call.command == "run":
+        target = open_scan(config.test_data_file, call[ScanOptions])
+        fit_model_to(target, config.model, adopt=False)
+    get_trainer(config.backend)
+    return scan, target, config
+
+
+def simulated(call: Call) -> tuple[Any, Any]:
+    """The simulated objects of a pretraining, and its configuration."""
+    from ptycho.cli_progress import ProgressBars
+    from ptycho.workflows.pretrain import PretrainOptions, simulated_like
+
+    scan, _, config = opened(call)
+    with ProgressBars(not call[CommonOptions].quiet) as bars:
+        return simulated_like(scan, config, call[PretrainOptions], bars.counter), config
+
+
+def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:
+    """Print what memory, disk and time a training will take."""
+    from ptycho.workflows.forecast import forecast_training
+
+    print("\n".join(forecast_training(scan, config, target, **more).lines()))
+    if call.command == "run" and call[RunOptions].refine:
+        print(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")
