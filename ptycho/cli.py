@@ -19,7 +19,16 @@ from typing import Any
 from ptycho import cli_engines, cli_training
 from ptycho._version import __version__
 from ptycho.cli_help import COMMANDS, FAMILIES, overview
-from ptycho.cli_words import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed, parse
+from ptycho.cli_words import (
+    Call,
+    ClusterOptions,
+    CommonOptions,
+    DryRunOptions,
+    ResumeOptions,
+    RunOptions,
+    needed,
+    parse,
+)
 from ptycho.errors import ConfigError, PtychoError
 
 BUNDLE = "wts.h5.zip"
@@ -187,10 +196,11 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 def _reconstruct(call: Call) -> None:
     from ptycho.cli_page import Progress
     from ptycho.config import InferenceConfig, validate
+    from ptycho.workflows.cluster import crew_on
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import open_bundle, reconstruct_scan
-    from ptycho.workflows.scans import ScanOptions, open_scan
+    from ptycho.workflows.scans import ScanOptions, open_scan, open_scan_for_others
 
     started, config = time.perf_counter(), call[InferenceConfig]
     if cli_engines.is_iterative(call):
@@ -199,7 +209,9 @@ def _reconstruct(call: Call) -> None:
     path = needed(call, "scan", config.test_data_file)
     bundle = open_bundle(needed(call, "model_path", config.model_path))
     validate(config)
-    scan = open_scan(path, call[ScanOptions])
+    dask = call[ClusterOptions].dask
+    opened = open_scan if dask is None else open_scan_for_others
+    scan = opened(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
     if call[DryRunOptions].dry_run:
         from ptycho.workflows.forecast import forecast_reconstruction
@@ -207,8 +219,10 @@ def _reconstruct(call: Call) -> None:
         print("\n".join(forecast_reconstruction(scan, bundle, config, backend=backend).lines()))
         return
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
-        with Progress(call, scan, None, out) as bars:
-            result = reconstruct_scan(scan, bundle, config, backend=backend, counters=bars.counter, command=call.line)
+        with crew_on(dask) as crew, Progress(call, scan, None, out) as bars:
+            result = reconstruct_scan(
+                scan, bundle, config, backend=backend, counters=bars.counter, command=call.line, crew=crew
+            )
             bars.show(result)
         save_reconstruction(result, out, force=call[CommonOptions].force)
     _print_figures(result.figures)

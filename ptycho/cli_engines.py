@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli_words import Call, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
+from ptycho.cli_words import Call, ClusterOptions, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
 from ptycho.errors import ConfigError
 
 
@@ -25,6 +25,8 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
         raise ConfigError(
             "--engine reconstructs without a network: leave the bundle out, or refine its result with 'ptycho refine'."
         )
+    if call[ClusterOptions].dask is not None:
+        raise ConfigError("--dask is for the work of a network: an engine runs in one process, so leave --dask out.")
     config = call[InferenceConfig]
     path = needed(call, "scan", config.test_data_file)
     scan = open_scan(path, call[ScanOptions])

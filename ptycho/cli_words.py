@@ -54,6 +54,18 @@ class DryRunOptions:
 
 
 @dataclass
+class ClusterOptions:
+    """Which processes reconstruct."""
+
+    dask: str | None = setting(
+        None,
+        "let the workers of a Dask cluster infer and stitch, to the same result; alone starts a process for every core "
+        "of this machine, 4 four of them, tcp://host:port is the scheduler of a cluster; none works in one process",
+        alone="local",
+    )
+
+
+@dataclass
 class IterativeOptions:
     """What an iterative reconstruction does beside its own work."""
 
@@ -126,6 +138,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
     training = (TrainingConfig, "training and where it runs")
     resume = (ResumeOptions, "a training that was broken off")
     live = (LiveOptions, "the page")
+    cluster = (ClusterOptions, "several processes or machines")
     engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), live]
     run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine"), live]
     chosen: dict[str, list[tuple[type, str]]] = {
@@ -135,7 +148,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "doctor": [scan, (DoctorOptions, "the examination")],
         "train": [scan, training, resume, live],
         "pretrain": [scan, (PretrainOptions, "the simulated objects"), training, resume, live],
-        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), *engine],
+        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), cluster, *engine],
         "refine": [scan, *engine, (RefinedOutput, "where it goes")],
         "run": [scan, training, resume, *run],
         "view": [(ViewOptions, "the page"), scan],

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ptycho.config.files import load_yaml_config
 from ptycho.config.mapping import config_from_dict, known_keys, unknown_key
-from ptycho.config.settings import FALSE, TRUE, describe_limits, field_types, split_optional
+from ptycho.config.settings import FALSE, NOTHING, TRUE, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
 
 SPELLINGS = {
@@ -129,7 +129,9 @@ def parse_flags(
     ConfigError
         A flag is unknown or lacks its value.
     """
-    switches = {field.name for cls in classes for field in _flat_fields(cls) if field.type in ("bool", bool)}
+    fields = [field for cls in classes for field in _flat_fields(cls)]
+    switches = {field.name: field.metadata["alone"] for field in fields if field.metadata["alone"]}
+    switches |= {field.name: "true" for field in fields if field.type in ("bool", bool)}
     parsed, extra = parser.parse_known_args(_normalise(argv, switches))
     if extra:
         raise _unknown_word(parser, extra[0])
@@ -203,6 +205,8 @@ def _metavar(field: dataclasses.Field[Any], plain: type) -> str:
     choices = field.metadata["choices"]
     if choices:
         return "|".join(str(choice) for choice in choices)
+    if field.metadata["alone"]:
+        return "WHERE"
     return {bool: "true|false", int: "N", float: "X", str: "NAME"}.get(
         plain, "DIR" if field.name.endswith("_dir") else "FILE"
     )
@@ -218,8 +222,8 @@ def _help(field: dataclasses.Field[Any], value: Any) -> str:
     return f"{field.metadata['help']} [{'; '.join(details)}]".replace("%", "%%")
 
 
-def _normalise(argv: Sequence[str], switches: set[str]) -> list[str]:
-    """Spell flags with underscores and give a lone switch its ``true``."""
+def _normalise(argv: Sequence[str], switches: Mapping[str, str]) -> list[str]:
+    """Spell flags with underscores and give a lone switch what it means."""
     words: list[str] = []
     for place, word in enumerate(argv):
         if not word.startswith("--") or word == "--":
@@ -230,9 +234,16 @@ def _normalise(argv: Sequence[str], switches: set[str]) -> list[str]:
         words.append(f"--{name}{equals}{value}")
         if name in switches and not equals:
             following = argv[place + 1].lower() if place + 1 < len(argv) else ""
-            if following not in TRUE | FALSE:
-                words.append("true")
+            if not _is_value(following, switches[name]):
+                words.append(switches[name])
     return words
+
+
+def _is_value(word: str, alone: str) -> bool:
+    """Whether a word after a switch is its value; one of an address is told by its colon, or says how many."""
+    if alone == "true":
+        return word in TRUE | FALSE
+    return not word.startswith("-") and (":" in word or word.isdigit() or word in NOTHING - {""} | {alone})
 
 
 def _unknown_word(parser: argparse.ArgumentParser, word: str) -> ConfigError:

@@ -30,6 +30,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
+    alone: str = "",
 ) -> Any:
     """Declare a dataclass field with the text and the limits that help, validation and documentation share.
 
@@ -45,6 +46,9 @@ def setting(
         The only values allowed; empty: any value within the limits.
     at_least, at_most, above
         Inclusive lower, inclusive upper and exclusive lower limit of a number.
+    alone
+        What a word means whose flag stands alone. A value beside that flag is told from the next word by a colon, by
+        being a number or none, or by ``=`` before it.
 
     Returns
     -------
@@ -58,6 +62,7 @@ def setting(
         "at_least": at_least,
         "at_most": at_most,
         "above": above,
+        "alone": alone,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

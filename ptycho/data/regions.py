@@ -1,4 +1,4 @@
-"""Parts of a scan in which neighbours stay together: what a network learns from where all of the scan is too much."""
+"""Parts of a scan in which neighbours stay together: what a network learns from, and what is worked on elsewhere."""
 
 from __future__ import annotations
 
@@ -35,3 +35,40 @@ def compact_regions(positions: NDArray[np.float64], at_most: int, seed: int = 0)
     centres = np.random.default_rng(seed).choice(len(positions), regions, replace=False)
     _, found = cKDTree(positions).query(positions[centres], k=at_most // regions)
     return np.unique(np.asarray(found, np.int64))
+
+
+def compact_chunks(positions: NDArray[np.float64], at_most: int, unit: int = 1) -> list[NDArray[np.int64]]:
+    """All scan points in chunks that cover little of the field each: halves of halves across the longer side.
+
+    Parameters
+    ----------
+    positions
+        (M, 2) pixels.
+    at_most
+        Points in a chunk; at least `unit`.
+    unit
+        Every chunk but one holds a multiple of so many points.
+
+    Returns
+    -------
+    list of (K,) rising numbers of points, each point in one of them; those that follow one another are neighbours.
+    """
+    units = -(-len(positions) // unit)
+    chunks = -(-units // max(1, at_most // unit))
+    found: list[NDArray[np.int64]] = []
+
+    def divide(numbers: NDArray[np.int64], units: int, chunks: int) -> None:
+        if chunks == 1:
+            found.append(np.sort(numbers))
+            return
+        each, more = divmod(units, chunks)
+        first = chunks // 2
+        kept = first * each + min(first, more)
+        here = positions[numbers]
+        order = numbers[np.argsort(here[:, np.argmax(np.ptp(here, axis=0))], kind="stable")]
+        divide(order[: kept * unit], kept, first)
+        divide(order[kept * unit :], units - kept, chunks - first)
+
+    if chunks:
+        divide(np.arange(len(positions)), units, chunks)
+    return found

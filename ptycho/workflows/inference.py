@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ptycho.backend import get_backend
 from ptycho.data import Container
 from ptycho.data.ahead import read_ahead
 from ptycho.model.batches import epoch_batches, make_batch
-from ptycho.model.bundle import probe_of
-from ptycho.model.pinn import PtychoPINN
+from ptycho.model.bundle import Bundle, probe_of
+from ptycho.model.generators import Generator
+from ptycho.model.pinn import PtychoPINN, merge_window
 from ptycho.onlooker import offer
 from ptycho.physics.estimate import Estimate
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import Canvas
 
-__all__ = ["Inference", "Stitched"]
+__all__ = ["Inference", "Network", "Stitched", "canvas_of", "finished"]
 
 
 @dataclass
@@ -35,6 +38,48 @@ class Stitched:
     """(P, N, N) complex64, sqrt(photons), in the model's photon units."""
     estimate: Estimate | None
     """The physics estimate that the network corrected; None where the model uses none."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained model and how it is used, as plain data that may be sent to another process.
+
+    Parameters
+    ----------
+    bundle : the model.
+    side : pixels of a group's own canvas.
+    mask : (N, N) bool, good detector pixels; None where all are.
+    backend : which computes; None takes the one that trained.
+    device : of the backend; None or ``"auto"`` takes its best, where it is opened.
+    batch_size, window, crop : as for :func:`ptycho.workflows.reconstruct.reconstruct`.
+    generator : the network, where the bundle does not name it.
+    """
+
+    bundle: Bundle
+    side: int
+    mask: np.ndarray | None = None
+    backend: str | None = None
+    device: str | None = None
+    batch_size: int = 64
+    window: str | np.ndarray = "probe"
+    crop: int | None = None
+    generator: Generator | None = None
+
+    def opened(self, container: Container) -> Inference:
+        """On a device of this process.
+
+        Raises
+        ------
+        BackendError
+            The backend is not there.
+        """
+        bundle = self.bundle
+        lender = get_backend(self.backend or bundle.config.backend)
+        device = lender.best_device() if self.device in (None, "auto") else self.device
+        weights = merge_window(bundle.probe)
+        scale = bundle.intensity_scale
+        model = PtychoPINN(bundle.config.model, lender, scale, self.side, self.mask, weights, self.generator)
+        return Inference(model, container, device, self.batch_size, self.window, self.crop)
 
 
 class Inference:
@@ -59,9 +104,15 @@ class Inference:
         crop: int | None = None,
     ) -> None:
         self.container, self.device, self.batch_size = container, device, batch_size
-        self.window, self.crop, self.size = window, crop, model.config.N
+        self.window, self.crop = window, crop
         self.lender, self.estimate = model.backend, container.estimate
         self.infer = self.lender.jit(model.patches if self.estimate is None else model.correction)
+
+    def on(self, container: Container) -> Inference:
+        """The same network on other groups, with an estimate like these; nothing is compiled again."""
+        other = copy.copy(self)
+        other.container, other.estimate = container, container.estimate
+        return other
 
     def stitched(
         self, params: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
@@ -73,8 +124,14 @@ class Inference:
         params : as :func:`ptycho.model.pinn.initial_parameters` makes them.
         progress : told of the groups done and their total; an onlooker is offered the object so far.
         """
+        canvas = self.answered(params, progress)
+        return finished(canvas, probe_of(params), self.estimate)
+
+    def answered(self, params: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None) -> Canvas:
+        """The canvas of the groups with the network's answers on it; arguments as for :meth:`stitched`."""
         lender, total = self.lender, len(self.container)
-        probe, canvas = probe_of(params), self._canvas(probe_of(params))
+        probe = probe_of(params)
+        canvas = canvas_of(self.container, probe, self.window, self.crop)
         lent = {name: lender.asarray(values, device=self.device) for name, values in params.items()}
         order = epoch_batches(total, self.batch_size, 0, None)
         read = read_ahead(lambda chosen: make_batch(self.container, chosen), order)
@@ -83,19 +140,37 @@ class Inference:
             canvas.add(lender.to_numpy(self.infer(lent, batch)), self.container.positions[index])
             if progress is not None:
                 progress(int(index[-1]) + 1, total)
-                offer(progress, lambda: self._so_far(canvas, probe))
-        return self._so_far(canvas, probe)
+                offer(progress, lambda: finished(canvas, probe, self.estimate))
+        return canvas
 
-    def _canvas(self, probe: np.ndarray) -> Canvas:
-        by_probe = isinstance(self.window, str) and self.window == "probe"
-        weights = np.sum(intensity(probe), axis=0) if by_probe else self.window
-        if self.estimate is None:
-            return Canvas.covering(self.container.positions.reshape(-1, 2), self.size, weights, self.crop)
-        return Canvas(self.estimate.object.shape, self.estimate.origin, self.size, weights, self.crop)
 
-    def _so_far(self, canvas: Canvas, probe: np.ndarray) -> Stitched:
-        average = canvas.result()
-        image = average.object
-        if self.estimate is not None:  # made on this canvas: only the correction has to be interpolated
-            np.multiply(image, self.estimate.object, out=image, where=average.weight > 0)
-        return Stitched(image, average.weight, average.origin, probe, self.estimate)
+def canvas_of(container: Container, probe: np.ndarray, window: str | np.ndarray, crop: int | None) -> Canvas:
+    """The empty canvas of some groups: that of their estimate, or the smallest that holds them.
+
+    Parameters
+    ----------
+    container : the groups.
+    probe : (P, N, N) complex.
+    window, crop : as for :func:`ptycho.workflows.reconstruct.reconstruct`.
+    """
+    by_probe = isinstance(window, str) and window == "probe"
+    weights = np.sum(intensity(probe), axis=0) if by_probe else window
+    if container.estimate is None:
+        return Canvas.covering(container.positions.reshape(-1, 2), container.N, weights, crop)
+    return Canvas(container.estimate.object.shape, container.estimate.origin, container.N, weights, crop)
+
+
+def finished(canvas: Canvas, probe: np.ndarray, estimate: Estimate | None) -> Stitched:
+    """The object on a canvas with the answers of a network.
+
+    Parameters
+    ----------
+    canvas : as :meth:`Inference.answered` leaves it.
+    probe : (P, N, N) complex.
+    estimate : on the same canvas, where the answers are corrections of one.
+    """
+    average = canvas.result()
+    image = average.object
+    if estimate is not None:  # made on this canvas: only the correction has to be interpolated
+        np.multiply(image, estimate.object, out=image, where=average.weight > 0)
+    return Stitched(image, average.weight, average.origin, probe, estimate)

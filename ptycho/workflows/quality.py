@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -79,26 +80,83 @@ def scan_r_factor(
     DataError
         Nothing was measured.
     """
-    done, both = 0, 2 * len(scan)
-    product = power = total = 0.0
+    done = 0
+
+    def summed(of: Figure) -> NDArray[np.float64]:
+        nonlocal done
+        total, done = sum_over(of, placed, probe, scan, batch_size, progress, predict, done), done + len(scan)
+        return total
+
+    return r_factor_from(summed)
+
+
+Figure = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
+"""Sums over predicted and measured amplitudes (k, N, N) of some patterns."""
+
+
+def r_factor_from(summed: Callable[[Figure], NDArray[np.float64]]) -> float:
+    """The R-factor of :func:`scan_r_factor` from sums over all patterns, whoever makes them.
+
+    Parameters
+    ----------
+    summed
+        Returns what a function of predicted and measured amplitudes is, added up over the scan; asked for two.
+
+    Raises
+    ------
+    DataError
+        Nothing was measured.
+    """
+    product, power, total = summed(_agreement)
+    if total <= 0:
+        raise DataError("patterns: no light is measured on the good pixels, so there is no R-factor.")
+    scale = product / power if power > 0 else 0.0
+    return float(summed(functools.partial(_difference, float(scale)))[0] / total)
+
+
+def sum_over(
+    of: Figure,
+    placed: PlacedObject,
+    probe: NDArray[np.complexfloating],
+    scan: Scan,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    predict: Callable[[slice], NDArray[np.floating]] | None = None,
+    done: int = 0,
+) -> NDArray[np.float64]:
+    """What a function of predicted and measured amplitudes is, added up over a scan or a part of one.
+
+    Parameters
+    ----------
+    of
+        The function.
+    placed, probe, scan, batch_size, progress, predict
+        As for :func:`scan_r_factor`.
+    done
+        Patterns that the progress has been told of already.
+    """
     if predict is None:
 
         def predict(part: slice) -> NDArray[np.floating]:
             return predict_amplitudes(placed, probe, scan.positions[part])
 
-    size = batch_size or max(1, _CHUNK_BYTES // (probe.size * 8))
-    for predicted, measured in _pairs(predict, scan, size):
-        product += float(np.sum(predicted * measured, dtype=np.float64))
-        power += float(np.sum(predicted * predicted, dtype=np.float64))
-        total += float(np.sum(measured, dtype=np.float64))
-        done = _report(progress, done + len(measured), both)
-    if total <= 0:
-        raise DataError("patterns: no light is measured on the good pixels, so there is no R-factor.")
-    scale, difference = (product / power if power > 0 else 0.0), 0.0
-    for predicted, measured in _pairs(predict, scan, size):
-        difference += float(np.sum(np.abs(scale * predicted - measured), dtype=np.float64))
-        done = _report(progress, done + len(measured), both)
-    return difference / total
+    total: NDArray[np.float64] = np.zeros(1)
+    for predicted, measured in _pairs(predict, scan, batch_size or max(1, _CHUNK_BYTES // (probe.size * 8))):
+        total = total + of(predicted, measured)
+        done += len(measured)
+        if progress is not None:
+            progress(done, 2 * len(scan))
+    return total
+
+
+def _agreement(predicted: NDArray[np.floating], measured: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(
+        [np.sum(values, dtype=np.float64) for values in (predicted * measured, predicted * predicted, measured)]
+    )
+
+
+def _difference(scale: float, predicted: NDArray[np.floating], measured: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.sum(np.abs(scale * predicted - measured), dtype=np.float64, keepdims=True).reshape(1)
 
 
 def _pairs(
@@ -110,9 +168,3 @@ def _pairs(
         if scan.mask is not None:
             predicted = predicted * scan.mask
         yield predicted, measured
-
-
-def _report(progress: Progress | None, done: int, total: int) -> int:
-    if progress is not None:
-        progress(done, total)
-    return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,10 +13,12 @@ from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import Bundle
 from ptycho.model.generators import Generator
-from ptycho.model.pinn import PtychoPINN, merge_window
 from ptycho.physics.reassembly import group_canvas_size
-from ptycho.workflows.inference import Inference, Stitched
+from ptycho.workflows.inference import Network, Stitched
 from ptycho.workflows.train import scan_estimate
+
+if TYPE_CHECKING:
+    from ptycho.workflows.cluster import Crew
 
 __all__ = ["Stitched", "reconstruct"]
 
@@ -33,6 +36,7 @@ def reconstruct(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
+    crew: Crew | None = None,
 ) -> Stitched:
     """Infer every pattern's patch and stitch the patches at their positions.
 
@@ -49,6 +53,8 @@ def reconstruct(
     neighbor_count, seed : of the grouping, for gridsize above 1.
     progress : told of the groups done and their total.
     generator : the network, where the bundle's was handed to the training as ``generator=``.
+    crew : others who do the network's work, from :func:`ptycho.workflows.cluster.crew_on`; the result is the same to
+        rounding.
 
     Raises
     ------
@@ -61,12 +67,14 @@ def reconstruct(
             f"N: the scan's patterns are {scan.N} x {scan.N} and the model's are {config.N} x {config.N}; crop or bin "
             f"the detector to {config.N} (--crop {config.N}), or train a model for {scan.N}."
         )
-    lender = get_backend(backend or bundle.config.backend)
-    where = lender.best_device() if device in (None, "auto") else device
-    scan = scan.kept()
-    container = make_container(scan, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
+    if crew is None:
+        get_backend(backend or bundle.config.backend)  # before there is any work
+    here = scan.kept()
+    container = make_container(here, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
     if config.estimate_passes:
-        container.estimate = scan_estimate(scan, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
+        container.estimate = scan_estimate(here, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
     side = max(bundle.side, group_canvas_size(container.relative, scan.N, config.gridsize))
-    model = PtychoPINN(config, lender, bundle.intensity_scale, side, scan.mask, merge_window(bundle.probe), generator)
-    return Inference(model, container, where, batch_size, window, crop).stitched(bundle.params, progress)
+    network = Network(bundle, side, scan.mask, backend, device, batch_size, window, crop, generator)
+    if crew is not None:
+        return crew.stitched(network, scan, container, progress)
+    return network.opened(container).stitched(bundle.params, progress)

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.scans import subsample
 from ptycho.workflows.train import train
+
+if TYPE_CHECKING:
+    from ptycho.workflows.cluster import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +124,7 @@ def reconstruct_scan(
     split_frc: bool = False,
     counters: Counters | None = None,
     command: str = "",
+    crew: Crew | None = None,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained bundle and say how well the object explains the patterns.
 
@@ -142,6 +146,8 @@ def reconstruct_scan(
         Makes a callback (done, total) for a step of the work from its name.
     command
         The command line, for the provenance.
+    crew
+        Others who do the network's work, from :func:`ptycho.workflows.cluster.crew_on`.
 
     Returns
     -------
@@ -158,7 +164,9 @@ def reconstruct_scan(
     config = dataclasses.replace(config or InferenceConfig(), model=bundle.config.model)
     validate(config)
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
-    scan = subsample(scan, config.n_subsample, seed).kept()
+    chosen = subsample(scan, config.n_subsample, seed)
+    scan = chosen.kept()
+    seen = scan if crew is None else chosen  # a crew reads the patterns itself
 
     def stitch(part: Scan, label: str) -> Stitched:
         return reconstruct(
@@ -171,18 +179,16 @@ def reconstruct_scan(
             neighbor_count=config.neighbor_count,
             seed=config.seed,
             progress=None if counters is None else counters(label),
+            crew=crew,
         )
 
     started = time.perf_counter()
-    stitched = stitch(scan, "reconstruct")
-    figures = _r_factors(stitched, scan) | {"n_patterns": float(len(scan))}
-    truth = None
-    if scan.object is not None and "simulation" in scan.metadata:
-        place = scan.object_origin or (0.0, 0.0)
-        comparison: Comparison | None = compare(stitched, scan.object, place)
-        truth = _on_grid(scan.object, np.subtract(stitched.origin, place), stitched.object.shape)
-    else:
-        comparison = _split_frc(scan, stitch) if split_frc else None
+    stitched = stitch(seen, "reconstruct")
+    figures = _r_factors(stitched, seen, scan_r_factor if crew is None else crew.r_factor)
+    figures["n_patterns"] = float(len(scan))
+    comparison, truth = _against_truth(stitched, scan)
+    if truth is None and split_frc:
+        comparison = _split_frc(seen, stitch)
     if comparison is not None:
         figures |= comparison.metrics
     samples = sample_of(len(scan))
@@ -263,13 +269,22 @@ def save_training(bundle: Bundle, folder: str | Path) -> None:
     save_config(bundle.config, Path(folder) / "config.yaml")
 
 
-def _r_factors(stitched: Stitched, scan: Scan) -> dict[str, float]:
+def _r_factors(stitched: Stitched, scan: Scan, r_factor: Callable[..., float]) -> dict[str, float]:
     """The result's, and that of the estimate which the network corrected."""
-    found = {"r_factor": scan_r_factor(stitched, stitched.probe, scan)}
+    found = {"r_factor": r_factor(stitched, stitched.probe, scan)}
     if stitched.estimate is not None:
-        found["r_factor_estimate"] = scan_r_factor(stitched.estimate, stitched.probe, scan)
+        found["r_factor_estimate"] = r_factor(stitched.estimate, stitched.probe, scan)
         stitched.estimate = None  # as large as the object, and seen for the last time
     return found
+
+
+def _against_truth(stitched: Stitched, scan: Scan) -> tuple[Comparison | None, NDArray[np.complexfloating] | None]:
+    """How far the object of a simulated scan is the true one, and that on the same pixels; nothing of other scans."""
+    if scan.object is None or "simulation" not in scan.metadata:
+        return None, None
+    place = scan.object_origin or (0.0, 0.0)
+    truth = _on_grid(scan.object, np.subtract(stitched.origin, place), stitched.object.shape)
+    return compare(stitched, scan.object, place), truth
 
 
 def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Comparison | None:

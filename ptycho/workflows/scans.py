@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho.config import ModelConfig
 from ptycho.config.settings import setting
 from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
+from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import ORIENTATIONS
 from ptycho.errors import ConfigError, DataError
 
@@ -88,6 +93,74 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
         scan = scan.subset(_inside(scan.positions, options.region))
     logger.info("%r", scan)
     return scan
+
+
+def open_scan_for_others(path: str | Path, options: ScanOptions | None = None) -> Scan:
+    """A scan as :func:`open_scan` reads it; sent to another process, it takes its patterns from the file there.
+
+    Parameters
+    ----------
+    path, options
+        As for :func:`open_scan`; the other process must find the file under the same absolute path.
+    """
+    scan = open_scan(path, options)
+    return scan.replace(patterns=LazyPatterns((ScanFileSource(path, options or ScanOptions(), scan.patterns),)))
+
+
+class ScanFileSource:
+    """The patterns of a scan file after bin, crop and region; a process that this is sent to opens the file once.
+
+    Parameters
+    ----------
+    path, options
+        As for :func:`open_scan`.
+    patterns
+        What that found.
+    """
+
+    def __init__(self, path: str | Path, options: ScanOptions, patterns: Any) -> None:
+        self.path, self.options = Path(path).resolve(), dataclasses.astuple(options)
+        self.shape, self.dtype = tuple(patterns.shape), patterns.dtype
+        self.together = 1 if in_memory(patterns) else patterns.together
+        self._bytes = _state(self.path)[:1]
+        self._patterns: Any = patterns
+
+    def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
+        """Part of the patterns.
+
+        Raises
+        ------
+        DataError
+            The file is not there, or is another one.
+        """
+        if self._patterns is None:
+            state = _state(self.path)
+            found = _opened(self.path, self.options, state).patterns
+            if (tuple(found.shape), found.dtype, state[:1]) != (self.shape, self.dtype, self._bytes):
+                raise DataError(
+                    f"{self.path}: {found.dtype} patterns of shape {tuple(found.shape)} found, {self.dtype} of "
+                    f"{self.shape} expected, or their file has another size: another file has this name here."
+                )
+            self._patterns = found
+        return np.asarray(self._patterns[part[0]][(slice(None), *part[1:])])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the patterns."""
+        return {**self.__dict__, "_patterns": None}
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, options: tuple[Any, ...], state: tuple[int, ...]) -> Scan:
+    """The scan in a file, or in a folder, as long as that is in the same state."""
+    return open_scan(path, ScanOptions(*options))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """The size of a file (0 of a folder), and what changes with its contents; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return 0 if path.is_dir() else found.st_size, found.st_mtime_ns, found.st_ino
+    return ()
 
 
 def _inside(positions: np.ndarray, region: str) -> np.ndarray:

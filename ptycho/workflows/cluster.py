@@ -1,0 +1,354 @@
+"""Reconstruction by the workers of a Dask cluster: each answers for chunks of the scan, what they lay down is summed.
+
+A chunk is a compact part of the field. Its worker reads the patterns from the scan file itself, lets the network
+answer, lays the answers on a canvas of that part alone and keeps it; the canvases of neighbouring chunks are summed two
+by two wherever they lie, and their sums again, so that only the last one comes back. Functions and canvas are those of
+a reconstruction in one process. What the network corrects, the estimate from plain physics, is made where the command
+runs: every one of its small steps needs the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.config import InferenceConfig
+from ptycho.data import Container, Scan
+from ptycho.data.container import GroupedAmplitudes
+from ptycho.data.regions import compact_chunks
+from ptycho.errors import BackendError, ConfigError, PtychoError
+from ptycho.evaluation import PlacedObject
+from ptycho.model.bundle import Bundle
+from ptycho.physics.reassembly import canvas_for
+from ptycho.workflows.inference import Network, Stitched, canvas_of, finished
+from ptycho.workflows.quality import Figure, Progress, r_factor_from
+from ptycho.workflows.results import Reconstruction
+from ptycho.workflows.run import Counters, reconstruct_scan
+from ptycho.workflows.scans import ScanOptions, open_scan_for_others
+
+__all__ = ["Crew", "crew_on", "reconstruct_on_cluster"]
+
+LOCAL = "local"
+_CHUNK = 2048
+"""Most groups in a chunk: its canvas is then mostly its own, and not what it shares with its neighbours."""
+_EACH = 4
+"""Least chunks for a thread, so that all end at about the same time."""
+_RETRIES = 2
+_CONNECT_SECONDS, _WORKER_SECONDS, _LOOK_SECONDS = 10, 60, 5
+
+
+def reconstruct_on_cluster(
+    path: str | Path,
+    bundle: Bundle,
+    config: InferenceConfig | None = None,
+    *,
+    cluster: Any = LOCAL,
+    options: ScanOptions | None = None,
+    backend: str | None = None,
+    split_frc: bool = False,
+    counters: Counters | None = None,
+    command: str = "",
+) -> Reconstruction:
+    """Reconstruct a scan file on the workers of a Dask cluster; the result is that of one process to rounding.
+
+    Parameters
+    ----------
+    path
+        Of the scan; the workers read the same absolute path.
+    options
+        How it is read.
+    cluster
+        As for :func:`crew_on`.
+    bundle, config, backend, split_frc, counters, command
+        As for :func:`ptycho.workflows.run.reconstruct_scan`.
+
+    Raises
+    ------
+    ConfigError, DataError, BackendError
+        The scan does not fit the model, or a worker cannot read it or compute, which is then named.
+    PtychoError
+        The workers are lost.
+    """
+    scan = open_scan_for_others(path, options)
+    with crew_on(cluster) as crew:
+        return reconstruct_scan(
+            scan,
+            bundle,
+            config,
+            backend=backend,
+            split_frc=split_frc,
+            counters=counters,
+            command=command,
+            crew=crew,
+        )
+
+
+@contextlib.contextmanager
+def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
+    """The workers of a Dask cluster.
+
+    Parameters
+    ----------
+    cluster
+        ``"local"`` starts a process for every core of this machine, ``"4"`` four of them; ``"tcp://host:port"`` is the
+        address of a scheduler; a cluster of ``dask.distributed`` or its client is taken as it is, and left running.
+        None means this process, and that there is no crew.
+
+    Raises
+    ------
+    BackendError
+        ``dask.distributed`` is not installed.
+    ConfigError
+        No scheduler answers there, or it has no workers.
+    """
+    if cluster is None:
+        yield None
+        return
+    try:
+        import distributed
+    except ImportError as error:
+        raise BackendError(
+            "To reconstruct on a cluster dask.distributed has to be installed: pip install ptychopinn[dask]."
+        ) from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # a lost worker is no trouble: its chunk is repeated
+    with contextlib.ExitStack() as ending:
+        if isinstance(cluster, str) and (cluster == LOCAL or cluster.isdigit()):
+            local = distributed.LocalCluster(
+                n_workers=None if cluster == LOCAL else int(cluster),
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address=None,
+                local_directory=ending.enter_context(tempfile.TemporaryDirectory()),
+                silence_logs=logging.CRITICAL,
+            )
+            cluster = ending.enter_context(local)
+        client = cluster if isinstance(cluster, distributed.Client) else ending.enter_context(_connected(cluster))
+        try:
+            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        except TimeoutError as error:
+            address = client.scheduler_info()["address"]
+            raise ConfigError(
+                f"dask: the scheduler at {address} has no workers: 'dask worker {address}' adds one."
+            ) from error
+        yield Crew(client)
+
+
+def _connected(cluster: Any) -> Any:
+    """A client of a cluster or of a scheduler's address."""
+    import distributed
+
+    try:
+        return distributed.Client(cluster, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"dask: no scheduler answers at {cluster}: start one with 'dask scheduler' and give the address that it "
+            "prints, tcp://host:port, or give none for processes of this machine."
+        ) from error
+
+
+class Crew:
+    """Workers that answer for a network and judge what comes of it.
+
+    Parameters
+    ----------
+    client
+        Of ``dask.distributed``, connected.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def stitched(self, network: Network, scan: Scan, container: Container, progress: Progress | None) -> Stitched:
+        """What a network makes of a scan, as :meth:`ptycho.workflows.inference.Inference.stitched`.
+
+        Parameters
+        ----------
+        network
+            Sent to every worker once.
+        scan
+            Whose patterns the workers read.
+        container
+            Its groups, with the estimate that the network corrects, if it does.
+        progress
+            Told of the groups done and their total.
+        """
+        from ptycho.workflows import cluster_worker
+
+        self._check(scan)
+        probe, name = network.bundle.probe, f"ptycho-{uuid.uuid4().hex}"
+        chunks = compact_chunks(container.centres, self._size(len(container), network.batch_size), network.batch_size)
+        parts = ((len(groups), (name, _part_of(container, scan, groups))) for groups in chunks)
+        sent = dataclasses.replace(network, bundle=dataclasses.replace(network.bundle, native={}))
+        self._client.register_plugin(cluster_worker.NetworkPlugin(sent), name=name)
+        try:
+            laid = self._summed(cluster_worker.answer, parts, cluster_worker.both, len(container), progress)
+        finally:
+            with contextlib.suppress(Exception):  # a scheduler that is gone keeps nothing
+                self._client.unregister_worker_plugin(name)
+        canvas = canvas_of(container, probe, network.window, network.crop)
+        canvas.lay(laid)
+        return finished(canvas, probe, container.estimate)
+
+    def r_factor(
+        self,
+        placed: PlacedObject,
+        probe: NDArray[np.complexfloating],
+        scan: Scan,
+        progress: Progress | None = None,
+    ) -> float:
+        """The R-factor of an object, as :func:`ptycho.workflows.quality.scan_r_factor`."""
+        from ptycho.workflows import cluster_worker
+
+        self._check(scan)
+        chunks = compact_chunks(scan.positions, self._size(len(scan), 1))
+
+        def part(numbers: NDArray[np.int64]) -> tuple[int, tuple[Any, ...]]:
+            near = Part.of(placed, scan.positions[numbers], scan.N)
+            return len(numbers), (near, probe, _bare(scan, numbers))
+
+        def summed(of: Figure) -> NDArray[np.float64]:
+            parts = ((size, (of, *arguments)) for size, arguments in map(part, chunks))
+            found: NDArray[np.float64] = self._summed(cluster_worker.judge, parts, np.add, len(scan), progress)
+            return found
+
+        return r_factor_from(summed)
+
+    def _size(self, count: int, unit: int) -> int:
+        """Groups in a chunk."""
+        threads = sum(self._client.nthreads().values())
+        return max(unit, min(_CHUNK, -(-count // (_EACH * max(1, threads)))))
+
+    def _check(self, scan: Scan) -> None:
+        """See that every worker reads the file, before any of them works."""
+        from ptycho.workflows import cluster_worker
+
+        found = self._client.run(cluster_worker.look, _bare(scan, np.zeros(1, np.int64)), on_error="return")
+        problems = [found[address] for address in sorted(found) if isinstance(found[address], Exception)]
+        if problems:
+            raise problems[0]
+
+    def _summed(
+        self,
+        work: Callable[..., Any],
+        parts: Iterable[tuple[int, tuple[Any, ...]]],
+        add: Callable[[Any, Any], Any],
+        total: int,
+        progress: Progress | None,
+    ) -> Any:
+        """Work on parts of something, each with its size and its arguments, and the sum of what comes of them."""
+        client, done = self._client, 0
+        running: dict[Any, int] = {}
+        sums: list[tuple[int, Any]] = []
+        ahead = 2 * sum(client.nthreads().values()) + 2
+        try:
+            for size, arguments in parts:
+                while len(running) >= ahead:
+                    done = _told(progress, done + self._wait(running), total)
+                future = client.submit(work, *arguments, pure=False, retries=_RETRIES)
+                running[future] = size
+                sums.append((0, future))
+                while len(sums) > 1 and sums[-1][0] == sums[-2][0]:
+                    self._add(sums, add)
+            while running:
+                done = _told(progress, done + self._wait(running), total)
+            while len(sums) > 1:
+                self._add(sums, add)
+            last = {sums[0][1]: 0}
+            self._wait(last)
+            return sums[0][1].result()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                client.cancel([*running, *(future for _, future in sums)], force=True)
+            raise
+
+    def _add(self, sums: list[tuple[int, Any]], add: Callable[[Any, Any], Any]) -> None:
+        """Let the last two sums become one, before any further part is worked on."""
+        (level, first), (_, second) = sums[-2:]
+        sums[-2:] = [(level + 1, self._client.submit(add, first, second, pure=False, retries=_RETRIES, priority=10))]
+
+    def _wait(self, running: dict[Any, int]) -> int:
+        """Wait until some of the work is done; forget it, and return its size."""
+        import distributed
+
+        alone_since = None
+        while True:
+            try:
+                distributed.wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
+                break
+            except (TimeoutError, distributed.TimeoutError):
+                alone_since = None if self._client.nthreads() else alone_since or time.monotonic()
+                if alone_since is not None and time.monotonic() - alone_since > _WORKER_SECONDS:
+                    raise PtychoError(
+                        "The cluster has lost all its workers: start some and give the command again."
+                    ) from None
+        ended = [future for future in running if future.done()]
+        for future in ended:
+            if future.status == "error":
+                raise _reason(future.exception())
+            if future.status != "finished":
+                raise PtychoError("The scheduler of the cluster is gone: start one and give the command again.")
+        return sum(running.pop(future) for future in ended)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an object and where it lies."""
+
+    object: NDArray[np.complexfloating]
+    origin: tuple[float, float]
+
+    @classmethod
+    def of(cls, placed: PlacedObject, positions: NDArray[np.float64], size: int) -> Part:
+        """What patches of that size at these positions see of an object."""
+        (height, width), origin = canvas_for(positions, size)
+        image = np.asarray(placed.object)
+        first = [round(here - there) for here, there in zip(origin, placed.origin, strict=True)]
+        low = [max(0, start) for start in first]
+        place = tuple(slice(a, start + n) for a, start, n in zip(low, first, (height, width), strict=True))
+        corner = (float(placed.origin[0]) + low[0], float(placed.origin[1]) + low[1])
+        return cls(np.ascontiguousarray(image[place]), corner)
+
+
+def _part_of(container: Container, scan: Scan, groups: NDArray[np.int64]) -> Container:
+    """Some groups of a container as they are sent: with patterns that are read where they arrive."""
+    indices, positions = container.indices[groups], container.positions[groups]
+    numbers, where = np.unique(indices, return_inverse=True)
+    X = GroupedAmplitudes(_bare(scan, numbers), where.reshape(indices.shape), container.factor)
+    estimate = container.estimate
+    near = None if estimate is None else Part.of(estimate, positions, container.N)
+    return Container(X, positions, indices, container.factor, estimate=near)
+
+
+def _bare(scan: Scan, numbers: NDArray[np.int64]) -> Scan:
+    """Some patterns of a scan, with what it takes to read them and no more."""
+    bare = scan.replace(probe=None, object=None, object_origin=None, scan_index=None, metadata={})
+    return bare.subset(numbers)
+
+
+def _told(progress: Progress | None, done: int, total: int) -> int:
+    if progress is not None:
+        progress(done, total)
+    return done
+
+
+def _reason(error: BaseException) -> BaseException:
+    """The error of a task, in a sentence where it is known."""
+    import distributed
+
+    if isinstance(error, distributed.scheduler.KilledWorker):
+        return PtychoError(
+            f"{error.allowed_failures + 1} workers died of the same chunk, the last of them "
+            f"{error.last_worker.address}: give every worker more memory, or a smaller batch_size."
+        )
+    return error

@@ -1,0 +1,81 @@
+"""What the workers of a Dask cluster do for :mod:`ptycho.workflows.cluster`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import distributed
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.data import Container, Scan
+from ptycho.errors import PtychoError
+from ptycho.physics.reassembly import Laid, laid_together
+from ptycho.workflows.inference import Inference, Network
+from ptycho.workflows.quality import Figure, sum_over
+
+if TYPE_CHECKING:
+    from ptycho.evaluation import PlacedObject
+
+
+class NetworkPlugin(distributed.WorkerPlugin):
+    """Brings a network to every worker, those that come later too; compiled for the first chunk, kept for the others.
+
+    Parameters
+    ----------
+    network
+        Plain data.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def setup(self, worker: Any) -> None:
+        """Nothing is opened yet: a worker may never be given a chunk."""
+        self._lock = threading.Lock()
+        self._inference: Inference | None = None
+
+    def laid(self, chunk: Container) -> Laid:
+        """What the network lays down for some groups."""
+        with self._lock:
+            if self._inference is None:
+                self._inference = self.network.opened(chunk)
+            inference = self._inference
+        return inference.on(chunk).answered(self.network.bundle.params).laid()
+
+
+def look(scan: Scan) -> None:
+    """Read the first pattern of a scan, to see that it can be read here."""
+    with _named():
+        scan.amplitude(slice(0, 1))
+
+
+def answer(name: str, chunk: Container) -> Laid:
+    """What the network of that name lays down for a chunk of groups."""
+    with _named():
+        plugin: Any = distributed.get_worker().plugins[name]
+        laid: Laid = plugin.laid(chunk)
+        return laid
+
+
+def both(first: Laid, second: Laid) -> Laid:
+    """Two neighbouring parts as one."""
+    return laid_together([first, second])
+
+
+def judge(of: Figure, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan) -> NDArray[np.float64]:
+    """Sums over the patterns of a chunk, as :func:`ptycho.workflows.quality.sum_over`."""
+    with _named():
+        return sum_over(of, placed, probe, scan)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say on which worker something is wrong."""
+    try:
+        yield
+    except PtychoError as error:
+        raise type(error)(f"On the worker {distributed.get_worker().address}: {error}") from None
