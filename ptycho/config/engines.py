@@ -42,6 +42,12 @@ class EngineSettings:
     step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
     optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
     modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
+    slices: int | None = setting(
+        None, "slices of the object along the beam; none keeps those of the start (1 from scratch)", at_least=1
+    )
+    slice_spacing: float | None = setting(
+        None, "free space from one slice to the next; none keeps that of the start", unit="metres", above=0
+    )
     propagation: str = setting(
         "far", "where the detector is; near needs the scan's wavelength, distance and pixel", choices=("far", "near")
     )

@@ -19,33 +19,60 @@ __all__ = ["FAR", "Propagator", "free_space", "propagator"]
 _host = NumpyBackend.xp
 
 
-class Propagator(NamedTuple):
-    """A unitary map of waves (..., N, N) and its inverse."""
+Waves = Callable[[Array], Array]
 
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array], Array]
+
+class Propagator(NamedTuple):
+    """Unitary maps of waves (..., N, N): from behind the object to the detector, and their inverses."""
+
+    forward: Waves
+    backward: Waves
+    gap: tuple[Waves, Waves] | None = None
+    """From behind a slice of the object to the next one, and back; None where there is one slice."""
 
 
 FAR = Propagator(fft2, ifft2)
 """The far field in the order of the FFT, zero frequency at [0, 0]."""
 
 
-def propagator(scan: Scan, config: EngineSettings, lend: Callable[[np.ndarray], Array]) -> Propagator:
+def propagator(
+    scan: Scan,
+    config: EngineSettings,
+    lend: Callable[[np.ndarray], Array],
+    slices: int = 1,
+    spacing: float | None = None,
+) -> Propagator:
     """The way to the detector in the order of :class:`~ptycho.engines.measured.Measured`.
 
     Parameters
     ----------
-    scan : its wavelength, distance and pixel are read for the near field.
+    scan : its wavelength, distance and pixel are read for the near field, wavelength and pixel for slices.
     config : ``propagation``.
     lend : from a host array to one of the engine's.
+    slices : of the object.
+    spacing : metres from one slice to the next.
 
     Raises
     ------
     ConfigError
-        The near field is wanted and the scan does not say what it needs.
+        The near field or slices are wanted and the scan does not say what they need.
     """
-    if config.propagation == "far":
-        return FAR
+    near = config.propagation == "near"
+    detector = _near(scan, lend) if near else FAR
+    if slices == 1:
+        return detector
+    pixel = (scan.pixel_size or scan.detector_pixel_size) if near else scan.object_pixel_size
+    needs = {"slice_spacing": spacing, "the scan's wavelength": scan.wavelength, "the object's pixel size": pixel}
+    if spacing is None or scan.wavelength is None or pixel is None:
+        raise ConfigError(
+            f"slices = {slices} needs {' and '.join(name for name, value in needs.items() if value is None)}, in "
+            "metres: give what is missing (wavelength, distance and pixel in the scan's file), or take slices = 1."
+        )
+    onward, back = (free_space(scan.N, d, scan.wavelength, pixel, lend) for d in (spacing, -spacing))
+    return detector._replace(gap=(onward, back))
+
+
+def _near(scan: Scan, lend: Callable[[np.ndarray], Array]) -> Propagator:
     pixel = scan.pixel_size or scan.detector_pixel_size
     if scan.wavelength is None or scan.distance is None or pixel is None:
         raise ConfigError(
@@ -58,7 +85,7 @@ def propagator(scan: Scan, config: EngineSettings, lend: Callable[[np.ndarray], 
 
 def free_space(
     size: int, distance: float, wavelength: float, pixel: float, lend: Callable[[np.ndarray], Array]
-) -> Callable[[Array], Array]:
+) -> Waves:
     """Propagation of waves (..., size, size) over a distance, all lengths in metres; the kernel is made once."""
     point = _host.zeros((size, size), dtype=np.complex128)
     point[0, 0] = size

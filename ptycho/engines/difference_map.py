@@ -32,6 +32,8 @@ _DIM = 1e-3
 class DifferenceMap(Engine):
     """See the module; ``object_step`` is beta."""
 
+    can_slice = False
+
     def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
         super().__init__(scan, config, state)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
@@ -76,8 +78,8 @@ class DifferenceMap(Engine):
         power = xp.sum(intensity(self.probe), axis=0)
         for number, part in enumerate(parts):
             rest = self.memory[f"waves_{number}"] - self._explained(part)
-            self.canvas.gather(summed(self.probe, rest), power, self.positions[part])
-        self.canvas.apply(_DIM, 1.0, float(xp.max(power)))
+            self.canvas.slices[0].gather(summed(self.probe, rest), power, self.positions[part])
+        self.canvas.slices[0].apply(_DIM, 1.0, float(xp.max(power)))
         if not self.correcting_probe:
             return
         total: Any = None
@@ -92,5 +94,5 @@ class DifferenceMap(Engine):
 
     def _shift(self, index: np.ndarray, measured: Array) -> None:
         patches = self.canvas.patches(self.positions[index], self.measured.size)
-        self.moves.add(index, patches, self.probe, self.wave_change(patches, self.probe, measured).difference)
+        self.moves.add(index, self.wave_change(patches, self.probe, measured).slices)
         self.positions = self.moves.apply(self.positions, self.step)

@@ -13,14 +13,14 @@ from ptycho.backend import Array, NumpyBackend, get_backend
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.batches import make_batches
-from ptycho.engines.canvas import make_canvas
+from ptycho.engines.canvas import make_canvas, slices_of
 from ptycho.engines.constraints import constrain_object, constrain_probe
 from ptycho.engines.detector import propagator
 from ptycho.engines.measured import Measured
 from ptycho.engines.moves import Moves
 from ptycho.engines.positions import farthest_move
 from ptycho.engines.settle import settle_positions
-from ptycho.engines.state import State, place_on_canvas
+from ptycho.engines.state import State, place_on_canvas, resliced
 from ptycho.engines.variation import probes_of
 from ptycho.engines.waves import wave_change
 from ptycho.errors import ConfigError, DataError
@@ -62,6 +62,7 @@ class Engine:
 
     default_batch = 16
     can_vary_probe = False
+    can_slice = True
     default_backend = "numpy"
 
     def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
@@ -76,6 +77,7 @@ class Engine:
         self.measured = Measured(scan, self.backend, self.device, self.real)
         state = self._first_state(scan) if state is None else self._adopted(scan, state)
         self.origin, self.nominal = state.origin, state.nominal
+        self.spacing = config.slice_spacing or state.spacing
         self.history = {name: list(values) for name, values in state.history.items()}
         self.epoch = state.epoch
         self.canvas = make_canvas(self.lend(state.object), scan.N, self.real, config.shift)
@@ -88,7 +90,7 @@ class Engine:
             self.memory |= {"components": components, "weights": self.lend(state.weights)}
         self.step = 1.0
         self.moves = Moves(config.correct_positions)
-        self.detector = propagator(scan, config, self.lend)
+        self.detector = propagator(scan, config, self.lend, self._checked_slices(), self.spacing)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
         self.wave_change = self.backend.jit(
             lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon, self.detector)
@@ -109,7 +111,8 @@ class Engine:
         self._misfit = self._seen_sum = None
         self.visit(last)
         self._push(before)
-        self.canvas.object = constrain_object(self.canvas.object, self.config)
+        for image in self.canvas.slices:
+            image.object = constrain_object(image.object, self.config)
         self.probe = constrain_probe(self.probe, self.config, self.power, self.backend)
         if self.correcting:
             settle_positions(self, where)
@@ -151,6 +154,13 @@ class Engine:
         weights = self.backend.to_numpy(self.memory["weights"])[index]
         return probes_of(self.probe, self.memory["components"], self.lend(weights))
 
+    def unhindered(self) -> list[Array]:
+        """The probe (P, N, N) as it would come to every slice if the ones before were empty."""
+        waves = [self.probe]
+        for _ in self.canvas.slices[1:]:
+            waves.append(waves[-1] if self.detector.gap is None else self.detector.gap[0](waves[-1]))
+        return waves
+
     def batches(self, size: int | None = None) -> list[np.ndarray]:
         """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""
         rng = np.random.default_rng([self.config.seed, self.epoch])
@@ -176,6 +186,7 @@ class Engine:
             nominal=self.nominal,
             epoch=self.epoch,
             history={name: list(values) for name, values in self.history.items()},
+            spacing=self.spacing,
             components=None if components is None else components / self.measured.unit,
             weights=numbers.pop("weights", None),
             memory=numbers,
@@ -234,7 +245,7 @@ class Engine:
         if self.config.modes is not None and self.config.modes != probe.shape[0]:
             probe = _with_modes(probe, self.config.modes)
         image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, self._border(scan), start)
-        return State(image, origin, probe, scan.positions, scan.positions)
+        return State(resliced(image, self.config.slices or 1), origin, probe, scan.positions, scan.positions)
 
     def _adopted(self, scan: Scan, state: State) -> State:
         """A given state, its object on a canvas that holds every patch."""
@@ -248,13 +259,30 @@ class Engine:
             raise DataError("object: some of its pixels are not finite; start from another result.")
         if self.config.modes is not None and self.config.modes != probe.shape[0]:
             probe = _with_modes(probe, self.config.modes)
-        fill = complex(_host.mean(_host.abs(state.object)))
-        image, origin = place_on_canvas(state.object, state.origin, state.positions, scan.N, self._border(scan), fill)
-        if image.shape != state.object.shape:
-            logger.info("The object grows from %s to %s pixels, to hold every patch.", state.object.shape, image.shape)
+        placed = []
+        for one in slices_of(state.object):
+            fill = complex(_host.mean(_host.abs(one)))
+            placed.append(place_on_canvas(one, state.origin, state.positions, scan.N, self._border(scan), fill))
+        image, origin = _host.stack([grown for grown, _ in placed]), placed[0][1]
+        before, after = state.object.shape[-2:], image.shape[1:]
+        if after != before:
+            logger.info("The object grows from %s to %s pixels, to hold every patch.", before, after)
         fresh = state.copy()
-        fresh.object, fresh.origin, fresh.probe = image, origin, probe
+        fresh.object, fresh.origin, fresh.probe = resliced(image, self.config.slices or len(image)), origin, probe
         return fresh
+
+    def _checked_slices(self) -> int:
+        """How many slices there are, if that is possible here."""
+        count, config = len(self.canvas.slices), self.config
+        if count == 1 and config.slice_spacing is not None:
+            raise ConfigError(f"slice_spacing = {config.slice_spacing:g} needs slices: set slices to 2 or more too.")
+        if count > 1 and not self.can_slice:
+            raise ConfigError(f"slices = {count} is for rpie, epie, lsqml and gradient: take another engine.")
+        if count > 1 and config.correct_positions == "correlation":
+            raise ConfigError(
+                f"correct_positions = correlation compares flat patches and not slices = {count}: take gradient."
+            )
+        return count
 
     def _border(self, scan: Scan) -> int:
         """Pixels that corrected positions may need beside those of the nominal ones."""

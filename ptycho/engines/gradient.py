@@ -21,6 +21,7 @@ from ptycho.engines.canvas import read_patches
 from ptycho.engines.engine import Engine
 from ptycho.engines.state import State
 from ptycho.physics.propagation import diffraction_intensity, intensity
+from ptycho.physics.slices import multislice_intensity
 
 __all__ = ["LBFGS", "Adam", "pattern_loss"]
 
@@ -74,9 +75,12 @@ class _Descent(Engine):
             return xp.astype(leaves[f"{name}_real"], kind) + xp.astype(leaves[f"{name}_imag"], kind) * 1j
 
         def predicted(leaves: Leaves, at: Array) -> Array:
-            kind = self.probe.dtype
-            patches = read_patches(complex_of(leaves, "object", kind), at, size, config.shift)
-            return diffraction_intensity(patches, complex_of(leaves, "probe", kind) * self._unit, self.detector.forward)
+            kind, detector = self.probe.dtype, self.detector
+            slices = read_patches(complex_of(leaves, "object", kind), at, size, config.shift)
+            probe = complex_of(leaves, "probe", kind) * self._unit
+            if detector.gap is None:
+                return diffraction_intensity(slices[0], probe, detector.forward)
+            return multislice_intensity(slices, probe, detector.gap[0], detector.forward)
 
         def loss(leaves: Leaves, at: Array, measured: Array) -> Array:
             return pattern_loss(predicted(leaves, at), measured, good, noise, photon)
@@ -112,7 +116,7 @@ class _Descent(Engine):
         patches = self.canvas.patches(self.positions[index], self.measured.size)
         change = self.wave_change(patches, self.probe, measured)
         self.met(change.misfit, measured)
-        self.moves.add(index, patches, self.probe, change.difference)
+        self.moves.add(index, change.slices)
         self.positions = self.moves.apply(self.positions, self.step)
 
     def _at(self, index: np.ndarray) -> Array:

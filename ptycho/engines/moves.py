@@ -9,6 +9,7 @@ epochs. Positions and object are mapped by it together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.ndimage import affine_transform
 
 from ptycho.backend import Array, NumpyBackend, array_namespace, to_numpy
 from ptycho.engines.positions import fitted_steps, limited, registered_steps
+from ptycho.engines.waves import Lit
 from ptycho.physics.propagation import intensity
 
 __all__ = ["Moves", "mapped_image", "mapped_positions"]
@@ -40,26 +42,20 @@ class Moves:
         self._steps: list[tuple[np.ndarray, np.ndarray]] = []
         self._maps: list[Array] | None = None
 
-    def add(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
-        """What some patterns say; arguments as of :func:`~ptycho.engines.positions.fitted_steps`."""
-        xp = array_namespace(patches, probe, difference)
-        rows = 0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1])
-        cols = 0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2])
-        inner = probe[..., 1:-1, 1:-1]
-        light = xp.sum(intensity(inner), axis=-3)
-        wanted = xp.sum(xp.conj(inner) * difference[..., 1:-1, 1:-1], axis=1)
-        maps = [
-            light * intensity(rows),
-            light * xp.real(xp.conj(rows) * cols),
-            light * intensity(cols),
-            xp.real(xp.conj(rows) * wanted),
-            xp.real(xp.conj(cols) * wanted),
-        ]
+    def add(self, index: np.ndarray, slices: Sequence[Lit]) -> None:
+        """What some patterns say.
+
+        Slices move together. What they change of the exit waves is taken for independent of each other.
+        """
+        xp = array_namespace(slices[0].difference)
+        maps = _products(slices[0])
+        for lit in slices[1:]:
+            maps = [a + b for a, b in zip(maps, _products(lit), strict=True)]
         if self._method == "gradient":
             sums = [np.asarray(to_numpy(xp.sum(m, axis=(-2, -1))), dtype=np.float64) for m in maps]
             steps = fitted_steps(*sums)
         else:
-            steps = registered_steps(patches, probe, difference)
+            steps = registered_steps(*slices[0])
         self._steps.append((index, limited(steps)))
         totals = [xp.sum(m, axis=0) for m in maps]
         self._maps = totals if self._maps is None else [a + b for a, b in zip(self._maps, totals, strict=True)]
@@ -94,6 +90,23 @@ class Moves:
         if not np.isfinite(found).all():
             return _host.eye(2)
         return _host.eye(2) - found * min(1.0, _MOST / max(float(_host.abs(found).max()), 1e-30))
+
+
+def _products(lit: Lit) -> list[Array]:
+    """Pixel by pixel what :func:`~ptycho.engines.positions.fitted_steps` takes the sums of, (k, N - 2, N - 2)."""
+    xp, patches = array_namespace(*lit), lit.patches
+    rows = 0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1])
+    cols = 0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2])
+    inner = lit.wave[..., 1:-1, 1:-1]
+    light = xp.sum(intensity(inner), axis=-3)
+    wanted = xp.sum(xp.conj(inner) * lit.difference[..., 1:-1, 1:-1], axis=1)
+    return [
+        light * intensity(rows),
+        light * xp.real(xp.conj(rows) * cols),
+        light * intensity(cols),
+        xp.real(xp.conj(rows) * wanted),
+        xp.real(xp.conj(cols) * wanted),
+    ]
 
 
 def mapped_positions(positions: np.ndarray, matrix: np.ndarray) -> np.ndarray:

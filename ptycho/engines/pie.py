@@ -4,13 +4,16 @@ r"""The ptychographical iterative engines: ePIE and its regularised form rPIE, i
     \Delta O = \beta_O \frac{\sum_k\sum_p P_p^* \Delta\psi_{kp}}{(1-\alpha) L + \alpha \max(L, \max|P|^2)},
     \qquad L = \sum_k\sum_p |P_p|^2,
 
-over the patterns k of a batch, and the like for every probe mode. :math:`\alpha = 1` is ePIE. Sources: Maiden,
-Rodenburg, Ultramicroscopy 109, 1256 (2009); Maiden, Johnson, Li, Optica 4, 736 (2017); Thibault, Menzel, Nature 494, 68
-(2013) for the modes.
+over the patterns k of a batch, and the like for every probe mode. :math:`\alpha = 1` is ePIE. A slice behind others has
+the waves that reach it in the place of the probe. S slices and the probe answer the same change where one slice and the
+probe would: each takes 2 / (S + 1) of its step. Sources: Maiden, Rodenburg, Ultramicroscopy 109, 1256 (2009); Maiden,
+Johnson, Li, Optica 4, 736 (2017); Thibault, Menzel, Nature 494, 68 (2013) for the modes; Maiden, Humphry, Rodenburg,
+J. Opt. Soc. Am. A 29, 1606 (2012) for the slices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ import numpy as np
 from ptycho.backend import Array, array_namespace
 from ptycho.engines.engine import Engine
 from ptycho.engines.variation import Variation
+from ptycho.engines.waves import Lit
 from ptycho.physics.propagation import intensity
 
 __all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
@@ -48,8 +52,8 @@ class RPIE(Engine):
 
     def _start_batch(self) -> None:
         xp = self.backend.xp
-        self._power = xp.sum(intensity(self.probe), axis=0)
-        self._brightest = float(xp.max(self._power))
+        powers = [xp.sum(intensity(wave), axis=0) for wave in self.unhindered()]
+        self._power, self._brightest = powers[0], [float(xp.max(power)) for power in powers]
         self._probe_sum: Any = None
         self._probe_light: Any = None
 
@@ -60,34 +64,39 @@ class RPIE(Engine):
         probe = self.probe if self._variation is None else self._variation.probes(index, self.probe)
         change = self.wave_change(patches, probe, measured)
         self.met(change.misfit, measured)
-        self.canvas.gather(summed(probe, change.difference), self._power, at)
-        self._keep(index, patches, probe, change.difference)
+        for number, (image, lit) in enumerate(zip(self.canvas.slices, change.slices, strict=True)):
+            light = self._power if number == 0 else self.backend.xp.sum(intensity(lit.wave), axis=1)
+            image.gather(summed(lit.wave, lit.difference), light, at)
+        self._keep(index, change.slices)
+        first = change.slices[0]
         if self._variation is not None:
-            self._variation.see(index, patches, self.probe, change.difference)
+            self._variation.see(index, first.patches, self.probe, first.difference)
         if self.correcting_probe:
-            total, light = probe_sums(self._lit(index, patches), change.difference)
+            total, light = probe_sums(self._lit(index, first.patches), first.difference)
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
-            self.moves.add(index, patches, probe, change.difference)
+            self.moves.add(index, change.slices)
 
     def _lit(self, index: np.ndarray, patches: Array) -> Array:
         """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
         return patches if self._variation is None else self._variation.scaled(index, patches)
 
-    def _keep(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
+    def _keep(self, index: np.ndarray, slices: Sequence[Lit]) -> None:
         """For engines that look at a batch again."""
 
     def _apply(self, damping: float) -> None:
         """Change object, probe and positions by what was added up."""
         xp = self.backend.xp
-        self.canvas.apply(damping, self.config.object_step * self.step, self._brightest)
+        length = self.step * 2 / (len(self.canvas.slices) + 1)
+        for image, brightest in zip(self.canvas.slices, self._brightest, strict=True):
+            image.apply(damping, self.config.object_step * length, brightest)
         if self._probe_sum is not None:
             light = (1.0 - damping) * self._probe_light + damping * xp.max(self._probe_light)
             share = xp.astype(light + xp.finfo(light.dtype).smallest_normal, self.probe.dtype)
-            self.probe = self.probe + self._probe_sum / share * (self.config.probe_step * self.step)
+            self.probe = self.probe + self._probe_sum / share * (self.config.probe_step * length)
         if self._variation is not None:
-            self._variation.apply(damping, self.config.probe_step * self.step)
+            self._variation.apply(damping, self.config.probe_step * length)
         self.positions = self.moves.apply(self.positions, self.step)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from ptycho.backend import NumpyBackend
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
-from ptycho.engines.canvas import make_canvas
+from ptycho.engines.canvas import make_canvas, slices_of
 from ptycho.engines.detector import propagator
 from ptycho.engines.state import State
+from ptycho.engines.waves import lit_slices
 from ptycho.physics.fourier import fftshift2
 from ptycho.physics.propagation import intensity
 
@@ -26,22 +27,23 @@ def predictor(state: State, scan: Scan, config: EngineSettings) -> Callable[[np.
     Parameters
     ----------
     state : of an engine.
-    scan : what was measured; of the near field its lengths are read.
+    scan : what was measured; of the near field, and of slices, its lengths are read.
     config : how the engine propagates and reads the object.
 
     Raises
     ------
     ConfigError
-        The scan does not say what its propagation needs.
+        The scan does not say what its propagation, or that between slices, needs.
     """
     size = state.probe.shape[-1]
     kind = np.result_type(state.object, np.complex64)
     canvas = make_canvas(_host.astype(state.object, kind), size, str(np.empty(0, kind).real.dtype), config.shift)
-    detector = propagator(scan, config, _host.asarray)
+    detector = propagator(scan, config, _host.asarray, len(canvas.slices), state.spacing)
 
     def predicted(index: np.ndarray | slice) -> np.ndarray:
-        patches = canvas.patches(state.positions[index] - _host.asarray(state.origin), size)
-        field = detector.forward(patches[:, None, :, :] * state.probes(index))
+        slices = slices_of(canvas.patches(state.positions[index] - _host.asarray(state.origin), size), 3)
+        lit = lit_slices(slices, state.probes(index), detector)
+        field = detector.forward(slices[-1][:, None, :, :] * lit[-1])
         return fftshift2(_host.sqrt(_host.sum(intensity(field), axis=1)))
 
     return predicted

@@ -38,8 +38,9 @@ def settle_positions(engine: Engine, before: np.ndarray) -> None:
     engine.memory["position_velocity"] = engine.lend(change)
     moved = engine.positions + config.position_momentum * change
     common = engine.moves.common()
-    carried = mapped_image(fetch(engine.canvas.object), common, moved.mean(axis=0))
-    engine.canvas.object, moved = engine.lend(carried), mapped_positions(moved, common)
+    for image in engine.canvas.slices:
+        image.object = engine.lend(mapped_image(fetch(image.object), common, moved.mean(axis=0)))
+    moved = mapped_positions(moved, common)
     nominal = engine.nominal - _host.asarray(engine.origin)
     farthest = farthest_move(config, nominal, engine.measured.size)
     moved = constrain_positions(moved, nominal, farthest, config.affine)

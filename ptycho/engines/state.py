@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ptycho.errors import DataError
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
-__all__ = ["State", "load_state", "place_on_canvas", "save_state"]
+__all__ = ["State", "load_state", "place_on_canvas", "resliced", "save_state"]
 
 _host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
@@ -32,7 +33,7 @@ class State:
 
     Attributes
     ----------
-    object : (H, W) complex, dimensionless.
+    object : (H, W) complex, dimensionless; (S, H, W) of more than one slice, in the order in which the beam meets them.
     origin : (row, col), position of ``object[0, 0]``, pixels.
     probe : (P, N, N) complex modes, sqrt(photons) of the scan.
     positions : (M, 2) float64, (row, col) of the patch centres, pixels.
@@ -41,6 +42,7 @@ class State:
     history : one value per epoch by name: ``r_factor``, ``seconds``, ...
     components : (V, N, N) complex, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
     weights : (M, 1 + V) complex, brightness and components of every pattern, or None where all are lit alike.
+    spacing : metres from one slice to the next, or None where there is one.
     memory : what the engine carries from epoch to epoch beside this (moments, waves), by name.
     """
 
@@ -54,6 +56,12 @@ class State:
     memory: dict[str, np.ndarray] = field(default_factory=dict)
     components: np.ndarray | None = None
     weights: np.ndarray | None = None
+    spacing: float | None = None
+
+    @property
+    def projection(self) -> np.ndarray:
+        """(H, W) complex, the product of all slices: the object as it were if it was thin."""
+        return self.object if self.object.ndim == 2 else _host.prod(self.object, axis=0)
 
     @property
     def weight(self) -> np.ndarray:
@@ -95,6 +103,7 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
         The file cannot be written; an earlier one is left as it was.
     """
     note = {"format": _FORMAT, "epoch": state.epoch, "history": state.history, "label": label}
+    note["spacing"] = state.spacing
     arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
     arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
     arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
@@ -113,13 +122,14 @@ def load_state(path: str | Path, label: str = "") -> State:
     """
     try:
         archive = NpzArchive(Path(path))
-        arrays = {name: archive.array(name) for name in archive.members()}
+        arrays: dict[str, Any] = {name: archive.array(name) for name in archive.members()}
         note = json.loads(str(arrays.pop("note")))
         if note["format"] != _FORMAT:
             raise ValueError(note["format"])
         memory = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith("memory/")}
         row, col = (float(value) for value in arrays.pop("origin"))
-        state = State(origin=(row, col), epoch=int(note["epoch"]), history=note["history"], memory=memory, **arrays)
+        arrays |= {"epoch": int(note["epoch"]), "history": note["history"], "spacing": note["spacing"]}
+        state = State(origin=(row, col), memory=memory, **arrays)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path} is not a state that can be resumed ({error}): take that file away, or use --force, to start anew."
@@ -130,6 +140,16 @@ def load_state(path: str | Path, label: str = "") -> State:
             "to start anew."
         )
     return state
+
+
+def resliced(image: np.ndarray, count: int) -> np.ndarray:
+    """An object (H, W) or (S, H, W) in so many slices: empty ones are added, or the last ones become their product."""
+    stack = image if image.ndim == 3 else image[None]
+    if count > len(stack):
+        stack = _host.concat([stack, _host.ones((count - len(stack), *stack.shape[1:]), dtype=stack.dtype)])
+    elif count < len(stack):
+        stack = _host.concat([stack[: count - 1], _host.prod(stack[count - 1 :], axis=0, keepdims=True)])
+    return stack if count > 1 else stack[0]
 
 
 def place_on_canvas(

@@ -8,30 +8,55 @@ reaches the measurement:
 * Poisson: :math:`c = (m^2/A^2 - 1)/2`, linear beyond m = 3 A;
 * Anscombe: :math:`c = \sqrt{m^2 + 3/8} / \sqrt{A^2 + 3/8} - 1` in photons.
 
+In an object of several slices the change goes back the way the light came: in front of a slice it is
+:math:`O_s^*\,\Delta\psi_s / [(1-\alpha) |O_s|^2 + \alpha \max |O_s|^2]`, as of a probe, and over the gap that of the
+wave behind the slice before.
+
 Sources: Maiden, Rodenburg, Ultramicroscopy 109, 1256 (2009); Thibault, Guizar-Sicairos, New J. Phys. 14, 063004 (2012);
-Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018).
+Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018); of slices Maiden, Humphry, Rodenburg, J. Opt. Soc. Am.
+A 29, 1606 (2012).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ptycho.backend import Array, array_namespace
+from ptycho.engines.canvas import slices_of
 from ptycho.engines.detector import FAR, Propagator
 from ptycho.physics.propagation import illuminate, intensity
+from ptycho.physics.slices import incoming_waves
 
-__all__ = ["WaveChange", "amplitude_factor", "pattern_misfits", "wave_change"]
+__all__ = ["Lit", "WaveChange", "amplitude_factor", "exit_change", "lit_slices", "pattern_misfits", "wave_change"]
 
 _TINY = 1e-30
+_DAMPING = 0.3
+
+
+class Lit(NamedTuple):
+    """A slice of the object in its light, and what a few patterns ask of it."""
+
+    patches: Array
+    """(k, N, N) complex."""
+    wave: Array
+    """What lights it: (k, P, N, N) complex, or (P, N, N) where it is one probe for all."""
+    difference: Array
+    """(k, P, N, N) complex, change of the waves behind it."""
 
 
 class WaveChange(NamedTuple):
     """What a few patterns ask for."""
 
-    difference: Array
-    """(k, P, N, N) complex, change of the exit waves."""
+    slices: tuple[Lit, ...]
+    """Slice by slice, the first one first."""
     misfit: Array
     """0-d real, sum of |A - m| over good pixels."""
+
+    @property
+    def difference(self) -> Array:
+        """(k, P, N, N) complex, change of the exit waves."""
+        return self.slices[-1].difference
 
 
 def wave_change(
@@ -47,7 +72,7 @@ def wave_change(
 
     Parameters
     ----------
-    patches : (k, N, N) complex.
+    patches : (k, N, N) complex, or (S, k, N, N) of several slices.
     probe : (P, N, N) complex, or (k, P, N, N) where each pattern has its own.
     measured : (k, N, N) real amplitudes, zero frequency at [0, 0]; finite everywhere.
     good : (N, N) bool, or None; elsewhere nothing changes.
@@ -56,8 +81,9 @@ def wave_change(
     detector : the way of the exit waves to it.
     """
     xp = array_namespace(patches, probe, measured)
-    waves = illuminate(patches, probe) if probe.ndim == 3 else patches[:, None, :, :] * probe
-    field = detector.forward(waves)
+    slices = slices_of(patches, 3)
+    waves = lit_slices(slices, probe, detector)
+    field = detector.forward(_behind(slices[-1], waves[-1]))
     power = intensity(field)
     predicted = xp.sqrt(power[:, 0, :, :] if power.shape[1] == 1 else xp.sum(power, axis=1))
     away = measured - predicted
@@ -65,7 +91,7 @@ def wave_change(
         away = xp.where(good, away, xp.zeros_like(away))
     factor = amplitude_factor(away, predicted, noise, photon)
     change = detector.backward(field * xp.astype(factor[:, None, :, :], field.dtype))
-    return WaveChange(change, xp.sum(xp.abs(away)))
+    return WaveChange(_taken_back(slices, waves, change, detector), xp.sum(xp.abs(away)))
 
 
 def pattern_misfits(
@@ -73,9 +99,48 @@ def pattern_misfits(
 ) -> Array:
     """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`wave_change`."""
     xp = array_namespace(patches, probe, measured)
-    waves = illuminate(patches, probe) if probe.ndim == 3 else patches[:, None, :, :] * probe
+    slices = slices_of(patches, 3)
+    waves = _behind(slices[-1], lit_slices(slices, probe, detector)[-1])
     away = xp.abs(xp.sqrt(xp.sum(intensity(detector.forward(waves)), axis=1)) - measured)
     return xp.sum(away if good is None else xp.where(good, away, xp.zeros_like(away)), axis=(-2, -1))
+
+
+def lit_slices(slices: Sequence[Array], probe: Array, detector: Propagator) -> list[Array]:
+    """What lights each of some slices; see :func:`~ptycho.physics.slices.incoming_waves`."""
+    return [probe] if detector.gap is None else incoming_waves(slices, probe, detector.gap[0])
+
+
+def exit_change(slices: Sequence[Lit], moved: Sequence[Array], detector: Propagator) -> Array:
+    """What small changes (k, N, N) of the slices change of the exit waves, (k, P, N, N)."""
+    change = moved[0][:, None, :, :] * slices[0].wave
+    for lit, more in zip(slices[1:], moved[1:], strict=True):
+        arriving = change if detector.gap is None else detector.gap[0](change)
+        change = lit.patches[:, None, :, :] * arriving + more[:, None, :, :] * lit.wave
+    return change
+
+
+def _behind(patches: Array, wave: Array) -> Array:
+    return illuminate(patches, wave) if wave.ndim == 3 else patches[:, None, :, :] * wave
+
+
+def _taken_back(
+    slices: Sequence[Array], waves: Sequence[Array], change: Array, detector: Propagator
+) -> tuple[Lit, ...]:
+    """Every slice with what it is asked for, from the change (k, P, N, N) of the exit waves."""
+    found = [Lit(slices[-1], waves[-1], change)]
+    if detector.gap is not None:
+        for patches, wave in zip(reversed(slices[:-1]), reversed(waves[:-1]), strict=True):
+            change = detector.gap[1](_undone(found[-1].patches)[:, None, :, :] * change)
+            found.append(Lit(patches, wave, change))
+    return tuple(reversed(found))
+
+
+def _undone(patches: Array) -> Array:
+    """What a change behind a slice is multiplied by to be one in front of it."""
+    xp = array_namespace(patches)
+    passed = intensity(patches)
+    share = (1.0 - _DAMPING) * passed + _DAMPING * xp.max(passed, axis=(-2, -1), keepdims=True)
+    return xp.conj(patches) / xp.astype(share + _TINY, patches.dtype)
 
 
 def amplitude_factor(away: Array, predicted: Array, noise: str, photon: float) -> Array:

@@ -49,6 +49,7 @@ __all__ = [
     "png_bytes",
     "positions_figure",
     "probe_figure",
+    "slices_figure",
 ]
 
 _LONG = 6.4
@@ -146,6 +147,33 @@ def probe_figure(probe: np.ndarray, *, pixel_size: float | None = None) -> Figur
         axes.set_axis_off()
         axes.set_anchor("N")
     colour_wheel(grid[0, -1], float(np.abs(modes[0]).max()))
+    return figure
+
+
+def slices_figure(slices: np.ndarray, weight: np.ndarray | None = None, *, pixel_size: float | None = None) -> Figure:
+    """Slices of an object side by side, amplitude above phase, each without its phase ramp.
+
+    Parameters
+    ----------
+    slices : (S, H, W) complex. At most six are drawn, the first ones.
+    weight, pixel_size : as in :func:`amplitude_figure`.
+    """
+    shown = np.asarray(slices)[:_MOST_MODES]
+    covered = _covered(shown[0], weight)
+    box, inside = _view(covered)
+    tall = min(1.6, max(0.5, inside.shape[0] / inside.shape[1]))
+    figure = new_figure(4.2 * len(shown), 7.2 * tall + 0.6)
+    grid = figure.subplots(2, len(shown), squeeze=False)
+    for number, image in enumerate(shown):
+        flat = _without_ramp(image, covered, box)
+        for axes, picture, name, unit in zip(
+            grid[:, number], (np.abs(flat), np.angle(flat)), ("amplitude", "phase"), ("", "rad"), strict=True
+        ):
+            _drawn(axes, picture, inside, limits(picture[inside]), "gray", unit, figure)
+            axes.set(xticks=[], yticks=[])
+            style(axes, f"slice {number + 1}: {name}")
+    if pixel_size is not None:
+        scale_bar(grid[0, 0], pixel_size, fontsize=8)
     return figure
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.config import EngineSettings
 from ptycho.data import Scan
+from ptycho.engines import predictor
 from ptycho.evaluation import FRC
 from ptycho.viewer.charts import LOSSES, epoch_charts, frc_chart
 from ptycho.viewer.patterns import SAMPLED, Patterns
@@ -158,14 +160,18 @@ class LivePage:
         scan = self.scan if label in _LEARNED else self.target
         positions = getattr(shown, "positions", scan.positions)
         nominal = getattr(shown, "nominal", None)
+        slices = shown.object if shown.object.ndim == 3 else None
+        predict = None if slices is None else predictor(shown, scan, EngineSettings())
         picture = Picture(
-            object=shown.object,
+            object=shown.object if slices is None else shown.projection,
             origin=shown.origin,
             probe=np.asarray(shown.probe),
             positions=positions,
             weight=lambda: shown.weight,
             nominal=None if nominal is positions else nominal,
             pixel_size=scan.object_pixel_size,
+            slices=slices,
+            predict=None if predict is None else lambda index: predict(np.asarray([index]))[0],
             components=getattr(shown, "components", None),
             weights=getattr(shown, "weights", None),
             label=f"{_words(label)}, after {done}",

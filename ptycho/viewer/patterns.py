@@ -174,8 +174,9 @@ class Patterns:
 
     def _predicted(self, picture: Picture, index: int) -> np.ndarray:
         """(N, N) amplitude in the probe's unit; only the object around the position is touched."""
-        if self.predict is not None:
-            return self.predict(index)
+        predict = picture.predict or self.predict
+        if predict is not None:
+            return predict(index)
         reach = picture.probe.shape[-1] // 2 + 2
         position = np.asarray(picture.positions[index])
         pixel = np.clip(np.round(position - picture.origin), 0, np.asarray(picture.object.shape) - 1).astype(int)

@@ -33,7 +33,9 @@ class Picture:
     nominal : (M, 2) float, positions before they were corrected, or None.
     pixel_size : metres, or None.
     truth : (H, W) complex on the grid of the object, or None.
+    slices : (S, H, W) complex, of which the object is the product, or None.
     components, weights : (V, N, N) and (M, 1 + V) complex, where every pattern has a beam of its own, or None.
+    predict : amplitude (N, N) of a position, where that is not the far field of the object read bilinearly.
     label : which step it was taken in.
     """
 
@@ -45,8 +47,10 @@ class Picture:
     nominal: np.ndarray | None = None
     pixel_size: float | None = None
     truth: np.ndarray | None = None
+    slices: np.ndarray | None = None
     components: np.ndarray | None = None
     weights: np.ndarray | None = None
+    predict: Callable[[int], np.ndarray] | None = None
     label: str = ""
     _lock: Any = field(default_factory=threading.RLock, repr=False)
     _pyramids: dict[tuple[str, bool], Pyramid] = field(default_factory=dict, repr=False)
@@ -68,9 +72,10 @@ class Picture:
         return np.asarray(probes_of(self.probe, self.components, self.weights[index : index + 1])[0])
 
     def names(self) -> list[str]:
-        """The images that there are: ``object``, ``truth``, ``probe 1``, ..."""
+        """The images that there are: ``object``, ``slice 1``, ..., ``truth``, ``probe 1``, ..."""
+        slices = [] if self.slices is None else [f"slice {number}" for number in range(1, len(self.slices) + 1)]
         truth = [] if self.truth is None else ["truth"]
-        return ["object", *truth, *(f"probe {number}" for number in range(1, len(self.probe) + 1))]
+        return ["object", *slices, *truth, *(f"probe {number}" for number in range(1, len(self.probe) + 1))]
 
     def pyramid(self, name: str, flat: bool) -> Pyramid:
         """One of the images; ``flat`` takes its global phase and linear phase ramp off (of a probe the phase alone).
@@ -91,7 +96,11 @@ class Picture:
         if name.startswith("probe"):
             mode = self.probe[int(name.split()[1]) - 1]
             return Pyramid(mode * np.exp(-1j * np.angle(np.sum(mode * np.abs(mode)))) if flat else mode)
-        image = self.object if name == "object" or self.truth is None else self.truth
+        image = self.object
+        if name == "truth" and self.truth is not None:
+            image = self.truth
+        elif name.startswith("slice") and self.slices is not None:
+            image = self.slices[int(name.split()[1]) - 1]
         known = np.ones(image.shape, dtype=bool) if self.covered is None else self.covered
         return Pyramid(image, self.covered, phase_ramp(image, known) if flat else None)
 

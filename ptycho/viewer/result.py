@@ -90,6 +90,7 @@ def picture_of_result(result: Reconstruction, scan: Scan | None = None) -> Pictu
         nominal=nominal,
         pixel_size=result.pixel_size,
         truth=result.truth,
+        slices=result.slices,
         components=result.components,
         weights=result.weights,
     )
@@ -131,19 +132,21 @@ def result_patterns(result: Reconstruction, scan: Scan | None, missing: str) -> 
 
 
 def _prediction(result: Reconstruction, scan: Scan | None) -> Callable[[int], np.ndarray] | None:
-    """What an engine predicts that had another detector or another way to read the object; None where it had not."""
+    """What an engine predicts of slices, for another detector, or with another way to read; None otherwise."""
     config = result.provenance.get("config") or {}
     propagation, shift = (
         str(config.get(name, usual)) for name, usual in (("propagation", "far"), ("shift", "bilinear"))
     )
-    if (propagation, shift) == ("far", "bilinear"):
+    if (propagation, shift) == ("far", "bilinear") and result.slices is None:
         return None
 
     @functools.cache
     def made() -> Callable[[np.ndarray], np.ndarray]:
         if scan is None:
             raise DataError(f"What the {propagation} field shows here is not known without the scan.")
-        state = State(result.object, result.origin, result.probe, result.positions, result.positions)
+        image = result.object if result.slices is None else result.slices
+        state = State(image, result.origin, result.probe, result.positions, result.positions)
+        state.spacing = result.slice_spacing
         state.components, state.weights = result.components, result.weights
         settings = EngineSettings(propagation=propagation, shift=shift)
         validate(settings)

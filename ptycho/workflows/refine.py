@@ -156,7 +156,8 @@ def state_of_result(result: Reconstruction, scan: Scan, config: EngineSettings) 
             "result was made from."
         )
     index = np.unique(np.linspace(0, len(scan) - 1, min(_SCALE_SAMPLES, len(scan))).astype(int))
-    state = State(result.object, result.origin, result.probe, result.positions, scan.positions)
+    image = result.object if result.slices is None else result.slices
+    state = State(image, result.origin, result.probe, result.positions, scan.positions, spacing=result.slice_spacing)
     predicted = predictor(state, scan, config)(index)
     if scan.mask is not None:
         predicted = predicted * scan.mask
@@ -206,7 +207,7 @@ def _worked(
     began = time.perf_counter()
     state = solve(scan, config, start, callbacks=told(config.engine), checkpoint=checkpoint)
     seconds = time.perf_counter() - began
-    placed = _Solved(state.object, state.weight, state.origin)
+    placed = _Solved(state.projection, state.weight, state.origin)
     seen, predict = scan.replace(positions=state.positions), predictor(state, scan, config)
     figures = {
         "r_factor": scan_r_factor(placed, state.probe, seen, predict=predict),
@@ -221,7 +222,7 @@ def _worked(
     if scan.object is not None and "simulation" in scan.metadata:
         place = scan.object_origin or (0.0, 0.0)
         comparison = compare(placed, scan.object, place)
-        truth = _on_grid(scan.object, np.subtract(state.origin, place), state.object.shape)
+        truth = _on_grid(scan.object, np.subtract(state.origin, place), placed.object.shape)
     elif split_frc:
         comparison = _compared_halves(seen, config, start, told)
     if comparison is not None:
@@ -232,7 +233,7 @@ def _worked(
     if source is not None:
         came_from["data"]["file"] = str(source)
     return Reconstruction(
-        object=np.where(placed.weight > 0, state.object, 1.0),
+        object=np.where(placed.weight > 0, placed.object, 1.0),
         weight=placed.weight,
         origin=state.origin,
         positions=state.positions,
@@ -248,6 +249,8 @@ def _worked(
         mask=scan.mask,
         components=state.components,
         weights=state.weights,
+        slices=None if state.object.ndim == 2 else np.where(placed.weight > 0, state.object, 1.0),
+        slice_spacing=state.spacing,
     )
 
 
@@ -266,7 +269,7 @@ def _compared_halves(
             begin = dataclasses.replace(start, positions=half.positions, nominal=half.positions)
             begin.components = begin.weights = None
         state = solve(half, config, begin, callbacks=told(f"half {number}"))
-        placed.append(_Solved(state.object, state.weight, state.origin))
+        placed.append(_Solved(state.projection, state.weight, state.origin))
     try:
         return split_scan_frc(*placed)
     except DataError as error:

@@ -19,6 +19,7 @@ __all__ = ["draw_pictures", "headline_figures", "provenance_rows", "report_html"
 
 _SECTIONS = (
     ("Object", "two", ("amplitude", "phase", "complex", "probe")),
+    ("Slices", "one", ("slices",)),
     ("Beside the truth", "one", ("truth",)),
     ("Scan, resolution, training", "three", ("positions", "frc", "history")),
     ("Patterns", "one", ("patterns",)),
@@ -29,6 +30,8 @@ _CAPTIONS = {
     "phase": "Phase of the object without its global value and its linear ramp, which no reconstruction knows.",
     "complex": "The complex object: the hue is the phase, the brightness the amplitude.",
     "probe": "The illumination: the hue is the phase, the brightness the amplitude of each mode.",
+    "slices": "The slices in the order in which the beam meets them, amplitude above phase, each without its own phase "
+    "ramp; their product is the object.",
     "truth": "The reconstruction laid on the true object, shift, ramp, phase and scale taken off, in the same colours.",
     "positions": "Where the scan measured, over the coverage of the object.",
     "patterns": "Measured patterns above those that object and probe predict, in photons on one logarithmic scale, and "
@@ -93,7 +96,7 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
     -------
     dict
         PNG files by name: ``amplitude``, ``phase``, ``complex``, ``probe``, ``positions`` and, where there is something
-        to draw, ``truth``, ``patterns``, ``history``, ``frc``.
+        to draw, ``slices``, ``truth``, ``patterns``, ``history``, ``frc``.
 
     Raises
     ------
@@ -111,6 +114,8 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
         "probe": png(figures.probe_figure(result.probe, pixel_size=result.pixel_size)),
         "positions": png(figures.positions_figure(result.positions, **place)),
     }
+    if result.slices is not None:
+        drawn["slices"] = png(figures.slices_figure(result.slices, result.weight, pixel_size=result.pixel_size))
     if result.truth is not None:
         try:
             comparison = compare(result, result.truth, result.origin)

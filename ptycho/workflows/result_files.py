@@ -8,6 +8,9 @@ Layout, the same names in both (``/`` makes groups in HDF5)::
     positions            (M, 2) float64      pixels, (row, col) of the patch centres: p lies on object pixel p - origin
     probe                (P, N, N) complex64 sqrt(photons), incoherent modes
     pixel_size           () float64          metres; absent when it is not known
+    slices               (S, H, W) complex64 in the order in which the beam meets them, the object being their product,
+                                             or absent
+    slice_spacing        () float64          metres from one slice to the next, or absent
     truth                (H, W) complex64    the true object on the same grid; absent when it is not known
     measured, predicted  (K, N, N) float32   sqrt(photons), a few patterns; absent when there are none
     components           (V, N, N) complex64 sqrt(photons), of the first mode from pattern to pattern, or absent
@@ -59,6 +62,8 @@ _UNITS = {
     "weights": "dimensionless",
     "mask": "dimensionless",
     "pixel_size": "metre",
+    "slices": "dimensionless",
+    "slice_spacing": "metre",
 }
 _AXES = {
     "object": "row, column",
@@ -72,6 +77,7 @@ _AXES = {
     "mask": "row, column",
     "components": "component, row, column",
     "weights": "pattern, (brightness, components)",
+    "slices": "slice, row, column",
 }
 
 

@@ -49,7 +49,9 @@ _OPTIONAL: dict[str, tuple[Any, int]] = {  # kind and number of axes of arrays t
     "mask": (np.bool_, 2),
     "components": (np.complex64, 3),
     "weights": (np.complex64, 2),
+    "slices": (np.complex64, 3),
 }
+_LENGTHS = ("pixel_size", "slice_spacing")
 _FRAMEWORKS = ("torch", "lightning", "tensorflow", "keras", "jax", "jaxlib")
 _LIBRARIES = ("numpy", "scipy", "h5py", "array-api-compat", "matplotlib", "scikit-image")
 
@@ -60,7 +62,7 @@ class Reconstruction:
 
     Attributes
     ----------
-    object : (H, W) complex64, transmission; 1 where nothing is known.
+    object : (H, W) complex64, transmission; 1 where nothing is known. Of several slices their product.
     weight : (H, W) float32, summed stitching window; 0 where nothing is known.
     origin : (row, col), position of ``object[0, 0]``, pixels.
     positions : (M, 2) float64, (row, col) of the patch centres, pixels.
@@ -68,6 +70,8 @@ class Reconstruction:
     pixel_size : metres, or None.
     components : (V, N, N) complex64, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
     weights : (M, 1 + V) complex64, brightness and components of every pattern, or None.
+    slices : (S, H, W) complex64, the object's slices in the order in which the beam meets them, or None if it is thin.
+    slice_spacing : metres from one slice to the next, or None.
     history : one value per epoch, by name: ``loss``, ``val_loss``, ...
     provenance : see :func:`provenance`.
     figures : numbers by name: ``r_factor``, ``seconds``, ``n_patterns``, what
@@ -99,6 +103,8 @@ class Reconstruction:
     mask: np.ndarray | None = None
     components: np.ndarray | None = None
     weights: np.ndarray | None = None
+    slices: np.ndarray | None = None
+    slice_spacing: float | None = None
 
     def __post_init__(self) -> None:
         """Bring every field to its type and check the shapes."""
@@ -107,15 +113,16 @@ class Reconstruction:
         self.positions = _array("positions", self.positions, np.float64, 2)
         self.probe = _array("probe", self.probe, np.complex64, 3)
         self.origin = _pair(self.origin)
-        self.pixel_size = None if self.pixel_size is None else float(self.pixel_size)
+        for name in _LENGTHS:
+            setattr(self, name, None if getattr(self, name) is None else float(getattr(self, name)))
         for name, (dtype, dimensions) in _OPTIONAL.items():
             values = getattr(self, name)
             setattr(self, name, None if values is None else _array(name, values, dtype, dimensions))
         self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
         self.figures = {name: float(value) for name, value in self.figures.items()}
         self.frc = {name: dataclasses.replace(curve, pixel_size=self.pixel_size) for name, curve in self.frc.items()}
-        for name, image in (("weight", self.weight), ("truth", self.truth)):
-            if image is not None and image.shape != self.object.shape:
+        for name, image in (("weight", self.weight), ("truth", self.truth), ("slices", self.slices)):
+            if image is not None and image.shape[-2:] != self.object.shape:
                 raise DataError(f"{name}: got shape {image.shape}; expected the object's, {self.object.shape}.")
         side = self.probe.shape[1:]
         for name, stack in (("mask", self.mask), ("measured", self.measured), ("predicted", self.predicted)):
@@ -195,7 +202,7 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
         origin=_pair(arrays["origin"]),
         positions=arrays["positions"],
         probe=arrays["probe"],
-        pixel_size=None if "pixel_size" not in arrays else float(arrays["pixel_size"]),
+        **dict[str, Any]({name: float(arrays[name]) for name in _LENGTHS if name in arrays}),
         history={name: list(values) for name, values in _under("history", arrays).items()},
         provenance=dict(json.loads(arrays.get("provenance", "{}"))),
         figures={name: float(value) for name, value in _under("figures", arrays).items()},
@@ -337,8 +344,7 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
     for name in _OPTIONAL:
         if getattr(result, name) is not None:
             arrays[name] = getattr(result, name)
-    if result.pixel_size is not None:
-        arrays["pixel_size"] = np.float64(result.pixel_size)
+    arrays |= {name: np.float64(getattr(result, name)) for name in _LENGTHS if getattr(result, name) is not None}
     arrays |= {f"history/{name}": np.asarray(values, dtype=np.float64) for name, values in result.history.items()}
     arrays |= {f"figures/{name}": np.float64(value) for name, value in result.figures.items()}
     for name, curve in result.frc.items():

@@ -84,11 +84,11 @@ def test_a_canvas_reads_and_gathers_by_adjoint_maps():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(60, 64)) + 1j * rng.normal(size=(60, 64))
     positions = rng.uniform(24, 36, (5, 2))
-    canvas = make_canvas(np.zeros_like(image), 16, "float64", "fourier")
+    canvas = make_canvas(np.zeros_like(image), 16, "float64", "fourier").slices[0]
     patches = rng.normal(size=(5, 16, 16)) + 1j * rng.normal(size=(5, 16, 16))
     canvas.gather(patches, np.ones((16, 16)), positions)
     canvas.apply(1.0, 1.0, 1e9)  # the same share for every pixel: the sum itself
-    seen = read_patches(image, positions, 16, "fourier")
+    seen = read_patches(image, positions, 16, "fourier")[0]
     assert np.vdot(canvas.object * 1e9, image) == pytest.approx(np.vdot(patches, seen), rel=1e-6)
     reader = make_canvas(image, 16, "float64", "fourier")
     np.testing.assert_allclose(reader.patches(positions, 16), seen)

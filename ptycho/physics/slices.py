@@ -1,0 +1,55 @@
+r"""Objects too thick for one plane: slices with free space between them.
+
+.. math:: w_1 = P, \qquad \psi_s = O_s\, w_s, \qquad w_{s+1} = D\,\psi_s,
+
+with D the propagation over the gap; :math:`\psi_S` is the exit wave. Sources: Cowley, Moodie, Acta Cryst. 10, 609
+(1957); Maiden, Humphry, Rodenburg, J. Opt. Soc. Am. A 29, 1606 (2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ptycho.backend import Array, array_namespace
+from ptycho.physics.propagation import intensity
+
+__all__ = ["exit_waves", "incoming_waves", "multislice_intensity"]
+
+
+def incoming_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array]) -> list[Array]:
+    """What lights every slice, the probe first.
+
+    Parameters
+    ----------
+    slices : S patches (..., N, N) complex, in the order in which the beam meets them.
+    probe : (P, N, N) complex modes, or (..., P, N, N).
+    gap : from behind a slice to the next one.
+
+    Returns
+    -------
+    list of S arrays
+        The probe as it is, then (..., P, N, N).
+    """
+    waves = [probe]
+    for patches in slices[:-1]:
+        waves.append(gap(patches[..., None, :, :] * waves[-1]))
+    return waves
+
+
+def exit_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array]) -> Array:
+    """Waves (..., P, N, N) behind the last slice; arguments as of :func:`incoming_waves`."""
+    return slices[-1][..., None, :, :] * incoming_waves(slices, probe, gap)[-1]
+
+
+def multislice_intensity(
+    slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array], propagate: Callable[[Array], Array]
+) -> Array:
+    """Expected counts (..., N, N), summed over the modes.
+
+    Parameters
+    ----------
+    slices, probe, gap : as of :func:`incoming_waves`.
+    propagate : from exit wave to detector wave.
+    """
+    field = propagate(exit_waves(slices, probe, gap))
+    return array_namespace(field).sum(intensity(field), axis=-3)
