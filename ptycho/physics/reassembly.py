@@ -234,8 +234,8 @@ class Canvas:
 
     def laid(self) -> Laid:
         """What was added so far; copies."""
-        inner = tuple(slice(self._margin, self._margin + n) for n in self.shape)
-        return Laid(self._total[inner].copy(), self._weight[inner].copy(), self.origin)
+        total, weight = self._inner()
+        return Laid(total.copy(), weight.copy(), self.origin)
 
     def lay(self, part: Laid) -> None:
         """Add what was laid down on another canvas, which must lie within this one.
@@ -245,18 +245,22 @@ class Canvas:
         DataError
             It does not, or its pixels lie between these.
         """
-        _lay(part, self._total, self._weight, [start - self._margin for start in self.origin])
+        _lay(part, *self._inner(), self.origin)
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
         image = np.empty(self.shape, dtype)
         weight = np.empty(self.shape, image.real.dtype)
-        inner = [slice(self._margin, self._margin + n) for n in self.shape]
-        total, light = self._total[*inner], self._weight[*inner]
+        total, light = self._inner()
         for first in range(0, self.shape[0], _STRIP):
             rows = slice(first, first + _STRIP)
             image[rows], weight[rows] = _average(_host, total[rows], light[rows]), light[rows]
         return Reassembled(image, weight, self.origin)
+
+    def _inner(self) -> tuple[np.ndarray, np.ndarray]:
+        """The sums without the margin into which patches may reach."""
+        inner = tuple(slice(self._margin, self._margin + n) for n in self.shape)
+        return self._total[inner], self._weight[inner]
 
 
 def laid_together(parts: Sequence[Laid]) -> Laid:

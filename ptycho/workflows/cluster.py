@@ -128,7 +128,7 @@ def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
                 n_workers=None if cluster == LOCAL else int(cluster),
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 local_directory=ending.enter_context(tempfile.TemporaryDirectory()),
                 silence_logs=logging.CRITICAL,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,16 +48,17 @@ class NetworkPlugin(distributed.WorkerPlugin):
         return inference.on(chunk).answered(self.network.bundle.params).laid()
 
 
-def look(scan: Scan) -> None:
-    """Read the first pattern of a scan, to see that it can be read here."""
-    with _named():
-        scan.amplitude(slice(0, 1))
+async def look(scan: Scan, dask_worker: Any) -> None:
+    """Read the first pattern of a scan, to see that it can be read here; the worker goes on meanwhile."""
+    with _named(dask_worker):
+        await asyncio.to_thread(scan.amplitude, slice(0, 1))
 
 
 def answer(name: str, chunk: Container) -> Laid:
     """What the network of that name lays down for a chunk of groups."""
-    with _named():
-        plugin: Any = distributed.get_worker().plugins[name]
+    worker = distributed.get_worker()
+    with _named(worker):
+        plugin: Any = worker.plugins[name]
         laid: Laid = plugin.laid(chunk)
         return laid
 
@@ -68,14 +70,14 @@ def both(first: Laid, second: Laid) -> Laid:
 
 def judge(of: Figure, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan) -> NDArray[np.float64]:
     """Sums over the patterns of a chunk, as :func:`ptycho.workflows.quality.sum_over`."""
-    with _named():
+    with _named(distributed.get_worker()):
         return sum_over(of, placed, probe, scan)
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _named(worker: distributed.Worker) -> Iterator[None]:
     """Say on which worker something is wrong."""
     try:
         yield
     except PtychoError as error:
-        raise type(error)(f"On the worker {distributed.get_worker().address}: {error}") from None
+        raise type(error)(f"On the worker {worker.address}: {error}") from None

@@ -18,6 +18,7 @@ class Extra:
     force: bool = setting(False, "replace what is there")
     seed: int = setting(3, "seed of this")
     output_dir: Path | None = setting(None, "where it goes")
+    dask: str | None = setting(None, "who works", alone="local")
 
 
 CLASSES = (TrainingConfig, Extra)
@@ -71,6 +72,25 @@ def test_switches(words, value):
     own, (training, _), _ = read(*words)
     assert training.probe_trainable is value
     assert own.get("scan") == ("scan.npz" if "scan.npz" in words else None)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--dask", "scan.npz"], "local"),
+        (["scan.npz", "--dask"], "local"),
+        (["scan.npz", "--dask", "--seed", "5"], "local"),
+        (["--dask", "tcp://host:8786", "scan.npz"], "tcp://host:8786"),
+        (["--dask", "4", "scan.npz"], "4"),
+        (["--dask=somewhere", "scan.npz"], "somewhere"),
+        (["--dask", "none", "scan.npz"], None),
+        (["scan.npz"], None),
+    ],
+)
+def test_a_word_whose_flag_may_stand_alone(words, value):
+    own, (_, extra), _ = read(*words)
+    assert extra.dask == value
+    assert own["scan"] == "scan.npz"
 
 
 def test_a_switch_of_the_nested_model_may_stand_alone():

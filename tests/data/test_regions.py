@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from ptycho.data.regions import compact_regions
+from ptycho.data.regions import compact_chunks, compact_regions
 
 
 def grid(side, step=5.0):
@@ -35,3 +37,25 @@ def test_many_regions_see_many_parts_of_the_field():
 
 def test_a_scan_that_is_small_enough_is_taken_whole():
     np.testing.assert_array_equal(compact_regions(grid(4), 16), np.arange(16))
+
+
+@given(st.integers(1, 300), st.integers(1, 80), st.integers(1, 9))
+def test_chunks_hold_every_point_once(count, at_most, unit):
+    at_most = max(at_most, unit)
+    positions = np.random.default_rng(count).uniform(0, 50, (count, 2))
+    chunks = compact_chunks(positions, at_most, unit)
+    np.testing.assert_array_equal(np.sort(np.concatenate(chunks)), np.arange(count))
+    sizes = [chunk.size for chunk in chunks]
+    assert max(sizes) <= at_most
+    assert sum(size % unit > 0 for size in sizes) <= 1
+    assert max(sizes) - min(sizes) <= 2 * unit
+    assert all((np.diff(chunk) > 0).all() for chunk in chunks)
+
+
+def test_chunks_are_compact_and_follow_their_neighbours():
+    positions = grid(64)
+    chunks = [positions[chunk] for chunk in compact_chunks(positions, 256)]
+    assert len(chunks) == 16
+    assert all((np.ptp(chunk, axis=0) == 75).all() for chunk in chunks)  # squares of 16 x 16
+    pairs = [np.concatenate(pair) for pair in zip(chunks[::2], chunks[1::2], strict=True)]
+    assert all(sorted(np.ptp(pair, axis=0)) == [75, 155] for pair in pairs)

@@ -12,6 +12,7 @@ from ptycho.physics.reassembly import (
     canvas_for,
     extract_groups,
     group_canvas_size,
+    laid_together,
     merge_groups,
     reassemble,
     stitching_window,
@@ -136,6 +137,34 @@ class TestCanvas:
         canvas = Canvas((6, 6), (0, 0), 4)
         canvas.add(np.full((2, 4, 4), 2.0 + 0j), np.array([[0.0, 0.0], [500.0, -500.0]]))
         assert canvas.result().weight.sum() == 4
+
+    @given(st.lists(st.integers(0, 29), min_size=1, max_size=6, unique=True), st.booleans())
+    def test_parts_laid_elsewhere_make_the_whole(self, cuts, together):
+        """Each part on a canvas of its own; summed one by one, or together before."""
+        rng = np.random.default_rng(5)
+        positions = scattered(whole=False)
+        patches = rng.normal(size=(30, 8, 8)) + 1j * rng.normal(size=(30, 8, 8))
+        weights = rng.uniform(0.1, 1.0, (8, 8))
+        whole = Canvas.covering(positions, 8, weights)
+        whole.add(patches, positions)
+        parts = []
+        for numbers in np.split(np.arange(30), sorted(cuts)):
+            if numbers.size:
+                part = Canvas.covering(positions[numbers], 8, weights)
+                part.add(patches[numbers], positions[numbers])
+                parts.append(part.laid())
+        canvas = Canvas.covering(positions, 8, weights)
+        for part in [laid_together(parts)] if together else parts:
+            canvas.lay(part)
+        one, other = whole.result("complex128"), canvas.result("complex128")
+        np.testing.assert_allclose(other.weight, one.weight, rtol=1e-12)
+        np.testing.assert_allclose(other.object, one.object, atol=1e-9)
+
+    @pytest.mark.parametrize("origin", [(0.5, 0.0), (-1.0, 0.0), (3.0, 3.0)])
+    def test_a_part_between_the_pixels_or_outside_is_refused(self, origin):
+        part = Canvas((4, 4), origin, 4).laid()
+        with pytest.raises(DataError, match="does not lie on the pixels of this canvas"):
+            Canvas((6, 6), (0, 0), 4).lay(part)
 
     @pytest.mark.parametrize(("patches", "positions"), [((2, 4, 4), (3, 2)), ((2, 5, 5), (2, 2))])
     def test_other_shapes_are_refused(self, patches, positions):
