@@ -32,11 +32,11 @@ def opened(call: Call) -> tuple[Any, Any, Any]:
 def simulated(call: Call) -> tuple[Any, Any]:
     """The simulated objects of a pretraining, and its configuration."""
     from ptycho.cli_progress import ProgressBars
-    from ptycho.workflows.pretrain import PretrainOptions, simulated_like
+    from ptycho.workflows.pretrain import PretrainOptions, known_beam, simulated_like
 
     scan, _, config = opened(call)
     with ProgressBars(not call[CommonOptions].quiet) as bars:
-        return simulated_like(scan, config, call[PretrainOptions], bars.counter), config
+        return simulated_like(scan, config, call[PretrainOptions], bars.counter), known_beam(config)
 
 
 def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:

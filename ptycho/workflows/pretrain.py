@@ -22,7 +22,7 @@ from ptycho.workflows.run import Counters, train_scan
 from ptycho.workflows.simulate import SimulationConfig
 from ptycho.workflows.train import beam_of
 
-__all__ = ["PretrainOptions", "pretrain_scan", "simulated_like"]
+__all__ = ["PretrainOptions", "known_beam", "pretrain_scan", "simulated_like"]
 
 _PICTURES = ("astronaut", "brick", "camera", "coffee", "coins", "grass", "gravel", "moon", "page", "text")
 """Pictures that scikit-image brings along."""
@@ -81,7 +81,13 @@ def pretrain_scan(
     ConfigError, DataError, BackendError, OutputError
         As :func:`ptycho.workflows.run.train_scan`.
     """
-    return train_scan(simulated_like(scan, config, options, counters), config, epochs, counters, log_dir, resume)
+    simulated = simulated_like(scan, config, options, counters)
+    return train_scan(simulated, known_beam(config), epochs, counters, log_dir, resume)
+
+
+def known_beam(config: TrainingConfig) -> TrainingConfig:
+    """The settings with which simulated patterns are learned from: their probe is known and needs no refinement."""
+    return dataclasses.replace(config, refine_probe=False)
 
 
 def simulated_like(

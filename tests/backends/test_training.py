@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.model.bundle import load_bundle, save_bundle
+from ptycho.model.bundle import Bundle, load_bundle, save_bundle
+from ptycho.model.pinn import initial_parameters
 from ptycho.physics import simulate
 from ptycho.physics.objects import lines_object
 from ptycho.physics.positions import raster_positions
@@ -34,13 +35,13 @@ VARIANTS = {
 }
 
 
-def trained(backend: str, variant: str, learning_rate: float = 1e-4, nepochs: int = 20):
+def trained(backend: str, variant: str, learning_rate: float = 1e-4, nepochs: int = 20, start_model=None):
     """One batch an epoch, so that the history tells the loss of every step."""
     model, changes = VARIANTS[variant]
     config = TrainingConfig(
         model=ModelConfig(N=N, n_filters_scale=1, **model),
         nepochs=nepochs, batch_size=8, validation_fraction=0.0, device="cpu", checkpoint=False, seed=3,
-        backend=backend, learning_rate=learning_rate, **changes,
+        backend=backend, learning_rate=learning_rate, start_model=start_model, **changes,
     )  # fmt: skip
     return train(scan(), config)
 
@@ -98,6 +99,22 @@ class TestTwentySteps:
     def test_they_learn(self, variant):
         for name, bundle in bundles(variant).items():
             assert bundle.history["loss"][-1] < bundle.history["loss"][0], name
+
+
+def test_they_start_from_the_same_weights(tmp_path):
+    """A bundle of weights that no seed of the training draws: after a step of no length all have it, and one loss."""
+    model = ModelConfig(N=N, n_filters_scale=1, **VARIANTS["patterns"][0])
+    params = initial_parameters(model, scan().probe, 1e5, seed=99)
+    params = {name: values + np.float32(0.01) for name, values in params.items()}
+    save_bundle(Bundle(params, TrainingConfig(model=model), 1.0, 1e5, N), tmp_path)
+    made = {name: trained(name, "patterns", learning_rate=1e-12, nepochs=1, start_model=tmp_path) for name in here()}
+    losses = [bundle.history["loss"][0] for bundle in made.values()]
+    np.testing.assert_allclose(losses, losses[:1] * len(losses), rtol=1e-5)
+    for name, bundle in made.items():
+        for key, values in params.items():
+            if not key.startswith("probe/") and key != "log_scale":
+                np.testing.assert_allclose(bundle.params[key], values, rtol=0, atol=1e-9, err_msg=f"{name} {key}")
+        assert float(bundle.params["log_scale"]) != float(params["log_scale"])
 
 
 _READER = """
