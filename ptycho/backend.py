@@ -115,9 +115,6 @@ class Backend(Protocol):
     def max_pool2d(self, x: Array) -> Array:
         """Maximum over non-overlapping 2 x 2 blocks."""
 
-    def upsample2d(self, x: Array) -> Array:
-        """Nearest-neighbour upsampling by 2."""
-
     def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
         """``f(stack)`` of an ``f`` that treats every entry of the first axis by itself and gives an array of as many.
 
@@ -182,10 +179,6 @@ class NumpyBackend:
         """See :class:`Backend`."""
         batch, height, width, channels = x.shape
         return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
-
-    def upsample2d(self, x: Array) -> Array:
-        """See :class:`Backend`."""
-        return x.repeat(2, axis=1).repeat(2, axis=2)
 
     def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
         """See :class:`Backend`; the parts are shared between the processor's cores."""

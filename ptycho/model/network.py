@@ -16,7 +16,7 @@ import numpy as np
 from ptycho.backend import Array, Backend, device
 from ptycho.errors import ConfigError
 
-__all__ = ["SIZES", "apply_cnn", "cnn_shapes", "decode", "encode", "init_cnn"]
+__all__ = ["SIZES", "apply_cnn", "cnn_shapes", "conv2d_enlarged", "decode", "encode", "init_cnn"]
 
 SIZES = {
     64: ((32, 64, 128), (64, 32)),
@@ -103,7 +103,7 @@ def apply_cnn(
     ----------
     params : as :func:`init_cnn` makes them, in the backend's arrays.
     x : (B, N, N, channels_in) real.
-    backend : lends convolution, pooling and upsampling.
+    backend : lends convolution, relu and pooling.
     amplitude_activation : ``"sigmoid"``, ``"swish"``, ``"softplus"`` or ``"relu"``.
     phase_activation, border_activation : ``pi * tanh`` and swish; ``"correction"`` (tanh) around a given object.
     """
@@ -123,30 +123,81 @@ def encode(params: dict[str, Array], x: Array, backend: Backend) -> Array:
 def decode(
     params: dict[str, Array], x: Array, head: str, backend: Backend, activation: str, border_activation: str = "swish"
 ) -> Array:
-    """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads."""
-    for i in range(_count(params, f"{head}/block")):
-        x = backend.upsample2d(_block(params, f"{head}/block{i}", x, backend))
-    act = _activation(backend, activation)
+    """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads.
+
+    Nothing is upsampled: every convolution after it takes ``x`` as it is and gives four times as many pixels.
+    """
+    blocks = _count(params, f"{head}/block")
+    for i in range(blocks):
+        x = _block(params, f"{head}/block{i}", x, backend, i > 0)
+    larger = blocks > 0
     if f"{head}/full/kernel" in params:
-        x = backend.upsample2d(_block(params, f"{head}/last", x, backend))
-        return act(_conv(params, f"{head}/full", x, backend))
+        x = _block(params, f"{head}/last", x, backend, larger)
+        return _head(params, f"{head}/full", x, backend, True, activation)
     inside = params[f"{head}/centre/kernel"].shape[2]  # the rest is the border's: 4 channels, unless imported
-    centre = act(_conv(params, f"{head}/centre", x[..., :inside], backend))
+    centre = _head(params, f"{head}/centre", x[..., :inside], backend, larger, activation)
     padded = _surround(backend.xp, centre)
     if f"{head}/border/kernel" not in params:
         return padded
-    x = backend.upsample2d(_block(params, f"{head}/last", x[..., inside:], backend))
-    border = _activation(backend, border_activation)(_conv(params, f"{head}/border", x, backend))
-    return padded + border * _outside(backend, border)
+    x = _block(params, f"{head}/last", x[..., inside:], backend, larger)
+    border = _head(params, f"{head}/border", x, backend, True, border_activation)
+    return padded + border * _outside(backend.xp, border)
 
 
-def _conv(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Array:
-    return backend.conv2d(x, params[f"{name}/kernel"], params[f"{name}/bias"])
+def _head(params: dict[str, Array], name: str, x: Array, backend: Backend, larger: bool, activation: str) -> Array:
+    """The activation of a convolution, in the parameters' precision: what comes after it is physics."""
+    y = _conv(params, name, x, backend, larger)
+    return _activation(backend, activation)(backend.xp.astype(y, params[f"{name}/bias"].dtype))
 
 
-def _block(params: dict[str, Array], name: str, x: Array, backend: Backend) -> Array:
-    x = backend.relu(_conv(params, f"{name}/conv0", x, backend))
+def _block(params: dict[str, Array], name: str, x: Array, backend: Backend, larger: bool = False) -> Array:
+    x = backend.relu(_conv(params, f"{name}/conv0", x, backend, larger))
     return backend.relu(_conv(params, f"{name}/conv1", x, backend))
+
+
+def _conv(params: dict[str, Array], name: str, x: Array, backend: Backend, larger: bool = False) -> Array:
+    convolve = conv2d_enlarged if larger else _conv2d
+    return convolve(x, params[f"{name}/kernel"], params[f"{name}/bias"], backend)
+
+
+def _conv2d(x: Array, kernel: Array, bias: Array, backend: Backend) -> Array:
+    return backend.conv2d(x, kernel, bias)
+
+
+def conv2d_enlarged(x: Array, kernel: Array, bias: Array, backend: Backend) -> Array:
+    """'Same' cross-correlation of ``x`` with every pixel repeated 2 x 2 times, which is never made.
+
+    Parameters
+    ----------
+    x : (B, H, W, I).
+    kernel, bias : (3, 3, I, O) and (O,).
+    backend : lends the convolution, which is one of ``x`` to 4 O channels.
+
+    Returns
+    -------
+    (B, 2 H, 2 W, O).
+    """
+    xp = backend.xp
+    batch, height, width, _ = x.shape
+    y = backend.conv2d(x, _between(xp, kernel), xp.concat([bias] * 4))
+    y = xp.reshape(y, (batch, height, width, 2, 2, bias.shape[0]))
+    return xp.reshape(xp.permute_dims(y, (0, 1, 3, 2, 4, 5)), (batch, 2 * height, 2 * width, bias.shape[0]))
+
+
+def _between(xp: Array, kernel: Array) -> Array:
+    """The kernel (3, 3, I, O) for repeated pixels as one (3, 3, I, 4 O) for the pixels: two of the three fall on one.
+
+    The channels out are the pixels of each 2 x 2 block, row by row.
+    """
+    before, at, after = kernel[0, ...], kernel[1, ...], kernel[2, ...]
+    none = xp.zeros_like(at)
+    rows = (xp.stack([before, at + after, none]), xp.stack([none, before + at, after]))
+    blocks = []
+    for row in rows:
+        before, at, after = row[:, 0, ...], row[:, 1, ...], row[:, 2, ...]
+        none = xp.zeros_like(at)
+        blocks += [xp.stack([before, at + after, none], axis=1), xp.stack([none, before + at, after], axis=1)]
+    return xp.concat(blocks, axis=-1)
 
 
 def _count(params: dict[str, Array], prefix: str) -> int:
@@ -182,9 +233,7 @@ def _surround(xp: Array, centre: Array) -> Array:
     return xp.concat([cols, tall, cols], axis=2)
 
 
-def _outside(backend: Backend, like: Array) -> Array:
-    """1 outside the central N/2 box and 0 inside, (1, N, N, 1)."""
-    size = like.shape[1]
-    mask = np.ones((1, size, size, 1), dtype=np.float32)  # host constant
-    mask[:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 0.0
-    return backend.xp.astype(backend.asarray(mask, device=device(like)), like.dtype)
+def _outside(xp: Array, like: Array) -> Array:
+    """1 outside the central N/2 box and 0 inside, (1, N, N, 1), made where ``like`` lies."""
+    half = like.shape[1] // 2
+    return 1.0 - _surround(xp, xp.ones((1, half, half, 1), dtype=like.dtype, device=device(like)))

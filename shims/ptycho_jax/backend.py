@@ -68,10 +68,6 @@ class JaxBackend:
         rows = _first_larger(blocks[:, :, :, :, 0, :], blocks[:, :, :, :, 1, :])
         return _first_larger(rows[:, :, 0, :, :], rows[:, :, 1, :, :])
 
-    def upsample2d(self, x: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`."""
-        return xp.repeat(xp.repeat(x, 2, axis=1), 2, axis=2)
-
     def in_parts(self, f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
         return f(stack)

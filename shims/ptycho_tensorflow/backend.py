@@ -92,12 +92,6 @@ class TensorflowBackend:
         """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values, and NaN loses."""
         return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
-    def upsample2d(self, x: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
-        batch, height, width, channels = x.shape
-        pairs = tf.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-        return tf.reshape(pairs, (batch, 2 * height, 2 * width, channels))
-
     def in_parts(self, f: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
         return f(stack)

@@ -74,10 +74,6 @@ class TorchBackend:
         """See :class:`~ptycho.backend.Backend`."""
         return functional.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
-    def upsample2d(self, x: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
-        return functional.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="nearest").permute(0, 2, 3, 1)
-
     def in_parts(self, f: Callable[[torch.Tensor], torch.Tensor], stack: torch.Tensor) -> torch.Tensor:
         """See :class:`~ptycho.backend.Backend`."""
         parts = cached_parts(tuple(stack.shape))

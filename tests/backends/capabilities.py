@@ -86,6 +86,8 @@ TABLE: list[Row] = [
     Row("estimate", "wave_change"),
     *host("estimate", "Estimate", "estimate_object", note="updates the object in place, on the host"),
     Row("shifts", "fourier_shift"),
+    Row("slices", "incoming_waves"),
+    Row("slices", "multislice_intensity"),
     Row("photons", "normalise_amplitude", jit=NOWHERE, gradient=NOWHERE, note=_ONE_NUMBER),
     Row("photons", "photons_per_pattern"),
     Row("photons", "photon_scale", jit=NOWHERE, gradient=NOWHERE, note=_ONE_NUMBER),
@@ -121,7 +123,7 @@ TABLE: list[Row] = [
     Row("Backend", "scatter_windows"),
     *(
         Row("Backend", name, BACKENDS, note="beyond the standard")
-        for name in ("conv2d", "relu", "max_pool2d", "upsample2d")
+        for name in ("conv2d", "relu", "max_pool2d")
     ),
     Row("Backend", "stop_gradient", gradient=NOWHERE, note="its gradient is none on purpose"),
     *(

@@ -143,6 +143,16 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
         lambda draw: {"stack": draw.patches(), "by": draw.positions(draw.sizes.K)},
         lambda stack, by: physics.fourier_shift(stack, by),
     ),
+    "slices.incoming_waves": (
+        _thick,
+        lambda first, second, probe: tuple(physics.incoming_waves([first, second], probe, physics.far_field)),
+    ),
+    "slices.multislice_intensity": (
+        _thick,
+        lambda first, second, probe: physics.multislice_intensity(
+            [first, second], probe, physics.far_field, physics.far_field
+        ),
+    ),
     "propagation.intensity": (_one("wave", Draw.patches), physics.intensity),
     "propagation.diffraction_intensity": (_pair, physics.diffraction_intensity),
     "propagation.diffraction_amplitude": (_pair, physics.diffraction_amplitude),
@@ -199,7 +209,6 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     ),
     "Backend.relu": (_one("x", lambda draw: draw.real(2, 6, 8, 3) - 1), _lent("relu")),
     "Backend.max_pool2d": (_one("x", lambda draw: draw.real(2, 6, 8, 3)), _lent("max_pool2d")),
-    "Backend.upsample2d": (_one("x", lambda draw: draw.real(2, 3, 4, 2)), _lent("upsample2d")),
     "Backend.stop_gradient": (_one("a", Draw.patches), _lent("stop_gradient")),
 }
 

@@ -5,7 +5,7 @@ import pytest
 
 from ptycho.backend import get_backend
 from ptycho.errors import ConfigError
-from ptycho.model.network import SIZES, apply_cnn, cnn_shapes, encode, init_cnn
+from ptycho.model.network import SIZES, apply_cnn, cnn_shapes, conv2d_enlarged, encode, init_cnn
 
 ACTIVATIONS = ["sigmoid", "swish", "softplus", "relu"]
 
@@ -129,3 +129,39 @@ class TestValues:
         alone = run(backend, params, x[1:2])
         for ours, wanted in zip(alone, together, strict=True):
             np.testing.assert_allclose(ours, wanted[1:2], atol=1e-5)
+
+
+class TestEnlarged:
+    """The convolution of an image whose pixels are repeated, without repeating them."""
+
+    @staticmethod
+    def drawn(shape=(2, 3, 5, 3), out=2):
+        rng = np.random.default_rng(0)
+        return rng.normal(size=shape), rng.normal(size=(3, 3, shape[-1], out)), rng.normal(size=out)
+
+    def test_is_that_of_the_repeated_pixels(self, backend):
+        x, kernel, bias = self.drawn()
+        ours = conv2d_enlarged(*map(backend.asarray, (x, kernel, bias)), backend)
+        repeated = np.kron(x, np.ones((1, 2, 2, 1)))
+        np.testing.assert_allclose(
+            backend.to_numpy(ours), get_backend("numpy").conv2d(repeated, kernel, bias), atol=1e-12
+        )
+
+    def test_the_slope_too(self, learner):
+        arrays = [learner.asarray(a) for a in self.drawn()]
+        xp = learner.xp
+
+        def repeated(x, kernel, bias):
+            batch, height, width, channels = x.shape
+            pairs = xp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+            return learner.conv2d(xp.reshape(pairs, (batch, 2 * height, 2 * width, channels)), kernel, bias)
+
+        for argument in range(3):
+            found = []
+            for way in (lambda *a: conv2d_enlarged(*a, learner), repeated):
+
+                def energy(value, way=way, argument=argument):
+                    return xp.sum(way(*arrays[:argument], value, *arrays[argument + 1 :]) ** 3)
+
+                found.append(learner.to_numpy(learner.value_and_grad(energy)(arrays[argument])[1]))
+            np.testing.assert_allclose(*found, atol=1e-9)
