@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from ptycho.cli_words import (
     needed,
     parse,
 )
+from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError, PtychoError
 
 BUNDLE = "wts.h5.zip"
@@ -82,7 +82,7 @@ def _dispatch(words: list[str]) -> int:
 def _start_logging(verbose: bool) -> None:
     """Send the library's messages to standard error; what other libraries warn of only when asked."""
     level = logging.INFO if verbose else logging.WARNING
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of a training says what the first one says
+    if not is_first_process():  # a further process of a training says what the first one says
         level = logging.ERROR
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shlex
 import threading
 import webbrowser
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho.cli_help import COMMANDS
 from ptycho.cli_progress import ProgressBars
 from ptycho.cli_words import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed, parse
+from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError, DataError, PtychoError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _live_page(call: Call, scan: Any, target: Any, output_dir: Path | None) -> L
     options = call[LiveOptions]
     if not options.live and call.given & {"port", "open"}:
         raise ConfigError("--port and --open are of the page that --live serves: give --live too.")
-    if not options.live or os.environ.get("LOCAL_RANK", "0") != "0":
+    if not options.live or not is_first_process():
         return None
     from ptycho.viewer import LivePage
 

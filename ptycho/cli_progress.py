@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from ptycho.config.processes import is_first_process
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -26,7 +27,7 @@ class ProgressBars:
     """
 
     def __init__(self, wanted: bool = True) -> None:
-        self._wanted = wanted and sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+        self._wanted = wanted and sys.stderr.isatty() and is_first_process()
         self._bars: Progress | None = None
 
     def __enter__(self) -> ProgressBars:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.config import TrainingConfig, config_to_dict
+from ptycho.config.processes import is_first_process
 from ptycho.data import Scan
 from ptycho.data.atomic import written_whole
 from ptycho.errors import ConfigError, DataError
@@ -80,6 +81,8 @@ class Checkpoints:
     def begin(self, scan: Scan, going_on: bool) -> None:
         """Say which training writes here from now on; what an earlier one left is taken away unless it goes on.
 
+        Of the processes of one training the first does it: they share the folder.
+
         Parameters
         ----------
         scan : what it learns from, no more than it looks at.
@@ -90,6 +93,8 @@ class Checkpoints:
         OutputError, OSError
             The folder cannot be written to.
         """
+        if not is_first_process():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         left = [".*.part", *(() if going_on else ("last.*", "best.*"))]
         for path in [found for pattern in left for found in self.folder.glob(pattern)]:

@@ -41,12 +41,17 @@ class Trainer:
     config : epochs, optimiser, hardware, logging; validated.
     progress : told of every finished epoch; a callback of Lightning among them takes part in the whole training.
     log_dir : folder for checkpoints and logs; None keeps none.
+
+    Raises
+    ------
+    ConfigError
+        torchrun started another number of processes than there are devices.
     """
 
     def __init__(
         self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
     ) -> None:
-        self.config, self.log_dir = config, log_dir
+        self.config, self.log_dir, self.machines = config, log_dir, _machines(config)
         self.callbacks = [each for each in progress if isinstance(each, hooks.Callback)]
         self.progress = tuple(each for each in progress if not isinstance(each, hooks.Callback))
 
@@ -79,10 +84,11 @@ class Trainer:
             One of several processes ended.
         """
         config = self.config
-        if config.batch_size % config.devices:
+        devices = config.devices * self.machines
+        if config.batch_size % devices:
             raise ConfigError(
-                f"batch_size: {config.batch_size} groups cannot be shared equally by {config.devices} devices; choose "
-                f"a multiple of {config.devices}."
+                f"batch_size: {config.batch_size} groups cannot be shared equally by {devices} devices; choose "
+                f"a multiple of {devices}."
             )
         module = PtychoModule(model, params, config)
         data = PtychoData(training, validation, config)
@@ -113,6 +119,7 @@ class Trainer:
                 max_epochs=config.nepochs,
                 accelerator=accelerator,
                 devices=devices,
+                num_nodes=self.machines,
                 strategy=config.strategy,
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 gradient_clip_val=config.gradient_clip,
@@ -233,6 +240,19 @@ class _Others(hooks.Callback):
 _ADVICE = "the checkpoints up to the last whole epoch are kept, and --resume goes on from there."
 _PATIENCE = 10.0
 """Seconds in which an operation that all processes share notices that one is gone."""
+
+
+def _machines(config: TrainingConfig) -> int:
+    """On how many machines torchrun started this training, which must be with a process for every device; else 1."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if here != config.devices:
+        raise ConfigError(
+            f"devices: {config.devices} given, and torchrun started {here} processes on a machine: give --devices "
+            f"{here}."
+        )
+    return int(os.environ["WORLD_SIZE"]) // here
 
 
 def _hardware(config: TrainingConfig) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,19 +56,66 @@ def run(scan_path, folder, *more, **options):
     return done
 
 
-@pytest.mark.slow
-def test_two_processes_are_one(scan_path, tmp_path):
-    run(scan_path, tmp_path / "one")
-    done = run(scan_path, tmp_path / "two", "--devices", "2", "--strategy", "ddp")
-    assert done.stdout.count("saved") == 1
-    one, two = (load_bundle(tmp_path / name) for name in ("one", "two"))
+@pytest.fixture(scope="module")
+def alone(scan_path, tmp_path_factory):
+    """What one process learns."""
+    folder = tmp_path_factory.mktemp("one")
+    run(scan_path, folder)
+    return load_bundle(folder)
+
+
+def assert_the_same_training(one, two):
     assert set(one.history) == set(two.history)
     for name, values in one.history.items():
         np.testing.assert_allclose(two.history[name], values, rtol=1e-4)
     for name, values in one.params.items():
         # a gradient of about zero is rounding, of which Adam makes a part of a step: 1e-5 is a tenth of one
         np.testing.assert_allclose(two.params[name], values, atol=max(1e-3 * np.abs(values).max(), 1e-5))
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(scan_path, alone, tmp_path):
+    done = run(scan_path, tmp_path / "two", "--devices", "2", "--strategy", "ddp")
+    assert done.stdout.count("saved") == 1
+    two = load_bundle(tmp_path / "two")
+    assert_the_same_training(alone, two)
     assert json.dumps(two.config.devices) == "2"
+
+
+@pytest.mark.slow
+def test_two_machines_are_one(scan_path, alone, tmp_path):
+    """As torchrun starts them, one process on each; both are this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+    words = words_for(scan_path, tmp_path / "two", "--strategy", "ddp")[1:]
+    started = [
+        subprocess.Popen(
+            [*launcher, "--node_rank", str(rank), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        for rank in (0, 1)
+    ]
+    (said, trouble), (other, more) = (process.communicate(timeout=300) for process in started)
+    assert [process.returncode for process in started] == [0, 0], trouble + more
+    assert (said.count("saved"), other) == (1, "")
+    assert_the_same_training(alone, load_bundle(tmp_path / "two"))
+
+
+def test_torchrun_with_other_processes_than_devices_is_refused(monkeypatch):
+    settings = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    from ptycho_torch.training import Trainer
+
+    with pytest.raises(ConfigError, match="torchrun started 2 processes on a machine: give --devices 2"):
+        Trainer(TrainingConfig())
+    assert Trainer(TrainingConfig(devices=2)).machines == 2
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
