@@ -267,10 +267,9 @@ class Crew:
             last = {sums[0][1]: 0}
             self._wait(last)
             return sums[0][1].result()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                client.cancel([*running, *(future for _, future in sums)], force=True)
-            raise
+        finally:  # what nobody wants any more is not worked on
+            for future in (*running, *(future for _, future in sums)):
+                future.release()
 
     def _add(self, sums: list[tuple[int, Any]], add: Callable[[Any, Any], Any]) -> None:
         """Let the last two sums become one, before any further part is worked on."""

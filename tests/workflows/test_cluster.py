@@ -138,7 +138,7 @@ def test_the_work_of_a_lost_worker_is_repeated(cluster, scan_path):
     np.testing.assert_allclose(shared.object, alone.object, atol=ROUNDING)
 
 
-def test_a_task_that_fails_is_tried_again(cluster, tmp_path):
+def test_a_task_that_fails_is_tried_again(cluster, tmp_path, caplog):
     def fails_once(number):
         marker = tmp_path / str(number)
         if not marker.exists():
@@ -150,7 +150,9 @@ def test_a_task_that_fails_is_tried_again(cluster, tmp_path):
         total = crew._summed(fails_once, [(1, (number,)) for number in range(7)], operator.add, 7, None)
         assert total == sum(range(7))
         with pytest.raises(ZeroDivisionError):
-            crew._summed(operator.truediv, [(1, (1, 0))], operator.add, 1, None)
+            crew._summed(operator.truediv, [(1, (1, 0))] * 9, operator.add, 9, None)
+        assert crew._summed(abs, [(1, (-3,))], operator.add, 1, None) == 3
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("change", ["gone", "another"])
