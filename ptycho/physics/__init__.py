@@ -44,10 +44,12 @@ _HOME = {
     ),
     "reassembly": (
         "Canvas",
+        "Laid",
         "Reassembled",
         "canvas_for",
         "extract_groups",
         "group_canvas_size",
+        "laid_together",
         "merge_groups",
         "reassemble",
         "stitching_window",
