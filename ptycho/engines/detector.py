@@ -66,7 +66,7 @@ def propagator(
     if spacing is None or scan.wavelength is None or pixel is None:
         raise ConfigError(
             f"slices = {slices} needs {' and '.join(name for name, value in needs.items() if value is None)}, in "
-            "metres: give what is missing (wavelength, distance and pixel in the scan's file), or take slices = 1."
+            "metres: give what is missing (--slice_spacing, --wavelength, --pixel_size), or take slices = 1."
         )
     onward, back = (free_space(scan.N, d, scan.wavelength, pixel, lend) for d in (spacing, -spacing))
     return detector._replace(gap=(onward, back))

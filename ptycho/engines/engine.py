@@ -77,10 +77,10 @@ class Engine:
         self.measured = Measured(scan, self.backend, self.device, self.real)
         state = self._first_state(scan) if state is None else self._adopted(scan, state)
         self.origin, self.nominal = state.origin, state.nominal
-        self.spacing = config.slice_spacing or state.spacing
         self.history = {name: list(values) for name, values in state.history.items()}
         self.epoch = state.epoch
         self.canvas = make_canvas(self.lend(state.object), scan.N, self.real, config.shift)
+        self.spacing = (config.slice_spacing or state.spacing) if len(self.canvas.slices) > 1 else None
         self.probe = self.lend(state.probe * self.measured.unit)
         self.positions = state.positions - _host.asarray(state.origin)
         self.power = self.probe_power()

@@ -143,9 +143,20 @@ def load_state(path: str | Path, label: str = "") -> State:
 
 
 def resliced(image: np.ndarray, count: int) -> np.ndarray:
-    """An object (H, W) or (S, H, W) in so many slices: empty ones are added, or the last ones become their product."""
+    """An object (H, W) or (S, H, W) in so many slices.
+
+    One slice is shared out evenly: at every place its phase, taken from the object's mean, and the logarithm of its
+    amplitude. Of several the last ones become their product, or empty ones are added.
+    """
     stack = image if image.ndim == 3 else image[None]
-    if count > len(stack):
+    if count > len(stack) == 1:
+        mean = complex(_host.mean(image))
+        turn = mean / abs(mean) if mean else 1.0
+        turned = stack[0] * turn.conjugate()
+        phase = _host.atan2(_host.imag(turned), _host.real(turned)) / count
+        part = _host.abs(turned) ** (1.0 / count) * (_host.cos(phase) + 1j * _host.sin(phase))
+        stack = _host.stack([part * turn, *[part] * (count - 1)])
+    elif count > len(stack):
         stack = _host.concat([stack, _host.ones((count - len(stack), *stack.shape[1:]), dtype=stack.dtype)])
     elif count < len(stack):
         stack = _host.concat([stack[: count - 1], _host.prod(stack[count - 1 :], axis=0, keepdims=True)])

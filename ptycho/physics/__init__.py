@@ -58,7 +58,7 @@ _HOME = {
     "regularisation": ("complex_mae", "total_variation"),
     "shifts": ("fourier_shift",),
     "simulation": ("simulate",),
-    "slices": ("exit_waves", "incoming_waves", "multislice_intensity"),
+    "slices": ("incoming_waves", "multislice_intensity"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -19,8 +19,8 @@ from ptycho.errors import DataError
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import photons_per_pattern, poisson_sample, scale_to_photons
 from ptycho.physics.positions import fermat_positions, patch_limits, random_positions, raster_positions
-from ptycho.physics.propagation import diffraction_intensity, far_field, intensity, near_field
-from ptycho.physics.slices import exit_waves, multislice_intensity
+from ptycho.physics.propagation import diffraction_intensity, far_field, near_field
+from ptycho.physics.slices import multislice_intensity
 
 __all__ = ["fermat_positions", "random_positions", "raster_positions", "simulate"]
 
@@ -181,8 +181,9 @@ def _energies(slices: Sequence[Any], probe: Any, gap: Callable[[Any], Any]) -> A
     """Photons (k,) behind the last slice."""
     if len(slices) == 1:
         return photons_per_pattern(slices[0], probe)
-    waves = exit_waves(slices, probe, gap)
-    return array_namespace(waves).sum(intensity(waves), axis=(-3, -2, -1))
+    behind = multislice_intensity(slices, probe, gap, lambda wave: wave)
+    xp = array_namespace(behind)
+    return xp.sum(behind, axis=(-2, -1))
 
 
 def _expected(slices: Sequence[Any], probe: Any, gap: Callable[[Any], Any], propagate: Callable[[Any], Any]) -> Any:

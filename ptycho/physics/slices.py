@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ptycho.backend import Array, array_namespace
 from ptycho.physics.propagation import intensity
 
-__all__ = ["exit_waves", "incoming_waves", "multislice_intensity"]
+__all__ = ["incoming_waves", "multislice_intensity"]
 
 
 def incoming_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array]) -> list[Array]:
@@ -36,11 +36,6 @@ def incoming_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array],
     return waves
 
 
-def exit_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array]) -> Array:
-    """Waves (..., P, N, N) behind the last slice; arguments as of :func:`incoming_waves`."""
-    return slices[-1][..., None, :, :] * incoming_waves(slices, probe, gap)[-1]
-
-
 def multislice_intensity(
     slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array], propagate: Callable[[Array], Array]
 ) -> Array:
@@ -51,5 +46,6 @@ def multislice_intensity(
     slices, probe, gap : as of :func:`incoming_waves`.
     propagate : from exit wave to detector wave.
     """
-    field = propagate(exit_waves(slices, probe, gap))
-    return array_namespace(field).sum(intensity(field), axis=-3)
+    field = propagate(slices[-1][..., None, :, :] * incoming_waves(slices, probe, gap)[-1])
+    xp = array_namespace(field)
+    return xp.sum(intensity(field), axis=-3)

@@ -249,9 +249,15 @@ def _worked(
         mask=scan.mask,
         components=state.components,
         weights=state.weights,
-        slices=None if state.object.ndim == 2 else np.where(placed.weight > 0, state.object, 1.0),
-        slice_spacing=state.spacing,
+        **_depth(state, placed.weight > 0),
     )
+
+
+def _depth(state: State, covered: NDArray[np.bool_]) -> dict[str, Any]:
+    """The slices of a result and what lies between them; nothing where there is one."""
+    if state.object.ndim == 2:
+        return {}
+    return {"slices": np.where(covered, state.object, 1.0), "slice_spacing": state.spacing}
 
 
 def _compared_halves(

@@ -233,15 +233,8 @@ def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | 
     """
     data: dict[str, Any] = {}
     if scan is not None:
-        data = {
-            "name": scan.name,
-            "sha256": scan.fingerprint(),
-            "patterns": len(scan),
-            "pattern_size": scan.N,
-            "measurement": scan.measurement,
-            "wavelength": scan.wavelength,
-            "distance": scan.distance,
-        }
+        data = {"name": scan.name, "sha256": scan.fingerprint(), "patterns": len(scan), "pattern_size": scan.N}
+        data |= {name: getattr(scan, name) for name in ("measurement", "wavelength", "distance")}
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,

@@ -41,6 +41,12 @@ class SimulationConfig:
     size: int = setting(392, "side of the object", unit="pixels", at_least=16)
     amplitude_min: float = setting(0.3, "smallest amplitude of the object; the largest is 1", at_least=0, at_most=1)
     phase: float = setting(0.8, "phase of the object runs from minus to plus this", unit="radians", at_least=0)
+    slices: int = setting(1, "slices of the object along the beam, each drawn anew (a picture turned)", at_least=1)
+    slice_spacing: float | None = setting(
+        None, "from one slice to the next; slices need it, wavelength and pixel_size", unit="metres", above=0
+    )
+    wavelength: float | None = setting(None, "wavelength, which the scan then states", unit="metres", above=0)
+    pixel_size: float | None = setting(None, "the object's pixel, which the scan then states", unit="metres", above=0)
     N: int = setting(64, "side of a diffraction pattern", unit="pixels", at_least=8)
     probe: str = setting(
         "disc",
@@ -88,10 +94,13 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
     validate(config)
     if config.size < config.N:
         raise ConfigError(f"size = {config.size} is not possible: an object of at least N = {config.N} is needed.")
+    lengths = (config.slice_spacing, config.wavelength, config.pixel_size)
+    if config.slices > 1 and None in lengths:
+        raise ConfigError(f"slices = {config.slices} needs slice_spacing, wavelength and pixel_size: give all of them.")
     object_seed, position_seed, photon_seed = np.random.SeedSequence(config.seed).spawn(3)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
     return simulate(
-        _object(config, np.random.default_rng(object_seed)),
+        _slices(config, np.random.default_rng(object_seed)),
         _probe(config),
         _positions(config, np.random.default_rng(position_seed)),
         config.nphotons,
@@ -99,9 +108,20 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
         measurement=config.measurement,
         noise=config.noise,
         progress=progress,
+        spacing=config.slice_spacing if config.slices > 1 else None,
+        wavelength=config.wavelength,
+        pixel_size=config.pixel_size,
         name=f"simulated {config.object.replace('_', ' ')}",
         metadata={"simulation": settings},
     )
+
+
+def _slices(config: SimulationConfig, rng: np.random.Generator) -> np.ndarray:
+    """(H, W), or (S, H, W) of more than one."""
+    images = [_object(config, rng) for _ in range(config.slices)]
+    if config.object == "picture":
+        images = [np.rot90(image, turns) for turns, image in enumerate(images)]
+    return images[0] if len(images) == 1 else np.stack(images)
 
 
 def _object(config: SimulationConfig, rng: np.random.Generator) -> np.ndarray:

@@ -101,6 +101,10 @@ def _pair(draw: Draw) -> Arrays:
     return {"patches": draw.patches(), "probe": draw.probe()}
 
 
+def _thick(draw: Draw) -> Arrays:
+    return {"first": draw.patches(), "second": draw.patches(), "probe": draw.probe()}
+
+
 def _measured(draw: Draw) -> Arrays:
     return {**_pair(draw), "amplitude": 2 * draw.real(draw.sizes.K, draw.sizes.N, draw.sizes.N), "mask": draw.mask()}
 

@@ -8,6 +8,7 @@ import pytest
 
 from ptycho.data import load_scan, save_npz
 from ptycho.workflows.results import RESULT_FILES, load_reconstruction
+from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 from tests.cli.conftest import COMMAND
 
 QUICK = ("--n_filters_scale", 1, "--nepochs", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2)
@@ -106,6 +107,25 @@ def test_a_killed_reconstruction_goes_on(done, ptycho, scan_path):
     assert "another scan or other settings" in refusal.err
     done("reconstruct", scan_path, "--epochs", 3, "--out", "result", "--force")
     assert not state.exists()
+
+
+def test_slices(done, ptycho):
+    options = {"size": 72, "N": 32, "probe": "focused", "positions": "raster", "step": 6, "phase": 0.5}
+    known = {"wavelength": 1e-10, "pixel_size": 1e-8}
+    scan = simulate_scan(SimulationConfig(**options, **known, slices=2, slice_spacing=2e-5))
+    save_npz(scan.replace(metadata={}, **dict.fromkeys(known)), done.folder / "scan.npz")
+    words = ["reconstruct", "scan.npz", "--epochs", 20, "--slices", 2, "--slice_spacing", 2e-5, "--out", "first"]
+    refusal = ptycho(*words)
+    assert refusal.code == 2
+    assert "slices = 2 needs the scan's wavelength and the object's pixel size, in metres" in refusal.err
+    assert not (done.folder / "first").exists()
+    lengths = [word for name, length in known.items() for word in (f"--{name}", length)]
+    first = done(*words, *lengths, "--momentum", 0.5)
+    again = done("refine", "first", "--epochs", 2, "--out", "again", *lengths)  # with the slices of the result
+    assert float(again.figure("R-factor")) < 1.3 * float(first.figure("R-factor")) < 0.1
+    result = load_reconstruction(done.folder / "again")
+    assert result.slices.shape == (2, *result.object.shape)
+    assert result.slice_spacing == 2e-5
 
 
 class TestAfterANetwork:
