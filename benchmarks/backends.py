@@ -4,8 +4,9 @@
                                   [--plot FILE.png] [--table FILE.md]
 
 Each backend runs in a process of its own, one after the other, on the threads that the environment allows. Shown is the
-median time of a call after two that compile and warm up, the floor in the same framework (the Fourier transforms alone,
-reading or copying the patches alone, the convolutions alone), and their ratio. ``--scale 0.05`` makes everything
+median time of a call after two that compile and warm up, its CPU time over all threads, the time of the first call of
+all, the floor in the same framework (the Fourier transforms alone, reading or copying the patches alone, the
+convolutions alone), and the ratio to it; last, the memory of the process at its peak. ``--scale 0.05`` makes everything
 smaller, to see that it works.
 """
 
@@ -19,12 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ptycho.backend import Backend, available_backends, get_backend
 from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.model.batches import make_batch
 from ptycho.model.network import apply_cnn
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
@@ -36,6 +38,7 @@ from ptycho.physics.propagation import diffraction_intensity
 from ptycho.physics.reassembly import group_canvas_size, reassemble
 
 Work = tuple[str, Callable[[], Any], Callable[[], Any]]
+Measured = dict[str, Any]
 
 _FIELD = 600
 _WARM = 2
@@ -139,51 +142,64 @@ def everything(backend: Backend, scale: float) -> Iterator[Work]:
         yield from network(backend, gridsize, 16)
 
 
-def median_seconds(backend: Backend, call: Callable[[], Any], repeat: int) -> float:
-    """Median time of a call, until its result is there."""
-    times = []
-    for i in range(_WARM + repeat):
-        began = time.perf_counter()
+class Cost(NamedTuple):
+    """Seconds of a call: the median of wall and of CPU time once it is warm, and the first one of all."""
+
+    wall: float
+    cpu: float
+    first: float
+
+
+def cost(backend: Backend, call: Callable[[], Any], repeat: int) -> Cost:
+    """What a call takes, until its result is there."""
+    wall, cpu = [], []
+    for _ in range(_WARM + repeat):
+        began, worked = time.perf_counter(), time.process_time()
         result = call()
         first = next(iter(result.values())) if isinstance(result, dict) else result
         backend.to_numpy(first[0, ...] if first.ndim else first)  # waits for what was started
-        if i >= _WARM:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - worked)
+    return Cost(statistics.median(wall[_WARM:]), statistics.median(cpu[_WARM:]), wall[0])
 
 
-def measure(name: str, repeat: int, scale: float) -> dict[str, tuple[float, float]]:
-    """Seconds of the work and of its floor, by the name of the work."""
+def measure(name: str, repeat: int, scale: float) -> Measured:
+    """The cost of the work and of its floor, by the name of the work, and the memory at the peak."""
     backend = get_backend(name)
-    return {
-        title: (median_seconds(backend, work, repeat), median_seconds(backend, floor, repeat))
+    costs = {
+        title: (cost(backend, work, repeat), cost(backend, floor, repeat))
         for title, work, floor in everything(backend, scale)
     }
+    return {"costs": costs, "memory": peak_memory()}
 
 
-def all_titles(found: dict[str, dict[str, tuple[float, float]]]) -> list[str]:
+def all_titles(found: dict[str, Measured]) -> list[str]:
     """Every piece of work, in the order of the backend that does the most."""
-    longest = sorted(found.values(), key=len, reverse=True)
+    longest = sorted((each["costs"] for each in found.values()), key=len, reverse=True)
     return list(dict.fromkeys(title for rows in longest for title in rows))
 
 
-def table(found: dict[str, dict[str, tuple[float, float]]]) -> str:
+def table(found: dict[str, Measured]) -> str:
     """Markdown: a row a piece of work, a column a backend; milliseconds, floor, ratio."""
     titles = all_titles(found)
     lines = ["| work | " + " | ".join(found) + " |", "| --- " * (len(found) + 1) + "|"]
     for title in titles:
         cells = []
-        for rows in found.values():
-            if title not in rows:
+        for each in found.values():
+            if title not in each["costs"]:
                 cells.append("-")
                 continue
-            work, floor = rows[title]
-            cells.append(f"{work * 1e3:.3g} ms (floor {floor * 1e3:.3g}, x {work / floor:.1f})")
+            work, floor = (Cost(*values) for values in each["costs"][title])
+            cells.append(
+                f"{work.wall * 1e3:.3g} ms (CPU {work.cpu * 1e3:.3g}, first {work.first * 1e3:.3g}; "
+                f"floor {floor.wall * 1e3:.3g}, x {work.wall / floor.wall:.1f})"
+            )
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    lines.append("| memory | " + " | ".join(readable(each["memory"]) for each in found.values()) + " |")
     return "\n".join(lines)
 
 
-def plot(found: dict[str, dict[str, tuple[float, float]]], path: str) -> None:
+def plot(found: dict[str, Measured], path: str) -> None:
     """Bars of the time by work and backend, the floor as a line across each."""
     from matplotlib.figure import Figure
 
@@ -191,7 +207,8 @@ def plot(found: dict[str, dict[str, tuple[float, float]]], path: str) -> None:
     figure = Figure(figsize=(9, 0.9 * len(titles) + 1), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(found)
-    for i, (name, rows) in enumerate(found.items()):
+    for i, (name, each) in enumerate(found.items()):
+        rows = {title: [Cost(*values).wall for values in pair] for title, pair in each["costs"].items()}
         at = [k + i * height for k, title in enumerate(titles) if title in rows]
         axes.barh(at, [rows[t][0] * 1e3 for t in titles if t in rows], height * 0.9, label=name)
         for y, title in zip(at, (t for t in titles if t in rows), strict=True):
@@ -217,7 +234,7 @@ def main() -> None:
     if args.in_this_process:
         print(json.dumps(measure(args.backends[0], args.repeat, args.scale)))
         return
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, Measured] = {}
     for name in args.backends:
         words = ["--backends", name, "--repeat", str(args.repeat), "--scale", str(args.scale), "--in-this-process"]
         done = subprocess.run(
