@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ class PtychoModule(lightning.LightningModule):
     def __init__(self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        # what never changes goes to the device once, with the parameters, and into no checkpoint
+        for name, kind in _FIXED.items():
+            values = getattr(model, name)
+            held = None if values is None else torch.as_tensor(np.asarray(values)).to(kind)
+            self.register_buffer(f"_{name}", held, persistent=False)
         self.weights = torch.nn.ParameterDict()
         for name, values in params.items():
             self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=is_trained(name, config))
@@ -43,6 +49,11 @@ class PtychoModule(lightning.LightningModule):
     def to_params(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters, kernels HWIO."""
         return {k: np.asarray(v.detach().cpu().numpy(), order="C") for k, v in self.named_arrays().items()}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss and its terms of a batch that lies where the parameters lie: nothing passes between host and device."""
+        there = dataclasses.replace(self.model, **{name: getattr(self, f"_{name}") for name in _FIXED})
+        return there.loss(self.named_arrays(), batch, self.config)
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """See Lightning."""
@@ -57,7 +68,7 @@ class PtychoModule(lightning.LightningModule):
         return torch.optim.Adam([p for p in self.weights.values() if p.requires_grad], lr=self.config.learning_rate)
 
     def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
-        total, terms = self.model.loss(self.named_arrays(), batch, self.config)
+        total, terms = self.loss(batch)
         size = int(batch["groups"])  # of the whole batch, whatever this process's share
         self.log(f"{prefix}loss", total, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         for name, value in terms.items():
@@ -103,6 +114,7 @@ class ModuleGenerator:
 
 
 _PREFIX = "network/"
+_FIXED = {"mask": torch.bool, "merge_window": torch.float32}
 
 
 def _is_kernel(name: str) -> bool:
