@@ -1,10 +1,10 @@
 """Reconstruction by the workers of a Dask cluster: each answers for chunks of the scan, what they lay down is summed.
 
 A chunk is a compact part of the field. Its worker reads the patterns from the scan file itself, lets the network
-answer, lays the answers on a canvas of that part alone and keeps it; the canvases of neighbouring chunks are summed two
-by two wherever they lie, and their sums again, so that only the last one comes back. Functions and canvas are those of
-a reconstruction in one process. What the network corrects, the estimate from plain physics, is made where the command
-runs: every one of its small steps needs the one before.
+answer, lays the answers on a canvas of that part alone and keeps it. The canvases of neighbouring chunks are summed two
+by two on the worker that has them, and their sums again; one canvas of each worker comes back. Functions and canvas are
+those of a reconstruction in one process. What the network corrects, the estimate from plain physics, is made where the
+command runs: every one of its small steps needs the one before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,11 @@ from ptycho.config import InferenceConfig
 from ptycho.data import Container, Scan
 from ptycho.data.container import GroupedAmplitudes
 from ptycho.data.regions import compact_chunks
-from ptycho.errors import BackendError, ConfigError, PtychoError
+from ptycho.errors import BackendError, ConfigError
 from ptycho.evaluation import PlacedObject
 from ptycho.model.bundle import Bundle
 from ptycho.physics.reassembly import canvas_for
+from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.inference import Network, Stitched, canvas_of, finished
 from ptycho.workflows.quality import Figure, Progress, r_factor_from
 from ptycho.workflows.results import Reconstruction
@@ -44,8 +44,7 @@ _CHUNK = 2048
 """Most groups in a chunk: its canvas is then mostly its own, and not what it shares with its neighbours."""
 _EACH = 4
 """Least chunks for a thread, so that all end at about the same time."""
-_RETRIES = 2
-_CONNECT_SECONDS, _WORKER_SECONDS, _LOOK_SECONDS = 10, 60, 5
+_CONNECT_SECONDS, _WORKER_SECONDS = 10, 60
 
 
 def reconstruct_on_cluster(
@@ -188,16 +187,22 @@ class Crew:
         self._check(scan)
         probe, name = network.bundle.probe, f"ptycho-{uuid.uuid4().hex}"
         chunks = compact_chunks(container.centres, self._size(len(container), network.batch_size), network.batch_size)
-        parts = ((len(groups), (name, _part_of(container, scan, groups))) for groups in chunks)
         sent = dataclasses.replace(network, bundle=dataclasses.replace(network.bundle, native={}))
         self._client.register_plugin(cluster_worker.NetworkPlugin(sent), name=name)
+        canvas = canvas_of(container, probe, network.window, network.crop)
         try:
-            laid = self._summed(cluster_worker.answer, parts, cluster_worker.both, len(container), progress)
+            for laid in sums_by(
+                self._client,
+                cluster_worker.answer,
+                chunks,
+                lambda groups: (name, _part_of(container, scan, groups)),
+                cluster_worker.both,
+                progress,
+            ):
+                canvas.lay(laid)
         finally:
             with contextlib.suppress(Exception):  # a scheduler that is gone keeps nothing
                 self._client.unregister_worker_plugin(name)
-        canvas = canvas_of(container, probe, network.window, network.crop)
-        canvas.lay(laid)
         return finished(canvas, probe, container.estimate)
 
     def r_factor(
@@ -213,14 +218,11 @@ class Crew:
         self._check(scan)
         chunks = compact_chunks(scan.positions, self._size(len(scan), 1))
 
-        def part(numbers: NDArray[np.int64]) -> tuple[int, tuple[Any, ...]]:
-            near = Part.of(placed, scan.positions[numbers], scan.N)
-            return len(numbers), (near, probe, _bare(scan, numbers))
-
         def summed(of: Figure) -> NDArray[np.float64]:
-            parts = ((size, (of, *arguments)) for size, arguments in map(part, chunks))
-            found: NDArray[np.float64] = self._summed(cluster_worker.judge, parts, np.add, len(scan), progress)
-            return found
+            def sent(numbers: NDArray[np.int64]) -> tuple[Any, ...]:
+                return of, Part.of(placed, scan.positions[numbers], scan.N), probe, _bare(scan, numbers)
+
+            return np.sum(list(sums_by(self._client, cluster_worker.judge, chunks, sent, np.add, progress)), axis=0)
 
         return r_factor_from(summed)
 
@@ -237,67 +239,6 @@ class Crew:
         problems = [found[address] for address in sorted(found) if isinstance(found[address], Exception)]
         if problems:
             raise problems[0]
-
-    def _summed(
-        self,
-        work: Callable[..., Any],
-        parts: Iterable[tuple[int, tuple[Any, ...]]],
-        add: Callable[[Any, Any], Any],
-        total: int,
-        progress: Progress | None,
-    ) -> Any:
-        """Work on parts of something, each with its size and its arguments, and the sum of what comes of them."""
-        client, done = self._client, 0
-        running: dict[Any, int] = {}
-        sums: list[tuple[int, Any]] = []
-        ahead = 2 * sum(client.nthreads().values()) + 2
-        try:
-            for size, arguments in parts:
-                while len(running) >= ahead:
-                    done = _told(progress, done + self._wait(running), total)
-                future = client.submit(work, *arguments, pure=False, retries=_RETRIES)
-                running[future] = size
-                sums.append((0, future))
-                while len(sums) > 1 and sums[-1][0] == sums[-2][0]:
-                    self._add(sums, add)
-            while running:
-                done = _told(progress, done + self._wait(running), total)
-            while len(sums) > 1:
-                self._add(sums, add)
-            last = {sums[0][1]: 0}
-            self._wait(last)
-            return sums[0][1].result()
-        finally:  # what nobody wants any more is not worked on
-            for future in (*running, *(future for _, future in sums)):
-                future.release()
-
-    def _add(self, sums: list[tuple[int, Any]], add: Callable[[Any, Any], Any]) -> None:
-        """Let the last two sums become one, before any further part is worked on."""
-        (level, first), (_, second) = sums[-2:]
-        sums[-2:] = [(level + 1, self._client.submit(add, first, second, pure=False, retries=_RETRIES, priority=10))]
-
-    def _wait(self, running: dict[Any, int]) -> int:
-        """Wait until some of the work is done; forget it, and return its size."""
-        import distributed
-
-        alone_since = None
-        while True:
-            try:
-                distributed.wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
-                break
-            except (TimeoutError, distributed.TimeoutError):
-                alone_since = None if self._client.nthreads() else alone_since or time.monotonic()
-                if alone_since is not None and time.monotonic() - alone_since > _WORKER_SECONDS:
-                    raise PtychoError(
-                        "The cluster has lost all its workers: start some and give the command again."
-                    ) from None
-        ended = [future for future in running if future.done()]
-        for future in ended:
-            if future.status == "error":
-                raise _reason(future.exception())
-            if future.status != "finished":
-                raise PtychoError("The scheduler of the cluster is gone: start one and give the command again.")
-        return sum(running.pop(future) for future in ended)
 
 
 @dataclass(frozen=True)
@@ -333,21 +274,3 @@ def _bare(scan: Scan, numbers: NDArray[np.int64]) -> Scan:
     """Some patterns of a scan, with what it takes to read them and no more."""
     bare = scan.replace(probe=None, object=None, object_origin=None, scan_index=None, metadata={})
     return bare.subset(numbers)
-
-
-def _told(progress: Progress | None, done: int, total: int) -> int:
-    if progress is not None:
-        progress(done, total)
-    return done
-
-
-def _reason(error: BaseException) -> BaseException:
-    """The error of a task, in a sentence where it is known."""
-    import distributed
-
-    if isinstance(error, distributed.scheduler.KilledWorker):
-        return PtychoError(
-            f"{error.allowed_failures + 1} workers died of the same chunk, the last of them "
-            f"{error.last_worker.address}: give every worker more memory, or a smaller batch_size."
-        )
-    return error

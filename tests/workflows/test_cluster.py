@@ -18,6 +18,7 @@ from ptycho.model.pinn import initial_parameters
 from ptycho.physics.photons import intensity_scale
 from ptycho.workflows import cluster as cluster_module
 from ptycho.workflows.cluster import crew_on, reconstruct_on_cluster
+from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.results import load_reconstruction
 from ptycho.workflows.run import reconstruct_scan
@@ -147,11 +148,11 @@ def test_a_task_that_fails_is_tried_again(cluster, tmp_path, caplog):
         return number
 
     with crew_on(cluster) as crew:
-        total = crew._summed(fails_once, [(1, (number,)) for number in range(7)], operator.add, 7, None)
-        assert total == sum(range(7))
+        numbers = [[number] for number in range(7)]
+        assert list(sums_by(crew._client, fails_once, numbers, tuple, operator.add)) == [0 + 1 + 2 + 3, 4 + 5 + 6]
         with pytest.raises(ZeroDivisionError):
-            crew._summed(operator.truediv, [(1, (1, 0))] * 9, operator.add, 9, None)
-        assert crew._summed(abs, [(1, (-3,))], operator.add, 1, None) == 3
+            list(sums_by(crew._client, operator.truediv, [[1, 0]] * 9, tuple, operator.add))
+        assert list(sums_by(crew._client, abs, [[-3]], tuple, operator.add)) == [3]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -177,7 +178,7 @@ def test_a_file_that_was_replaced_is_opened_anew(cluster, scan_path, tmp_path):
         save_scan(simulated_scan(20, 64, seed=seed), path)
         scan = open_scan_for_others(path)
         with crew_on(cluster) as crew:
-            shared = crew._summed(_patterns, [(1, (scan.subset([2]),))], operator.add, 1, None)
+            (shared,) = sums_by(crew._client, _patterns, [[scan.subset([2])]], tuple, operator.add)
         np.testing.assert_array_equal(shared, scan.counts([2]))
 
 

@@ -1,0 +1,133 @@
+"""Work that is shared out to the workers of a Dask cluster, and the sums of what comes of it, made where it lies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ptycho.errors import PtychoError
+
+__all__ = ["sums_by"]
+
+_RETRIES = 2
+_LOOK_SECONDS, _WORKER_SECONDS = 5, 60
+
+
+def sums_by(
+    client: Any,
+    work: Callable[..., Any],
+    parts: Sequence[Any],
+    arguments: Callable[[Any], tuple[Any, ...]],
+    add: Callable[[Any, Any], Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Any]:
+    """Work on all parts of something, and what comes of them, summed by each worker before it is sent.
+
+    Every worker is given a run of parts that follow one another and sums what comes of them two by two, and the sums
+    again, before it goes on. If a worker is lost, others repeat what it had. A further sum among the workers would
+    move more and not less, since it has to come here whole, and would need a worker that can hold it.
+
+    Parameters
+    ----------
+    client
+        Of ``dask.distributed``.
+    work
+        What a worker does with the arguments of a part; tried three times.
+    parts
+        Each as long as there is work in it.
+    arguments
+        Of a part; made when its turn comes.
+    add
+        The sum of two results.
+    progress
+        Told of the work done and all of it.
+
+    Yields
+    ------
+    The sum of a run, in the order of the runs, as many as there are workers or fewer.
+
+    Raises
+    ------
+    PtychoError
+        No worker is left, or one part of the work takes every worker down; or what ``work`` raises.
+    """
+    done, total = 0, sum(map(len, parts))
+    threads = client.nthreads()
+    runs = [run for run in np.array_split(np.arange(len(parts)), len(threads)) if run.size]
+    running: dict[Any, int] = {}
+    sums: list[list[tuple[int, Any]]] = [[] for _ in runs]
+    try:
+        for turn in range(len(runs[0])):
+            for mine, home, run in zip(sums, threads, runs, strict=False):
+                if turn == len(run):
+                    continue
+                while len(running) >= 2 * sum(threads.values()) + 2:
+                    done = _told(progress, done + _wait(client, running), total)
+                part = parts[run[turn]]
+                where = {"workers": [home], "allow_other_workers": True}
+                future = client.submit(work, *arguments(part), pure=False, retries=_RETRIES, **where)
+                running[future] = len(part)
+                mine.append((0, future))
+                while len(mine) > 1 and (mine[-1][0] == mine[-2][0] or turn == len(run) - 1):
+                    _add(client, mine, add)
+        while running:
+            done = _told(progress, done + _wait(client, running), total)
+        for mine in sums:
+            _, last = mine[0]
+            _wait(client, {last: 0})
+            yield last.result()
+            mine.pop()[1].release()
+    finally:  # what nobody wants any more is not worked on
+        for future in (*running, *(future for mine in sums for _, future in mine)):
+            future.release()
+
+
+def _add(client: Any, sums: list[tuple[int, Any]], add: Callable[[Any, Any], Any]) -> None:
+    """Let the last two sums become one, before any further part is worked on."""
+    (level, first), (_, second) = sums[-2:]
+    sums[-2:] = [(level + 1, client.submit(add, first, second, pure=False, retries=_RETRIES, priority=10))]
+
+
+def _wait(client: Any, running: dict[Any, int]) -> int:
+    """Wait until some of the work is done; forget it, and return its size."""
+    import distributed
+
+    alone_since = None
+    while True:
+        try:
+            distributed.wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
+            break
+        except (TimeoutError, distributed.TimeoutError):
+            alone_since = None if client.nthreads() else alone_since or time.monotonic()
+            if alone_since is not None and time.monotonic() - alone_since > _WORKER_SECONDS:
+                raise PtychoError(
+                    "The cluster has lost all its workers: start some and give the command again."
+                ) from None
+    ended = [future for future in running if future.done()]
+    for future in ended:
+        if future.status == "error":
+            raise _reason(future.exception())
+        if future.status != "finished":
+            raise PtychoError("The scheduler of the cluster is gone: start one and give the command again.")
+    return sum(running.pop(future) for future in ended)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """The error of a task, in a sentence where it is known."""
+    import distributed
+
+    if isinstance(error, distributed.scheduler.KilledWorker):
+        return PtychoError(
+            f"{error.allowed_failures + 1} workers died of the same chunk, the last of them "
+            f"{error.last_worker.address}: give every worker more memory, or a smaller batch_size."
+        )
+    return error
+
+
+def _told(progress: Callable[[int, int], None] | None, done: int, total: int) -> int:
+    if progress is not None:
+        progress(done, total)
+    return done
