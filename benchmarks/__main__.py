@@ -2,9 +2,10 @@
 
     python -m benchmarks [--scan SCAN] [--only backends scaling ...] [--out benchmarks]
 
-Writes RESULTS.md and its plots: the machine, the versions, the date, and the table of each script. Every script also
+Writes RESULTS.md and its plots: the table of each script with the machine, the versions and the date. Every script also
 runs by itself (``python -m benchmarks.backends --help``). Nothing else should run on the machine meanwhile; all takes
-about half an hour on two cores. With a scan file the iterative engines are measured on it too.
+about three quarters of an hour on two cores. With ``--only`` the page keeps what it says of the others. With a scan
+file the iterative engines are measured on it too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "scaling", "Does the cost grow in proportion to the work?", ["--plot", str(out / plot)], [plot]
     plot = "backends.png"
     yield "backends", "How far is each backend from its floor?", ["--plot", str(out / plot)], [plot]
+    yield "training", "How long is an epoch of a training?", [], []
     engines = [] if scan is None else [scan]
     yield "engines", "How good is an iterative engine after how much work?", engines, []
     yield "corrections", "What is left of wrong positions and of an unsteady beam?", [], []
@@ -39,8 +41,8 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "memory", "Does a scan of 60 GB fit into two?", [], []
 
 
-def machine() -> list[str]:
-    """What the figures depend on, as lines of Markdown."""
+def machine() -> str:
+    """What the figures depend on, in a line."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -54,11 +56,18 @@ def machine() -> list[str]:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"{name} not installed")
-    return [
-        f"* {datetime.date.today().isoformat()}, {os.cpu_count()} cores of {cpu}, {platform.system()}, Python "
-        f"{platform.python_version()}",
-        f"* {', '.join(found)}",
-    ]
+    return (
+        f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores of {cpu}, {platform.system()}, Python "
+        f"{platform.python_version()}, {', '.join(found)}"
+    )
+
+
+def sections(page: Path) -> dict[str, str]:
+    """What a page that was written before says, by its headings."""
+    if not page.is_file():
+        return {}
+    parts = page.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {heading: text for heading, _, text in (part.partition("\n") for part in parts)}
 
 
 def measured(name: str, words: list[str]) -> tuple[str, str]:
@@ -82,23 +91,18 @@ def main() -> None:
     if unknown:
         parser.error(f"--only: no benchmark {min(unknown)!r}; there are {', '.join(n for n, *_ in scripts(out, None))}")
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["# Measured", "", "Written by `python -m benchmarks`.", "", *machine()]
+    page = out / "RESULTS.md"
+    kept, order = sections(page), [question for _, question, *_ in scripts(out, None)]
     for name, question, words, plots in chosen:
         print(f"benchmarks.{name} ...", flush=True)
         printed, trouble = measured(name, words)
         shown = printed if printed.startswith("|") else f"```\n{printed}\n```"
-        lines += [
-            "",
-            f"## {question}",
-            "",
-            f"`python -m benchmarks.{name}`",
-            "",
-            shown,
-            *([trouble] if trouble else []),
-        ]
-        lines += [f"\n![{question}]({plot})" for plot in plots if (out / plot).is_file()]
-        with written_whole(out / "RESULTS.md") as stream:
-            stream.write(("\n".join(lines) + "\n").encode())
+        lines = [f"`python -m benchmarks.{name}`, {machine()}", shown, *([trouble] if trouble else [])]
+        lines += [f"![{question}]({plot})" for plot in plots if (out / plot).is_file()]
+        kept[question] = "\n" + "\n\n".join(lines) + "\n"
+        told = [f"## {question}\n{kept[question]}" for question in order if question in kept]
+        with written_whole(page) as stream:
+            stream.write("\n".join(["# Measured\n\nWritten by `python -m benchmarks`.\n", *told]).encode())
     print(f"saved {out / 'RESULTS.md'}")
 
 

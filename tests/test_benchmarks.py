@@ -41,12 +41,28 @@ def test_costs_by_size(tmp_path):
 
 
 def test_results_are_written_into_one_page(tmp_path):
+    before = "# Measured\n\n## How long until it answers?\n\nage\n\n## Does a scan of 60 GB fit into two?\n\nyes\n"
+    (tmp_path / "RESULTS.md").write_text(before)
     words = [sys.executable, "-m", "benchmarks", "--out", str(tmp_path), "--only"]
     done = subprocess.run([*words, "startup"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "RESULTS.md").read_text()
     assert "`python -m benchmarks.startup`" in page
     assert "| import ptycho | 0." in page
+    assert "age\n" not in page
+    assert page.endswith("## Does a scan of 60 GB fit into two?\n\nyes\n")
     refused = subprocess.run([*words, "nonsense"], capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 2
     assert "no benchmark 'nonsense'; there are startup," in refused.stderr
+
+
+@pytest.mark.slow
+def test_an_epoch_is_timed():
+    pytest.importorskip("lightning")
+    words = ["--backends", "pytorch", "--groups", "16", "--epochs", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training", *words], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    rows = [row.split(" | ") for row in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| floor: the convolutions in float32", "| pytorch, 32", "| pytorch, bf16"]
+    assert all(float(row[1]) > 0 for row in rows)
