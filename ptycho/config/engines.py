@@ -37,7 +37,9 @@ class EngineSettings:
         0.0, "part of an epoch's change that is repeated after the next", at_least=0, at_most=0.95
     )
     averaged: int = setting(
-        3, "last epochs that take the whole scan at once, which averages the noise (rpie; a third at most)", at_least=0
+        3,
+        "last epochs that take the whole scan at once, which averages the noise (rpie; from flat a third at most)",
+        at_least=0,
     )
     step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
     optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))

@@ -79,6 +79,7 @@ def solve(
         The checkpoint cannot be written.
     """
     validate(config)
+    from_state = state is not None
     label = "" if checkpoint is None else _label(scan, config, state)
     if checkpoint is not None and Path(checkpoint).is_file():
         state = load_state(checkpoint, label)
@@ -87,6 +88,7 @@ def solve(
         state = dataclasses.replace(state.copy(), epoch=0, history={}, memory={})
     kind = "gradient lbfgs" if (config.engine, config.optimiser) == ("gradient", "lbfgs") else config.engine
     engine = _ENGINES[kind](scan, config, state)
+    engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started = saved = time.perf_counter()
     best, kept, recoveries = _best_so_far(engine), engine.keep(), 0

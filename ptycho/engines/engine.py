@@ -62,6 +62,8 @@ class Engine:
 
     default_batch = 16
     can_vary_probe = False
+    from_state = False
+    """Whether the work began from a state that was given, which has little left to learn but noise to average."""
     can_slice = True
     default_backend = "numpy"
 

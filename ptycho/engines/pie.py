@@ -42,7 +42,8 @@ class RPIE(Engine):
             self._variation.settle(self)
 
     def _sweep(self, last: int) -> None:
-        averaging = self.epoch >= last - min(self.config.averaged, last // 3)
+        most = last if self.from_state else last // 3
+        averaging = self.epoch >= last - min(self.config.averaged, most)
         damping = min(self.config.damping, _AVERAGED_DAMPING) if averaging else self.config.damping
         for batch in self.batches(self.measured.count if averaging else None):
             self._start_batch()

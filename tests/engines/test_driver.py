@@ -9,6 +9,7 @@ from ptycho.engines import State, load_state, save_state, solve
 from ptycho.engines.batches import make_batches
 from ptycho.engines.state import place_on_canvas
 from ptycho.errors import ConfigError, DataError, OutputError
+from tests.engines.conftest import Placed
 
 
 class StoppedError(Exception):
@@ -44,6 +45,20 @@ def load_label(path):
 
     with np.load(path) as archive:
         return json.loads(str(archive["note"]))["label"]
+
+
+def test_a_short_refinement_averages_and_goes_on_when_killed(scan, settings, tmp_path):
+    """One epoch of small batches would bring back the noise that the last epochs of the run before averaged over."""
+    start, config = solve(scan, settings(epochs=12)), settings(epochs=2)
+    refined = solve(scan, config, start)
+    assert Placed(refined).r_factor(scan) < Placed(start).r_factor(scan)
+    assert Placed(refined).r_factor(scan) < Placed(solve(scan, settings(epochs=2, averaged=0), start)).r_factor(scan)
+    path = tmp_path / "state.npz"
+    with pytest.raises(StoppedError):
+        solve(scan, config, start, checkpoint=path, every=0.0, callbacks=[stop_after(2)])
+    assert path.is_file()
+    resumed = solve(scan, config, start, checkpoint=path)
+    np.testing.assert_allclose(resumed.object, refined.object, atol=1e-6)
 
 
 @pytest.mark.parametrize("changed", [{"seed": 3}, {"damping": 0.4}])
