@@ -36,6 +36,7 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "training", "How long is an epoch of a training?", [], []
     engines = [] if scan is None else [scan]
     yield "engines", "How good is an iterative engine after how much work?", engines, []
+    yield "peers", "How good are other programs on the same work?", engines, []
     yield "corrections", "What is left of wrong positions and of an unsteady beam?", [], []
     yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
     yield "memory", "Does a scan of 60 GB fit into two?", [], []

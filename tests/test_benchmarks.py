@@ -1,10 +1,15 @@
 """The benchmark scripts run and print what they promise; what they measure is nobody's test."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks import gpu
+from ptycho.backend import get_backend
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,3 +71,40 @@ def test_an_epoch_is_timed():
     rows = [row.split(" | ") for row in done.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["| floor: the convolutions in float32", "| pytorch, 32", "| pytorch, bf16"]
     assert all(float(row[1]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_device_is_checked_and_measured():
+    pytest.importorskip("lightning")
+    words = ["--device", "cpu", "--small", "--backends", "pytorch", "--precision", "bf16"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *words], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    rows = [row.strip("| ").split(" | ") for row in done.stdout.splitlines() if row.startswith("|")]
+    assert [row[0] for row in rows[2:8]] == [f"pytorch, {what}" for what in gpu.LIMITS]
+    assert all(row[3] == "yes" for row in rows[2:8])
+    assert [row[0].split(",")[0] for row in rows[10:]] == [
+        "limit: copy", *["limit: matrix product"] * 2, *["fft", "patterns"] * 2, "gather", "scatter", "inference",
+        "training",
+    ]  # fmt: skip
+    assert all(float(row[2].split()[0]) > 0 and float(row[3]) > 0 for row in rows[10:])
+
+
+def test_a_device_that_computes_otherwise_is_told(tmp_path, monkeypatch, capsys):
+    def run(name, args, device, write):
+        off = 1.0 if device == "cpu" else 1.002
+        np.savez(write, **{what: np.full(3, off) for what in gpu.LIMITS})
+
+    monkeypatch.setattr(gpu, "run", run)
+    there = argparse.Namespace(device="cuda")
+    bad = gpu.parity("pytorch", there, {"patches": np.ones(3)}, tmp_path)
+    assert bad == [f"pytorch: {what}" for what in gpu.LIMITS if what != "gradient"]
+    assert capsys.readouterr().out.count("NO") == 5
+
+
+def test_operations_of_convolutions_are_counted():
+    counter = gpu.Counter(get_backend("numpy"))
+    found = counter.conv2d(np.zeros((2, 4, 6, 3)), np.zeros((3, 3, 3, 5)), np.zeros(5))
+    assert found.shape == (2, 4, 6, 5)
+    assert counter.operations == 2 * (2 * 4 * 6) * (3 * 3 * 3) * 5
+    assert counter.name == "numpy"
