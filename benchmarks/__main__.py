@@ -39,6 +39,7 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "peers", "How good are other programs on the same work?", engines, []
     yield "corrections", "What is left of wrong positions and of an unsteady beam?", [], []
     yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
+    yield "reduction", "What does it cost to sum the canvases of many workers?", ["--real"], []
     yield "memory", "Does a scan of 60 GB fit into two?", [], []
 
 

@@ -108,3 +108,16 @@ def test_operations_of_convolutions_are_counted():
     assert found.shape == (2, 4, 6, 5)
     assert counter.operations == 2 * (2 * 4 * 6) * (3 * 3 * 3) * 5
     assert counter.name == "numpy"
+
+
+def test_the_ways_to_one_canvas():
+    words = ["--patterns", "1e6", "--workers", "16", "--overlap", "0.9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.reduction", *words], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    head, _, row = done.stdout.splitlines()
+    cells = [float(cell) for cell in row.strip("| ").split(" | ")]
+    canvas, tree, flat, run = cells[3], *cells[5::3]
+    assert head.count("GB sent") == 3
+    assert canvas == pytest.approx(24 * (1000 * 6.4 + 64) ** 2 / 1e9, rel=0.01)
+    assert canvas < run < flat < tree

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,15 +39,15 @@ def compact_regions(positions: NDArray[np.float64], at_most: int, seed: int = 0)
     return np.unique(np.asarray(found, np.int64))
 
 
-def compact_chunks(positions: NDArray[np.float64], at_most: int, unit: int = 1) -> list[NDArray[np.int64]]:
+def compact_chunks(positions: NDArray[np.float64], count: int, unit: int = 1) -> list[NDArray[np.int64]]:
     """All scan points in chunks that cover little of the field each: halves of halves across the longer side.
 
     Parameters
     ----------
     positions
         (M, 2) pixels.
-    at_most
-        Points in a chunk; at least `unit`.
+    count
+        How many chunks, alike to a unit; where there are fewer units, so many.
     unit
         Every chunk but one holds a multiple of so many points.
 
@@ -53,8 +55,6 @@ def compact_chunks(positions: NDArray[np.float64], at_most: int, unit: int = 1) 
     -------
     list of (K,) rising numbers of points, each point in one of them; those that follow one another are neighbours.
     """
-    units = -(-len(positions) // unit)
-    chunks = -(-units // max(1, at_most // unit))
     found: list[NDArray[np.int64]] = []
 
     def divide(numbers: NDArray[np.int64], units: int, chunks: int) -> None:
@@ -69,6 +69,28 @@ def compact_chunks(positions: NDArray[np.float64], at_most: int, unit: int = 1) 
         divide(order[: kept * unit], kept, first)
         divide(order[kept * unit :], units - kept, chunks - first)
 
-    if chunks:
-        divide(np.arange(len(positions)), units, chunks)
+    units = -(-len(positions) // unit)
+    if units:
+        divide(np.arange(len(positions)), units, min(count, units))
     return found
+
+
+def compact_runs(
+    positions: NDArray[np.float64], count: int, at_most: int, unit: int = 1
+) -> list[list[NDArray[np.int64]]]:
+    """Chunks in runs whose neighbours make compact regions again, two by two, until the run is one.
+
+    Parameters
+    ----------
+    positions, unit
+        As for :func:`compact_chunks`.
+    count
+        How many runs, alike; where there are fewer units, so many.
+    at_most
+        Points in a chunk, rounded up to units.
+    """
+    runs = []
+    for region in compact_chunks(positions, count, unit):
+        halvings = max(0, math.ceil(math.log2(region.size / at_most)))
+        runs.append([region[chunk] for chunk in compact_chunks(positions[region], 2**halvings, unit)])
+    return runs

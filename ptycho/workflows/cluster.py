@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ptycho.config import InferenceConfig
 from ptycho.data import Container, Scan
 from ptycho.data.container import GroupedAmplitudes
-from ptycho.data.regions import compact_chunks
+from ptycho.data.regions import compact_runs
 from ptycho.errors import BackendError, ConfigError
 from ptycho.evaluation import PlacedObject
 from ptycho.model.bundle import Bundle
@@ -121,6 +121,7 @@ def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
             "To reconstruct on a cluster dask.distributed has to be installed: pip install ptychopinn[dask]."
         ) from error
     logging.getLogger("distributed").setLevel(logging.ERROR)  # a lost worker is no trouble: its chunk is repeated
+    wanted = 1
     with contextlib.ExitStack() as ending:
         if isinstance(cluster, str) and (cluster == LOCAL or cluster.isdigit()):
             local = distributed.LocalCluster(
@@ -131,10 +132,10 @@ def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
                 local_directory=ending.enter_context(tempfile.TemporaryDirectory()),
                 silence_logs=logging.CRITICAL,
             )
-            cluster = ending.enter_context(local)
+            cluster, wanted = ending.enter_context(local), len(local.worker_spec)
         client = cluster if isinstance(cluster, distributed.Client) else ending.enter_context(_connected(cluster))
         try:
-            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+            client.wait_for_workers(wanted, timeout=_WORKER_SECONDS)
         except TimeoutError as error:
             address = client.scheduler_info()["address"]
             raise ConfigError(
@@ -186,7 +187,7 @@ class Crew:
 
         self._check(scan)
         probe, name = network.bundle.probe, f"ptycho-{uuid.uuid4().hex}"
-        chunks = compact_chunks(container.centres, self._size(len(container), network.batch_size), network.batch_size)
+        runs = self._runs(container.centres, network.batch_size)
         sent = dataclasses.replace(network, bundle=dataclasses.replace(network.bundle, native={}))
         self._client.register_plugin(cluster_worker.NetworkPlugin(sent), name=name)
         canvas = canvas_of(container, probe, network.window, network.crop)
@@ -194,7 +195,7 @@ class Crew:
             for laid in sums_by(
                 self._client,
                 cluster_worker.answer,
-                chunks,
+                runs,
                 lambda groups: (name, _part_of(container, scan, groups)),
                 cluster_worker.both,
                 progress,
@@ -216,20 +217,21 @@ class Crew:
         from ptycho.workflows import cluster_worker
 
         self._check(scan)
-        chunks = compact_chunks(scan.positions, self._size(len(scan), 1))
+        runs = self._runs(scan.positions)
 
         def summed(of: Figure) -> NDArray[np.float64]:
             def sent(numbers: NDArray[np.int64]) -> tuple[Any, ...]:
                 return of, Part.of(placed, scan.positions[numbers], scan.N), probe, _bare(scan, numbers)
 
-            return np.sum(list(sums_by(self._client, cluster_worker.judge, chunks, sent, np.add, progress)), axis=0)
+            return np.sum(list(sums_by(self._client, cluster_worker.judge, runs, sent, np.add, progress)), axis=0)
 
         return r_factor_from(summed)
 
-    def _size(self, count: int, unit: int) -> int:
-        """Groups in a chunk."""
-        threads = sum(self._client.nthreads().values())
-        return max(unit, min(_CHUNK, -(-count // (_EACH * max(1, threads)))))
+    def _runs(self, positions: NDArray[np.float64], unit: int = 1) -> list[list[NDArray[np.int64]]]:
+        """A run of chunks for every worker."""
+        threads = self._client.nthreads()
+        at_most = min(_CHUNK, -(-len(positions) // (_EACH * sum(threads.values()))))
+        return compact_runs(positions, len(threads), at_most, unit)
 
     def _check(self, scan: Scan) -> None:
         """See that every worker reads the file, before any of them works."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from typing import Any
-
-import numpy as np
 
 from ptycho.errors import PtychoError
 
@@ -19,16 +18,16 @@ _LOOK_SECONDS, _WORKER_SECONDS = 5, 60
 def sums_by(
     client: Any,
     work: Callable[..., Any],
-    parts: Sequence[Any],
+    runs: Sequence[Sequence[Any]],
     arguments: Callable[[Any], tuple[Any, ...]],
     add: Callable[[Any, Any], Any],
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Any]:
     """Work on all parts of something, and what comes of them, summed by each worker before it is sent.
 
-    Every worker is given a run of parts that follow one another and sums what comes of them two by two, and the sums
-    again, before it goes on. If a worker is lost, others repeat what it had. A further sum among the workers would
-    move more and not less, since it has to come here whole, and would need a worker that can hold it.
+    Every worker is given a run of parts and sums what comes of them two by two, and the sums again, before it goes on.
+    If a worker is lost, others repeat what it had. To sum further among the workers would move more and not less,
+    since all of it has to come here, and would need a worker that can hold it.
 
     Parameters
     ----------
@@ -36,8 +35,8 @@ def sums_by(
         Of ``dask.distributed``.
     work
         What a worker does with the arguments of a part; tried three times.
-    parts
-        Each as long as there is work in it.
+    runs
+        Parts of the work, each as long as there is work in it; the runs as many as workers, or fewer.
     arguments
         Of a part; made when its turn comes.
     add
@@ -47,29 +46,27 @@ def sums_by(
 
     Yields
     ------
-    The sum of a run, in the order of the runs, as many as there are workers or fewer.
+    The sum of each run, in their order.
 
     Raises
     ------
     PtychoError
         No worker is left, or one part of the work takes every worker down; or what ``work`` raises.
     """
-    done, total = 0, sum(map(len, parts))
+    done, total = 0, sum(len(part) for run in runs for part in run)
     threads = client.nthreads()
-    runs = [run for run in np.array_split(np.arange(len(parts)), len(threads)) if run.size]
     running: dict[Any, int] = {}
     sums: list[list[tuple[int, Any]]] = [[] for _ in runs]
     try:
-        for turn in range(len(runs[0])):
-            for mine, home, run in zip(sums, threads, runs, strict=False):
-                if turn == len(run):
+        for turn in range(max(map(len, runs))):
+            for mine, home, run in zip(sums, cycle(threads), runs, strict=False):
+                if turn >= len(run):
                     continue
                 while len(running) >= 2 * sum(threads.values()) + 2:
                     done = _told(progress, done + _wait(client, running), total)
-                part = parts[run[turn]]
                 where = {"workers": [home], "allow_other_workers": True}
-                future = client.submit(work, *arguments(part), pure=False, retries=_RETRIES, **where)
-                running[future] = len(part)
+                future = client.submit(work, *arguments(run[turn]), pure=False, retries=_RETRIES, **where)
+                running[future] = len(run[turn])
                 mine.append((0, future))
                 while len(mine) > 1 and (mine[-1][0] == mine[-2][0] or turn == len(run) - 1):
                     _add(client, mine, add)

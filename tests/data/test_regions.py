@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from ptycho.data.regions import compact_chunks, compact_regions
+from ptycho.data.regions import compact_chunks, compact_regions, compact_runs
 
 
 def grid(side, step=5.0):
@@ -40,13 +40,12 @@ def test_a_scan_that_is_small_enough_is_taken_whole():
 
 
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(1, 9))
-def test_chunks_hold_every_point_once(count, at_most, unit):
-    at_most = max(at_most, unit)
+def test_chunks_hold_every_point_once(count, wanted, unit):
     positions = np.random.default_rng(count).uniform(0, 50, (count, 2))
-    chunks = compact_chunks(positions, at_most, unit)
+    chunks = compact_chunks(positions, wanted, unit)
     np.testing.assert_array_equal(np.sort(np.concatenate(chunks)), np.arange(count))
     sizes = [chunk.size for chunk in chunks]
-    assert max(sizes) <= at_most
+    assert len(chunks) == min(wanted, -(-count // unit))
     assert sum(size % unit > 0 for size in sizes) <= 1
     assert max(sizes) - min(sizes) <= 2 * unit
     assert all((np.diff(chunk) > 0).all() for chunk in chunks)
@@ -54,8 +53,18 @@ def test_chunks_hold_every_point_once(count, at_most, unit):
 
 def test_chunks_are_compact_and_follow_their_neighbours():
     positions = grid(64)
-    chunks = [positions[chunk] for chunk in compact_chunks(positions, 256)]
+    chunks = [positions[chunk] for chunk in compact_chunks(positions, 16)]
     assert len(chunks) == 16
     assert all((np.ptp(chunk, axis=0) == 75).all() for chunk in chunks)  # squares of 16 x 16
     pairs = [np.concatenate(pair) for pair in zip(chunks[::2], chunks[1::2], strict=True)]
     assert all(sorted(np.ptp(pair, axis=0)) == [75, 155] for pair in pairs)
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 80), st.integers(1, 9))
+def test_runs_are_of_two_by_two_chunks(count, wanted, at_most, unit):
+    positions = np.random.default_rng(count).uniform(0, 50, (count, 2))
+    runs = compact_runs(positions, wanted, at_most, unit)
+    assert len(runs) == min(wanted, -(-count // unit))
+    points = np.concatenate([chunk for run in runs for chunk in run])
+    np.testing.assert_array_equal(np.sort(points), np.arange(count))
+    assert all(chunk.size < at_most + unit for run in runs for chunk in run)

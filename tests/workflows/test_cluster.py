@@ -148,11 +148,11 @@ def test_a_task_that_fails_is_tried_again(cluster, tmp_path, caplog):
         return number
 
     with crew_on(cluster) as crew:
-        numbers = [[number] for number in range(7)]
-        assert list(sums_by(crew._client, fails_once, numbers, tuple, operator.add)) == [0 + 1 + 2 + 3, 4 + 5 + 6]
+        runs = [[[0], [1], [2], [3]], [[4], [5], [6]]]
+        assert list(sums_by(crew._client, fails_once, runs, tuple, operator.add)) == [0 + 1 + 2 + 3, 4 + 5 + 6]
         with pytest.raises(ZeroDivisionError):
-            list(sums_by(crew._client, operator.truediv, [[1, 0]] * 9, tuple, operator.add))
-        assert list(sums_by(crew._client, abs, [[-3]], tuple, operator.add)) == [3]
+            list(sums_by(crew._client, operator.truediv, [[[1, 0]] * 9], tuple, operator.add))
+        assert list(sums_by(crew._client, abs, [[[-3]]], tuple, operator.add)) == [3]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -178,7 +178,7 @@ def test_a_file_that_was_replaced_is_opened_anew(cluster, scan_path, tmp_path):
         save_scan(simulated_scan(20, 64, seed=seed), path)
         scan = open_scan_for_others(path)
         with crew_on(cluster) as crew:
-            (shared,) = sums_by(crew._client, _patterns, [[scan.subset([2])]], tuple, operator.add)
+            (shared,) = sums_by(crew._client, _patterns, [[[scan.subset([2])]]], tuple, operator.add)
         np.testing.assert_array_equal(shared, scan.counts([2]))
 
 
