@@ -256,6 +256,8 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
     from ptycho.workflows.run import run_scan, save_training
 
     started, refine = time.perf_counter(), call[RunOptions].refine > 0
+    if refine:
+        cli_engines.check_refinement(call, scan if target is None else target)
     resume = call.command == "run" and call[ResumeOptions].resume
     results = [*RESULT_FILES, BUNDLE, *(["network/reconstruction.h5"] if refine else [])]
     force = may_replace(scan, config, results, resume, call[CommonOptions].force)

@@ -48,16 +48,29 @@ def refine(call: Call) -> tuple[dict[str, float], Path]:
     return _iterate(call, folder, lambda engine, **how: refine_result(result, scan, engine, **how), scan, path)
 
 
+def check_refinement(call: Call, scan: Any) -> None:
+    """Refuse before the training what the engine of `--refine` would refuse after it."""
+    from ptycho.engines import check_settings
+
+    check_settings(scan, _refining(call))
+
+
+def _refining(call: Call) -> Any:
+    from ptycho.config import EngineConfig, EngineSettings, config_to_dict
+
+    return EngineConfig(**config_to_dict(call[EngineSettings]), epochs=call[RunOptions].refine)
+
+
 def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
     """The network's result after the epochs of `--refine`."""
-    from ptycho.config import EngineConfig, EngineSettings, TrainingConfig, config_to_dict
+    from ptycho.config import TrainingConfig
     from ptycho.workflows.refine import refine_result
 
     options, training = call[RunOptions], call[TrainingConfig]
     better = refine_result(
         result,
         scan,
-        EngineConfig(**config_to_dict(call[EngineSettings]), epochs=options.refine),
+        _refining(call),
         split_frc=options.frc,
         counters=bars.epochs,
         command=call.line,

@@ -1,8 +1,18 @@
 """Iterative engines on the library's own physics: object, probe and positions from a scan, without a network."""
 
-from ptycho.engines.driver import Callback, solve
+from ptycho.engines.driver import Callback, check_settings, solve
 from ptycho.engines.positions import AffineFit, fit_affine
 from ptycho.engines.prediction import predictor
 from ptycho.engines.state import State, load_state, save_state
 
-__all__ = ["AffineFit", "Callback", "State", "fit_affine", "load_state", "predictor", "save_state", "solve"]
+__all__ = [
+    "AffineFit",
+    "Callback",
+    "State",
+    "check_settings",
+    "fit_affine",
+    "load_state",
+    "predictor",
+    "save_state",
+    "solve",
+]

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptycho.backend import NumpyBackend
 from ptycho.config.engines import EngineConfig
 from ptycho.config.validation import validate
 from ptycho.data import Scan
+from ptycho.engines.detector import propagator
 from ptycho.engines.difference_map import DifferenceMap
 from ptycho.engines.engine import Engine
 from ptycho.engines.gradient import LBFGS, Adam
@@ -23,7 +25,7 @@ from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
 from ptycho.onlooker import offer
 
-__all__ = ["Callback", "solve"]
+__all__ = ["Callback", "check_settings", "solve"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +88,7 @@ def solve(
         logger.info("The work goes on after epoch %d.", state.epoch)
     elif state is not None:
         state = dataclasses.replace(state.copy(), epoch=0, history={}, memory={})
-    kind = "gradient lbfgs" if (config.engine, config.optimiser) == ("gradient", "lbfgs") else config.engine
-    engine = _ENGINES[kind](scan, config, state)
+    engine = _kind(config)(scan, config, state)
     engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started = saved = time.perf_counter()
@@ -114,6 +115,25 @@ def solve(
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return engine.export()
+
+
+def check_settings(scan: Scan, config: EngineConfig) -> None:
+    """Refuse what :func:`solve` would refuse of the settings of a scan, before a start for it is there.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    """
+    validate(config)
+    slices = config.slices or 1
+    _kind(config).check(config, slices)
+    propagator(scan, config, NumpyBackend.xp.asarray, slices, config.slice_spacing)
+
+
+def _kind(config: EngineConfig) -> type[Engine]:
+    lbfgs = (config.engine, config.optimiser) == ("gradient", "lbfgs")
+    return _ENGINES["gradient lbfgs" if lbfgs else config.engine]
 
 
 def _best_so_far(engine: Engine) -> float:

@@ -68,10 +68,6 @@ class Engine:
     default_backend = "numpy"
 
     def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
-        if config.opr_modes and not self.can_vary_probe:
-            raise ConfigError(
-                f"opr_modes = {config.opr_modes} is for rpie, epie and lsqml: set it to 0, or take another engine."
-            )
         self.config = config
         self.backend = get_backend(config.backend or self.default_backend)
         self.device = self.backend.best_device() if config.device == "auto" else config.device
@@ -92,7 +88,8 @@ class Engine:
             self.memory |= {"components": components, "weights": self.lend(state.weights)}
         self.step = 1.0
         self.moves = Moves(config.correct_positions)
-        self.detector = propagator(scan, config, self.lend, self._checked_slices(), self.spacing)
+        self.check(config, len(self.canvas.slices))
+        self.detector = propagator(scan, config, self.lend, len(self.canvas.slices), self.spacing)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
         self.wave_change = self.backend.jit(
             lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon, self.detector)
@@ -273,18 +270,21 @@ class Engine:
         fresh.object, fresh.origin, fresh.probe = resliced(image, self.config.slices or len(image)), origin, probe
         return fresh
 
-    def _checked_slices(self) -> int:
-        """How many slices there are, if that is possible here."""
-        count, config = len(self.canvas.slices), self.config
+    @classmethod
+    def check(cls, config: EngineConfig, count: int) -> None:
+        """Refuse settings that this engine cannot follow, with an object of ``count`` slices."""
+        if config.opr_modes and not cls.can_vary_probe:
+            raise ConfigError(
+                f"opr_modes = {config.opr_modes} is for rpie, epie and lsqml: set it to 0, or take another engine."
+            )
         if count == 1 and config.slice_spacing is not None:
             raise ConfigError(f"slice_spacing = {config.slice_spacing:g} needs slices: set slices to 2 or more too.")
-        if count > 1 and not self.can_slice:
+        if count > 1 and not cls.can_slice:
             raise ConfigError(f"slices = {count} is for rpie, epie, lsqml and gradient: take another engine.")
         if count > 1 and config.correct_positions == "correlation":
             raise ConfigError(
                 f"correct_positions = correlation compares flat patches and not slices = {count}: take gradient."
             )
-        return count
 
     def _border(self, scan: Scan) -> int:
         """Pixels that corrected positions may need beside those of the nominal ones."""

@@ -151,6 +151,9 @@ class TestBadInput:
     def test_an_unknown_engine(self, refused, scan_path):
         assert "engine = magic" in refused("reconstruct", scan_path, "--engine", "magic")
 
+    def test_what_the_engine_after_a_network_cannot_do_is_refused_before_the_training(self, refused, scan_path):
+        assert "slices = 2 needs slice_spacing" in refused("run", scan_path, "--refine", 2, "--slices", 2)
+
     def test_no_result(self, refused):
         assert "needs RESULT" in refused("refine")
         assert "nowhere" in refused("refine", "nowhere")

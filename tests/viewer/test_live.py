@@ -17,6 +17,7 @@ from ptycho.onlooker import Onlooker
 from ptycho.viewer import LivePage, live
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.stage import Stage
+from ptycho.workflows.quality import sample_of
 from ptycho.workflows.refine import reconstruct_iteratively
 from tests.support import simulated_scan
 
@@ -212,6 +213,21 @@ def test_an_engine_shows_its_epochs(page, scan, monkeypatch):
     state = watch(page)
     rpie = state["charts"][0]["series"][0]
     assert rpie["y"] == pytest.approx(result.history["r_factor"])
+
+
+def test_an_engine_shows_its_slices(page, scan, monkeypatch):
+    monkeypatch.setattr(live, "_AT_LEAST", 0.0)
+    watch(page)
+    seen = []
+    page.stage.put = lambda picture, patterns: seen.append((picture, patterns))
+    config = EngineConfig(epochs=1, slices=2, slice_spacing=1e-3)
+    result = reconstruct_iteratively(scan, config, counters=page.epochs)
+    picture, patterns = seen[-1]
+    assert picture.names()[:3] == ["object", "slice 1", "slice 2"]
+    np.testing.assert_allclose(picture.object, picture.slices.prod(axis=0), rtol=1e-5)
+    kept = sample_of(len(scan))
+    predicted = [patterns.at(picture, int(index))[1]["predicted"] for index in kept]
+    np.testing.assert_allclose(predicted, result.predicted * patterns.fit(picture)[0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("side", "kept"), [(8, 2), (6000, 1)])
