@@ -153,7 +153,7 @@ class _HostSlice:
         n = self._size
         whole, fractions, nearest = self._places(positions)
         pairs, flat = updates.view(self._light.dtype), self._sum.view(self._light.dtype)
-        lights = np.broadcast_to(power, updates.shape)
+        lights = [power] * len(whole) if power.ndim == 2 else power
         for patch, light, (row, col), (down, right), (r, c) in zip(
             pairs, lights, whole, fractions, nearest, strict=True
         ):
