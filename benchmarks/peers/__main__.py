@@ -81,7 +81,6 @@ def reconstructed(work: Work, python: Path, name: str, algorithm: str, epochs: i
                 text=True,
                 timeout=_PATIENCE,
                 check=False,
-                preexec_fn=_on_one_core if hasattr(os, "sched_setaffinity") else None,
             )
         except subprocess.TimeoutExpired:
             raise PeerError(f"stopped after {_PATIENCE:g} s") from None
@@ -90,10 +89,6 @@ def reconstructed(work: Work, python: Path, name: str, algorithm: str, epochs: i
             raise PeerError(said[-1] if said else f"ended with exit code {done.returncode}")
         with np.load(made, allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files}
-
-
-def _on_one_core() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def floor(work: Work) -> tuple[float, float]:
