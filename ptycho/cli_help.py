@@ -111,6 +111,7 @@ COMMANDS = {
         "Writes reconstruction.h5 and .npz, float TIFFs, PNGs and report.html to DIR.",
         "  ptycho reconstruct scan.npz model --out result\n"
         "  ptycho reconstruct scan.npz model/wts.h5.zip --backend numpy --out result   no framework needed\n"
+        "  ptycho reconstruct scan.h5 model --out result --dask tcp://host:8786        on a Dask cluster\n"
         "  ptycho reconstruct scan.npz --engine rpie --epochs 30 --out result          no network either\n"
         "  ptycho reconstruct scan.npz --engine rpie --modes 3 --correct_positions gradient --out result",
     ),

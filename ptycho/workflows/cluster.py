@@ -185,7 +185,6 @@ class Crew:
         """
         from ptycho.workflows import cluster_worker
 
-        self._check(scan)
         probe, name = network.bundle.probe, f"ptycho-{uuid.uuid4().hex}"
         runs = self._runs(container.centres, network.batch_size)
         sent = dataclasses.replace(network, bundle=dataclasses.replace(network.bundle, native={}))
@@ -216,7 +215,6 @@ class Crew:
         """The R-factor of an object, as :func:`ptycho.workflows.quality.scan_r_factor`."""
         from ptycho.workflows import cluster_worker
 
-        self._check(scan)
         runs = self._runs(scan.positions)
 
         def summed(of: Figure) -> NDArray[np.float64]:
@@ -233,8 +231,14 @@ class Crew:
         at_most = min(_CHUNK, -(-len(positions) // (_EACH * sum(threads.values()))))
         return compact_runs(positions, len(threads), at_most, unit)
 
-    def _check(self, scan: Scan) -> None:
-        """See that every worker reads the file, before any of them works."""
+    def check(self, scan: Scan) -> None:
+        """See that every worker can read the patterns of a scan, before there is any work.
+
+        Raises
+        ------
+        DataError
+            One cannot; it is named, and the file.
+        """
         from ptycho.workflows import cluster_worker
 
         found = self._client.run(cluster_worker.look, _bare(scan, np.zeros(1, np.int64)), on_error="return")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Any
@@ -53,7 +52,27 @@ def sums_by(
     PtychoError
         No worker is left, or one part of the work takes every worker down; or what ``work`` raises.
     """
-    done, total = 0, sum(len(part) for run in runs for part in run)
+    total, left, homes = _length(runs), list(runs), True
+    while left:
+        attempt = _attempt(client, work, left, arguments, add, _Told(progress, total - _length(left), total), homes)
+        try:
+            while (made := next(attempt, None)) is not None:
+                yield made
+                left.pop(0)
+        except _StuckError:
+            homes = False
+
+
+def _attempt(
+    client: Any,
+    work: Callable[..., Any],
+    runs: Sequence[Sequence[Any]],
+    arguments: Callable[[Any], tuple[Any, ...]],
+    add: Callable[[Any, Any], Any],
+    told: _Told,
+    homes: bool,
+) -> Iterator[Any]:
+    """What :func:`sums_by` yields; with homes each run is meant for one worker, as long as that lives."""
     threads = client.nthreads()
     running: dict[Any, int] = {}
     sums: list[list[tuple[int, Any]]] = [[] for _ in runs]
@@ -63,18 +82,18 @@ def sums_by(
                 if turn >= len(run):
                     continue
                 while len(running) >= 2 * sum(threads.values()) + 2:
-                    done = _told(progress, done + _wait(client, running), total)
-                where = {"workers": [home], "allow_other_workers": True}
+                    told(_wait(client, running, homes))
+                where = {"workers": [home], "allow_other_workers": True} if homes else {}
                 future = client.submit(work, *arguments(run[turn]), pure=False, retries=_RETRIES, **where)
                 running[future] = len(run[turn])
                 mine.append((0, future))
                 while len(mine) > 1 and (mine[-1][0] == mine[-2][0] or turn == len(run) - 1):
                     _add(client, mine, add)
         while running:
-            done = _told(progress, done + _wait(client, running), total)
+            told(_wait(client, running, homes))
         for mine in sums:
             _, last = mine[0]
-            _wait(client, {last: 0})
+            _wait(client, {last: 0}, homes)
             yield last.result()
             mine.pop()[1].release()
     finally:  # what nobody wants any more is not worked on
@@ -88,18 +107,20 @@ def _add(client: Any, sums: list[tuple[int, Any]], add: Callable[[Any, Any], Any
     sums[-2:] = [(level + 1, client.submit(add, first, second, pure=False, retries=_RETRIES, priority=10))]
 
 
-def _wait(client: Any, running: dict[Any, int]) -> int:
+def _wait(client: Any, running: dict[Any, int], homes: bool) -> int:
     """Wait until some of the work is done; forget it, and return its size."""
     import distributed
 
-    alone_since = None
+    looks = 0
     while True:
         try:
             distributed.wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
             break
         except (TimeoutError, distributed.TimeoutError):
-            alone_since = None if client.nthreads() else alone_since or time.monotonic()
-            if alone_since is not None and time.monotonic() - alone_since > _WORKER_SECONDS:
+            looks = looks + 1 if not any(client.processing().values()) else 0
+            if looks > 1 and homes and client.nthreads():
+                raise _StuckError from None
+            if looks * _LOOK_SECONDS > _WORKER_SECONDS:
                 raise PtychoError(
                     "The cluster has lost all its workers: start some and give the command again."
                 ) from None
@@ -124,7 +145,22 @@ def _reason(error: BaseException) -> BaseException:
     return error
 
 
-def _told(progress: Callable[[int, int], None] | None, done: int, total: int) -> int:
-    if progress is not None:
-        progress(done, total)
-    return done
+class _StuckError(Exception):
+    """Nobody works: what is meant for a worker that died while there was no other waits for it for ever."""
+
+
+class _Told:
+    """Tells of the work done."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
+        self.progress, self.done, self.total = progress, done, total
+
+    def __call__(self, more: int) -> None:
+        """So much more is done."""
+        self.done += more
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _length(runs: Sequence[Sequence[Any]]) -> int:
+    return sum(len(part) for run in runs for part in run)

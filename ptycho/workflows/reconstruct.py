@@ -69,6 +69,8 @@ def reconstruct(
         )
     if crew is None:
         get_backend(backend or bundle.config.backend)  # before there is any work
+    else:
+        crew.check(scan)
     here = scan.kept()
     container = make_container(here, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
     if config.estimate_passes:

@@ -12,11 +12,12 @@ import pytest
 from ptycho.cli import main
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.data import make_container, save_npz, save_scan
-from ptycho.errors import BackendError, ConfigError, DataError
+from ptycho.errors import BackendError, ConfigError, DataError, PtychoError
 from ptycho.model.bundle import Bundle, save_bundle
 from ptycho.model.pinn import initial_parameters
 from ptycho.physics.photons import intensity_scale
 from ptycho.workflows import cluster as cluster_module
+from ptycho.workflows import cluster_sums
 from ptycho.workflows.cluster import crew_on, reconstruct_on_cluster
 from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.reconstruct import reconstruct
@@ -154,6 +155,28 @@ def test_a_task_that_fails_is_tried_again(cluster, tmp_path, caplog):
             list(sums_by(crew._client, operator.truediv, [[[1, 0]] * 9], tuple, operator.add))
         assert list(sums_by(crew._client, abs, [[[-3]]], tuple, operator.add)) == [3]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_all_workers_lost_at_once(tmp_path, monkeypatch):
+    """The one that there is dies and is started anew, under another address; or again and again."""
+    monkeypatch.setattr(cluster_sums, "_LOOK_SECONDS", 0.3)
+
+    def dies_once(number):
+        marker = tmp_path / str(number)
+        if number == 2 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return number
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as alone,
+        distributed.Client(alone) as client,
+    ):
+        assert list(sums_by(client, dies_once, [[[1], [2]], [[3], [4]]], tuple, operator.add)) == [3, 7]
+        with pytest.raises(PtychoError, match="workers died of the same chunk"):
+            list(sums_by(client, os._exit, [[[1]]], tuple, operator.add))
 
 
 @pytest.mark.parametrize("change", ["gone", "another"])
