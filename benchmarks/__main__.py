@@ -38,6 +38,13 @@ def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], 
     yield "engines", "How good is an iterative engine after how much work?", engines, []
     yield "peers", "How good are other programs on the same work?", engines, []
     yield "corrections", "What is left of wrong positions and of an unsteady beam?", [], []
+    plot = "amortised.png"
+    yield (
+        "amortised",
+        "Does a network pay before an iterative engine?",
+        ["--small", *engines, "--plot", str(out / plot)],
+        [plot],
+    )
     yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
     yield "reduction", "What does it cost to sum the canvases of many workers?", ["--real"], []
     yield "memory", "Does a scan of 60 GB fit into two?", [], []

@@ -177,15 +177,18 @@ def save_plot(path: Path, cases: dict[str, list[tuple[Start, list[Point]]]]) -> 
     grid = figure.subplots(len(cases), 4, squeeze=False)
     for row, (name, curves) in zip(grid, cases.items(), strict=True):
         for number, (start, points) in enumerate(curves):
-            colour, epochs = f"C{number}", np.array([p.epochs for p in points])
+            colour, mark, epochs = f"C{number}", "osv^"[number], np.array([p.epochs for p in points])
             r_factors, frc = ([getattr(p, kind) for p in points] for kind in ("r_factor", "frc"))
             seconds = np.array([p.seconds for p in points]) + start.seconds
-            row[0].plot(epochs, r_factors, "o-", color=colour, label=start.name)
-            row[1].plot(epochs + start.passes, r_factors, "o-", color=colour)
-            row[2].plot(np.maximum(seconds, 0.1), r_factors, "o-", color=colour)
+            row[0].plot(epochs, r_factors, mark + "-", color=colour, alpha=0.7, label=start.name)
+            row[1].plot(epochs + start.passes, r_factors, mark + "-", color=colour, alpha=0.7)
+            row[2].plot(seconds, r_factors, mark + "-", color=colour, alpha=0.7)
             if start.training:
-                row[2].plot(seconds + start.training, r_factors, "o--", color=colour)
-            row[3].plot(epochs, frc, "o-", color=colour)
+                row[2].plot(seconds + start.training, r_factors, mark + "--", color=colour, mfc="none")
+            row[3].plot(epochs, frc, mark + "-", color=colour, alpha=0.7)
+        best = min(point.r_factor for _, points in curves for point in points)
+        for axes in row[:3]:
+            axes.set_ylim(0.99 * best, 1.25 * best)
         row[0].legend()
         row[2].set_xscale("log")
         row[3].set_visible(not np.isnan(curves[0][1][0].frc))
