@@ -121,10 +121,7 @@ TABLE: list[Row] = [
     Row("simulation", "simulate", BACKENDS, NOWHERE, NOWHERE, "computes on the backend it is told, gives a host scan"),
     Row("Backend", "gather_windows"),
     Row("Backend", "scatter_windows"),
-    *(
-        Row("Backend", name, BACKENDS, note="beyond the standard")
-        for name in ("conv2d", "relu", "max_pool2d")
-    ),
+    *(Row("Backend", name, BACKENDS, note="beyond the standard") for name in ("conv2d", "relu", "max_pool2d")),
     Row("Backend", "stop_gradient", gradient=NOWHERE, note="its gradient is none on purpose"),
     *(
         Row("PtychoPINN", name, BACKENDS, note="the network's convolutions are beyond the standard")
