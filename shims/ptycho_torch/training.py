@@ -135,9 +135,10 @@ class Trainer:
                 use_distributed_sampler=False,
             )
         except (ValueError, RuntimeError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
+            choose = "--device cpu" if config.strategy in ("auto", "ddp") else "--strategy auto or ddp"
             raise BackendError(
-                f"device: {config.device!r} (accelerator {config.accelerator!r}, {config.devices} devices) cannot be "
-                f"used here ({str(error).splitlines()[0]}); choose --device cpu."
+                f"device: {config.device!r} (accelerator {config.accelerator!r}, {config.devices} devices, strategy "
+                f"{config.strategy!r}) cannot be used here ({str(error).splitlines()[0]}); choose {choose}."
             ) from error
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import save_npz
-from ptycho.errors import ConfigError
+from ptycho.errors import BackendError, ConfigError
 from ptycho.model.bundle import load_bundle
 from ptycho.physics import simulate
 from ptycho.physics.objects import lines_object
@@ -125,6 +125,18 @@ def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
     from ptycho.data import load_scan
 
     with pytest.raises(ConfigError, match="batch_size: 5 groups cannot be shared equally by 2 devices"):
+        train(load_scan(scan_path), config)
+
+
+def test_shards_of_a_model_are_not_for_a_cpu(scan_path):
+    from ptycho.data import load_scan
+
+    config = TrainingConfig(
+        model=ModelConfig(N=N, n_filters_scale=1, estimate_passes=0), batch_size=4, strategy="fsdp", device="cpu"
+    )
+    with pytest.raises(
+        BackendError, match=r"strategy 'fsdp'\) cannot be used here .*; choose --strategy auto or ddp\."
+    ):
         train(load_scan(scan_path), config)
 
 
