@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ptycho.backend import Array, array_namespace
+from ptycho.physics.checks import require_together, widest
 from ptycho.physics.propagation import intensity
 
 __all__ = ["incoming_waves", "multislice_intensity"]
@@ -28,8 +29,14 @@ def incoming_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array],
     Returns
     -------
     list of S arrays
-        The probe as it is, then (..., P, N, N).
+        The probe, then (..., P, N, N); in double precision if one of the arrays is.
+
+    Raises
+    ------
+    DataError
+        The arrays are of different frameworks or on different devices.
     """
+    slices, probe = _together(slices, probe)
     waves = [probe]
     for patches in slices[:-1]:
         waves.append(gap(patches[..., None, :, :] * waves[-1]))
@@ -45,7 +52,20 @@ def multislice_intensity(
     ----------
     slices, probe, gap : as of :func:`incoming_waves`.
     propagate : from exit wave to detector wave.
+
+    Raises
+    ------
+    DataError
+        As of :func:`incoming_waves`.
     """
+    slices, probe = _together(slices, probe)
     field = propagate(slices[-1][..., None, :, :] * incoming_waves(slices, probe, gap)[-1])
     xp = array_namespace(field)
     return xp.sum(intensity(field), axis=-3)
+
+
+def _together(slices: Sequence[Array], probe: Array) -> tuple[list[Array], Array]:
+    """Slices and probe in one precision, of one framework."""
+    named = {f"slices[{number}]": patches for number, patches in enumerate(slices)}
+    *whole, light = widest(require_together(**named, probe=probe), *slices, probe)
+    return whole, light

@@ -102,7 +102,7 @@ def _pair(draw: Draw) -> Arrays:
 
 
 def _thick(draw: Draw) -> Arrays:
-    return {"first": draw.patches(), "second": draw.patches(), "probe": draw.probe()}
+    return {"slices[0]": draw.patches(), "slices[1]": draw.patches(), "probe": draw.probe()}
 
 
 def _measured(draw: Draw) -> Arrays:
@@ -149,12 +149,12 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     ),
     "slices.incoming_waves": (
         _thick,
-        lambda first, second, probe: tuple(physics.incoming_waves([first, second], probe, physics.far_field)),
+        lambda probe, **slices: tuple(physics.incoming_waves(list(slices.values()), probe, physics.far_field)),
     ),
     "slices.multislice_intensity": (
         _thick,
-        lambda first, second, probe: physics.multislice_intensity(
-            [first, second], probe, physics.far_field, physics.far_field
+        lambda probe, **slices: physics.multislice_intensity(
+            list(slices.values()), probe, physics.far_field, physics.far_field
         ),
     ),
     "propagation.intensity": (_one("wave", Draw.patches), physics.intensity),
