@@ -30,7 +30,7 @@ test: $(VENV)/.test ## Run all tests
 SPREAD := --numprocesses $(THREADS) --dist worksteal
 
 # Each with one framework, or none, in an environment of its own: the rest must not be missed.
-ALONE ?= tests/backends/test_alone.py tests/test_backend.py
+ALONE ?= tests/backends/test_alone.py
 
 test-numpy: $(VENV)-numpy/.alone ## Run the tests that need no framework where there is none
 test-torch: $(VENV)-torch/.alone ## ... where there is PyTorch alone
