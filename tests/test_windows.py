@@ -121,7 +121,7 @@ def test_without_a_folder_to_keep_what_is_compiled(monkeypatch):
     numba = pytest.importorskip("numba")
     from ptycho import windows_compiled
 
-    def njit(*, cache=False, nogil):
+    def njit(*, cache=False, nogil, fastmath):
         if cache:
             raise RuntimeError("cannot cache function 'add': no locator available")
         return lambda function: function
