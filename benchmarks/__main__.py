@@ -1,11 +1,13 @@
 """Run the benchmarks one after the other and write what they print into one page.
 
     python -m benchmarks [--scan SCAN] [--only backends scaling ...] [--out benchmarks]
+                         [--peer PYTHON --checkout FOLDER]
 
 Writes RESULTS.md and its plots: the table of each script with the machine, the versions and the date. Every script also
 runs by itself (``python -m benchmarks.backends --help``). Nothing else should run on the machine meanwhile; all takes
 about three quarters of an hour on two cores. With ``--only`` the page keeps what it says of the others. With a scan
-file the iterative engines are measured on it too.
+file the iterative engines are measured on it too, with an interpreter and a checkout PtychoPINN's own training beside
+ours (benchmarks.training).
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ ROOT = Path(__file__).parents[1]
 _PACKAGES = ("ptychopinn", "numpy", "scipy", "torch", "tensorflow", "jax")
 
 
-def scripts(out: Path, scan: str | None) -> Iterator[tuple[str, str, list[str], list[str]]]:
+def scripts(out: Path, scan: str | None, pinn: list[str]) -> Iterator[tuple[str, str, list[str], list[str]]]:
     """Name, question, arguments and plots of every benchmark."""
     yield "startup", "How long until it answers?", [], []
     plot = "scaling.png"
     yield "scaling", "Does the cost grow in proportion to the work?", ["--plot", str(out / plot)], [plot]
     plot = "backends.png"
     yield "backends", "How far is each backend from its floor?", ["--plot", str(out / plot)], [plot]
-    yield "training", "How long is an epoch of a training?", [], []
+    yield "training", "How long is an epoch of a training?", pinn, []
     engines = [] if scan is None else [scan]
     yield "engines", "How good is an iterative engine after how much work?", engines, []
     yield "peers", "How good are other programs on the same work?", engines, []
@@ -92,16 +94,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scan", help="scan file for the iterative engines")
     parser.add_argument("--only", nargs="+", help="names of benchmarks")
+    parser.add_argument("--peer", help="interpreter with what PtychoPINN needs")
+    parser.add_argument("--checkout", help="folder of PtychoPINN's repository")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="folder of RESULTS.md and its plots")
     args = parser.parse_args()
+    if (args.peer is None) != (args.checkout is None):
+        parser.error("--peer and --checkout belong together")
+    pinn = [] if args.peer is None else ["--peer", args.peer, "--checkout", args.checkout]
     out = args.out.resolve()
-    chosen = [each for each in scripts(out, args.scan) if args.only is None or each[0] in args.only]
+    chosen = [each for each in scripts(out, args.scan, pinn) if args.only is None or each[0] in args.only]
     unknown = set(args.only or ()) - {name for name, *_ in chosen}
     if unknown:
-        parser.error(f"--only: no benchmark {min(unknown)!r}; there are {', '.join(n for n, *_ in scripts(out, None))}")
+        names = ", ".join(name for name, *_ in scripts(out, None, pinn))
+        parser.error(f"--only: no benchmark {min(unknown)!r}; there are {names}")
     out.mkdir(parents=True, exist_ok=True)
     page = out / "RESULTS.md"
-    kept, order = sections(page), [question for _, question, *_ in scripts(out, None)]
+    kept, order = sections(page), [question for _, question, *_ in scripts(out, None, pinn)]
     for name, question, words, plots in chosen:
         print(f"benchmarks.{name} ...", flush=True)
         printed, trouble = measured(name, words)
