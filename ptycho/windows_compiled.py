@@ -18,7 +18,7 @@ __all__ = ["add", "gather"]
 
 def _compiled(function: Callable[..., Any]) -> Any:
     """The function compiled at its first call, for each precision, and kept on disk for the next process."""
-    options = {"nogil": True, "fastmath": {"contract"}}  # a product and a sum may be one instruction
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}  # a product and a sum may be one instruction
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder that can be written to
