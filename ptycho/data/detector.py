@@ -125,11 +125,11 @@ class _Binning:
     dtype: np.dtype[Any]
 
     def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
-        wide = raw.astype(_sum_dtype(raw.dtype))
-        n = raw.shape[-1] // self.factor
-        blocks = np.square(wide) if self.amplitudes else wide
-        blocks = blocks.reshape(len(raw), n, self.factor, n, self.factor)
-        total = blocks.sum(axis=(2, 4), dtype=wide.dtype)
+        wide, n = _sum_dtype(raw.dtype), raw.shape[-1] // self.factor
+        energies = np.square(raw, dtype=wide) if self.amplitudes else raw
+        # down the columns first: whole rows are added, and a factor fewer pixels are left for the other way
+        tall = energies.reshape(len(raw), n, self.factor, -1).sum(axis=2, dtype=wide)
+        total = tall.reshape(len(raw), n, n, self.factor).sum(axis=-1, dtype=wide)
         return np.sqrt(total).astype(self.dtype, copy=False) if self.amplitudes else total
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from ptycho.errors import DataError
 
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
+
+_PIECE_BYTES = 2**24
+"""Whole frames that are in memory at once where a part of each, or something smaller made of it, is wanted."""
 
 
 class Source(Protocol):
@@ -80,8 +83,13 @@ class ChangedSource:
         self.together = self.patterns.together
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the changed frames."""
-        return self.change(self.patterns[part[0]])[(slice(None), *part[1:])]
+        """Part of the changed frames, made of some megabytes of the others at a time."""
+        numbers = range(len(self.patterns))[part[0]]
+        rows, columns = self.patterns.shape[1:]
+        size = rows * columns * self.patterns.dtype.itemsize
+        window = (slice(None), *part[1:])
+        made = [self.change(self.patterns[some])[window] for some in _pieces(numbers, size, self.together)]
+        return made[0] if len(made) == 1 else np.concatenate(made)
 
     def close(self) -> None:
         """Close the files behind."""
@@ -284,7 +292,9 @@ def _read_frames(source: Source, low: int, high: int, cut: tuple[slice, slice], 
     """Frames `low` to `high` of one source, a line of the raster at a time where it has more than one scan axis."""
     lines = source.shape[:-2]
     if len(lines) == 1:
-        out[...] = source.read((slice(low, high), *cut))
+        size = source.shape[-2] * source.shape[-1] * source.dtype.itemsize
+        for some in _pieces(range(low, high), size, getattr(source, "together", 1)):
+            out[some.start - low : some.stop - low] = source.read((some, *cut))
         return
     width, done = lines[-1], 0
     while low < high:
@@ -293,6 +303,16 @@ def _read_frames(source: Source, low: int, high: int, cut: tuple[slice, slice], 
         part = slice(low % width, low % width + end - low)
         out[done : done + end - low] = source.read((*(int(i) for i in line), part, *cut))
         done, low = done + end - low, end
+
+
+def _pieces(numbers: range, size: int, together: int) -> Iterator[slice]:
+    """Slices of a run of frames of so many bytes, which end where a store's pieces of so many frames end."""
+    step = max(1, _PIECE_BYTES // size // together) * together
+    start = numbers.start
+    while start < numbers.stop:
+        stop = min(numbers.stop, (start // step + 1) * step)
+        yield slice(start, stop)
+        start = stop
 
 
 def _count(source: Source) -> int:

@@ -84,6 +84,34 @@ def test_cuts_of_cuts(transposed, shifted):
     np.testing.assert_array_equal(once.cut(slice(1, 5), slice(2, 7))[2:4], whole[2:4, 3:7, 3:8])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: bin_detector(s, 16),
+        lambda s: s.replace(patterns=LazyPatterns((ArraySource(s.patterns),), shifted=True).cut(*2 * (slice(8),))),
+    ],
+    ids=["bin", "shift and cut"],
+)
+def test_large_frames_are_made_small_some_megabytes_at_a_time(change):
+    store = Store(1200, 128)
+    small = change(Scan(store, "counts", np.zeros((1200, 2)))).patterns
+    found, asked = small[3:1190], store.asked.copy()
+    assert max(stop - start for start, stop in asked) * 128**2 * 2 <= 2**24
+    assert sorted(number for part in asked for number in range(*part)) == list(range(3, 1190))
+    np.testing.assert_array_equal(found[600:602], small[603:605])
+
+
+@pytest.mark.parametrize(("together", "first"), [(1, 0), (7, 3), (700, 600), (5000, 10)])
+def test_pieces_of_a_store_are_read_whole_and_once(together, first):
+    store = Store(2000, 128)
+    store.together = together
+    LazyPatterns.of(store)[first:1999]
+    assert store.asked[0][0] == first
+    assert store.asked[-1][1] == 1999
+    assert all(stop % together == 0 for _, stop in store.asked[:-1])
+    assert [stop for _, stop in store.asked[:-1]] == [start for start, _ in store.asked[1:]]
+
+
 def test_a_file_is_summed_once():
     scan = stored(100)
     assert scan.mean_total_counts() == scan.mean_total_counts() > 0
