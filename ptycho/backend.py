@@ -118,7 +118,7 @@ class Backend(Protocol):
     def in_parts(self, f: Callable[[Array], Array], stack: Array) -> Array:
         """``f(stack)`` of an ``f`` that treats every entry of the first axis by itself and gives an array of as many.
 
-        Where arrays are computed at once and gradients are not asked for, in parts that stay in the processor's cache.
+        In parts that stay in the processor's cache, where that is faster.
         """
 
     def stop_gradient(self, a: Array) -> Array:

@@ -151,9 +151,13 @@ class TestArrays:
         view.flags.writeable = False
         np.testing.assert_array_equal(backend.to_numpy(backend.asarray(view)), view)
 
-    def test_parts_give_the_whole(self, backend):
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_parts_give_the_whole(self, backend, compiled):
+        def in_parts(stack):
+            return backend.in_parts(lambda part: backend.xp.sum(part * part, axis=-1), stack)
+
         stack = random((70, 64, 64))
-        found = backend.in_parts(lambda part: backend.xp.sum(part * part, axis=-1), backend.asarray(stack))
+        found = (backend.jit(in_parts) if compiled else in_parts)(backend.asarray(stack))
         np.testing.assert_allclose(backend.to_numpy(found), (stack**2).sum(axis=-1), rtol=1e-12)
 
     def test_jit_and_stop_gradient_keep_values(self, backend):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from ptycho.backend import cached_parts
 from ptycho.errors import BackendError
 from ptycho_jax.namespace import xp
 
@@ -69,8 +70,13 @@ class JaxBackend:
         return _first_larger(rows[:, :, 0, :, :], rows[:, :, 1, :, :])
 
     def in_parts(self, f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
-        return f(stack)
+        """See :class:`~ptycho.backend.Backend`; a loop in XLA on a CPU, everything at once elsewhere."""
+        parts = cached_parts(stack.shape)
+        if len(parts) < 2 or not isinstance(stack, jax.core.Tracer):  # a loop would be compiled at every call
+            return f(stack)
+        size = parts[0].stop
+        looped = functools.partial(lax.map, lambda entry: f(entry[None])[0], batch_size=size)
+        return lax.platform_dependent(stack, cpu=looped, default=f)
 
     def stop_gradient(self, a: jax.Array) -> jax.Array:
         """See :class:`~ptycho.backend.Backend`."""
