@@ -1,7 +1,8 @@
 """A scan of any size that is nowhere: its patterns are computed when they are read.
 
 A file ``NAME.virtual`` that holds ``{"count": 7324219, "N": 64, "step": 1.5}`` is a scan for whoever registers
-`VirtualReader` in the entry-point group ``ptycho.readers``.
+`VirtualReader` in the entry-point group ``ptycho.readers``; so is one of frames larger than what a reconstruction
+needs, ``{"count": 114441, "frame": 512, "N": 64, "step": 6}``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from ptycho.data import Scan
 from ptycho.physics import gaussian_probe, random_field_object
 
-_TILE = 512
+_TILE, _PERIOD = 512, 16
 
 
 class VirtualPatterns:
@@ -51,9 +52,47 @@ class VirtualPatterns:
         return found
 
 
-def virtual_scan(count: int, N: int = 64, step: float = 1.5) -> Scan:
-    """A scan of so many patterns, ``step`` pixels apart."""
-    patterns = VirtualPatterns(count, N, step)
+class VirtualFrames:
+    """(M, frame, frame) uint16 noisy counts of a periodic object, taken from the frames of one period.
+
+    The probe is dark outside the middle N x N pixels, so that binning by frame / N leaves N x N patterns of the same
+    object. The positions are a raster, each moved at random by up to a third of a step, the same way in every period.
+    """
+
+    def __init__(self, count: int, frame: int = 512, N: int = 64, step: int = 6, photons: float = 1e7) -> None:
+        self.shape, self.dtype, self.step = (count, frame, frame), np.dtype(np.uint16), step
+        rng, side = np.random.default_rng(2), step * _PERIOD
+        tile = random_field_object((side, side), 1, (0.7, 1.0), (-0.8, 0.8)).astype(np.complex64)
+        self._moves = rng.integers(-(step // 3), step // 3 + 1, (_PERIOD, _PERIOD, 2))
+        small = np.asarray(gaussian_probe(N, N / 10), np.complex64).reshape(N, N)
+        small *= np.float32(math.sqrt(photons / np.sum(np.abs(small) ** 2)))
+        edge = (frame - N) // 2
+        self.probe = np.pad(small, edge)
+        self._frames = np.empty((_PERIOD, _PERIOD, frame, frame), np.uint16)
+        for row, column in np.ndindex(_PERIOD, _PERIOD):
+            top, left = np.asarray([row, column]) * step + self._moves[row, column] - N // 2
+            patch = tile.take(np.arange(top, top + N), 0, mode="wrap").take(np.arange(left, left + N), 1, mode="wrap")
+            wave = np.fft.fft2(np.pad(patch * small, edge), norm="ortho")
+            self._frames[row, column] = np.fft.fftshift(rng.poisson(np.abs(wave) ** 2))
+
+    def positions(self) -> np.ndarray:
+        """(M, 2) pixels, (row, col)."""
+        rows, columns = self._places(np.arange(self.shape[0]))
+        moves = self._moves[rows % _PERIOD, columns % _PERIOD]
+        return np.stack([rows, columns], axis=-1) * float(self.step) + moves
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Some frames."""
+        rows, columns = self._places(np.arange(part.start, part.stop))
+        return self._frames[rows % _PERIOD, columns % _PERIOD]
+
+    def _places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.divmod(numbers, math.ceil(math.sqrt(self.shape[0])))
+
+
+def virtual_scan(count: int, N: int = 64, step: float = 1.5, frame: int | None = None) -> Scan:
+    """A scan of so many patterns, ``step`` pixels apart; of frames of another size than N, if that is given."""
+    patterns = VirtualPatterns(count, N, step) if frame is None else VirtualFrames(count, frame, N, int(step))
     return Scan(patterns, "counts", patterns.positions(), patterns.probe, name="virtual")
 
 
