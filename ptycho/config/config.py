@@ -132,7 +132,7 @@ class TrainingConfig:
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
     accelerator: str = setting("auto", "kind of hardware for a training over several devices")
     devices: int = setting(1, "number of devices to train on", at_least=1)
-    strategy: str = setting("auto", "how several devices share the work, e.g. ddp")
+    strategy: str = setting("auto", "how several devices share the work, e.g. ddp; fsdp shares the weights too")
     precision: str = setting("32", "arithmetic of the network: 32 or bf16 (mixed)", choices=("32", "bf16"))
     num_workers: int = setting(0, "processes that load data; 0 loads in the main process", at_least=0)
     checkpoint: bool = setting(True, "keep the best and the last state during training")

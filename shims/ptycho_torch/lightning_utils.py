@@ -23,7 +23,7 @@ from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError
 from ptycho.model.bundle import Bundle
 from ptycho_torch.api.configs import CLASSES
-from ptycho_torch.model import _is_kernel, _native
+from ptycho_torch.model import native, neutral, numbers
 
 __all__ = ["BEST", "Configs", "find_best_checkpoint", "read_checkpoint", "save_checkpoint"]
 
@@ -68,9 +68,15 @@ def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path
         It cannot be written.
     """
     content = {
-        "state_dict": {_PREFIX + name: _native(name, values) for name, values in bundle.params.items()},
+        "state_dict": {_PREFIX + name: native(name, values) for name, values in bundle.params.items()},
         "hyper_parameters": {name: _plain(_fields(configs[name])) for name in _KEPT},
-        "ptychopinn": _plain({"config": config_to_dict(bundle.config), **{n: getattr(bundle, n) for n in _UNITS}}),
+        "ptychopinn": _plain(
+            {
+                "config": config_to_dict(bundle.config),
+                "numbers": numbers(bundle.params),
+                **{name: getattr(bundle, name) for name in _UNITS},
+            }
+        ),
         "pytorch-lightning_version": lightning.__version__,
     }
     with contextlib.suppress(OSError):  # writing says what is wrong
@@ -104,7 +110,7 @@ def read_checkpoint(path: str | Path) -> tuple[Bundle, Configs]:
             raise DataError(f"{path}: the checkpoint does not match its checksum; the file is damaged.")
         told = content["ptychopinn"]
         bundle = Bundle(
-            params={name.removeprefix(_PREFIX): _neutral(name, part) for name, part in content["state_dict"].items()},
+            params=_params(content["state_dict"], told["numbers"]),
             config=config_from_dict(TrainingConfig, told["config"], str(path)),
             **{name: told[name] for name in _UNITS},
         )
@@ -134,9 +140,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or type(value) in (bool, int, float, str) else str(value)
 
 
-def _neutral(name: str, values: torch.Tensor) -> np.ndarray:
-    """A parameter as the core shapes it, kernels HWIO."""
-    return np.asarray((values.permute(2, 3, 1, 0) if _is_kernel(name) else values).numpy(), order="C")
+def _params(state: Mapping[str, torch.Tensor], without_axis: list[str]) -> dict[str, np.ndarray]:
+    """The parameters as the core names and shapes them."""
+    named = {name.removeprefix(_PREFIX): values for name, values in state.items()}
+    return {name: np.asarray(neutral(name, values, without_axis).numpy(), order="C") for name, values in named.items()}
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from ptycho.config import ModelConfig, TrainingConfig, publish
-from ptycho.errors import ConfigError
+from ptycho.errors import BackendError, ConfigError
 from ptycho.model.generators import channels
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import is_trained
 
-__all__ = ["ModuleGenerator", "PtychoModule", "PtychoPINN_Lightning"]
+__all__ = ["ModuleGenerator", "PtychoModule", "PtychoPINN_Lightning", "native", "neutral", "numbers"]
 
 
 class PtychoModule(lightning.LightningModule):
@@ -36,24 +36,49 @@ class PtychoModule(lightning.LightningModule):
         # what never changes goes to the device once, with the parameters, and into no checkpoint
         for name, kind in _FIXED.items():
             values = getattr(model, name)
-            held = None if values is None else torch.as_tensor(np.asarray(values)).to(kind)
-            self.register_buffer(f"_{name}", held, persistent=False)
-        self.weights = torch.nn.ParameterDict()
-        for name, values in params.items():
-            self.weights[name] = torch.nn.Parameter(_native(name, values), requires_grad=is_trained(name, config))
+            constant = None if values is None else torch.as_tensor(np.asarray(values)).to(kind)
+            self.register_buffer(f"_{name}", constant, persistent=False)
+        self._numbers = numbers(params)
+        trained = {name: is_trained(name, config) for name in params}
+        # those that are trained come first: then the optimiser numbers them as the module does, sharded or not
+        held = {name: native(name, params[name]) for name in sorted(params, key=lambda name: not trained[name])}
+        self.weights = _Weights({k: torch.nn.Parameter(v, requires_grad=trained[k]) for k, v in held.items()})
+
+    def configure_model(self) -> None:
+        """Shard the parameters over the processes, along the first axis, where the strategy is one of shards."""
+        if self.device_mesh is None:
+            return
+        try:
+            from torch.distributed.fsdp import fully_shard
+        except ImportError as error:
+            raise BackendError("strategy: 'fsdp' needs PyTorch 2.6 or newer; update it, or choose ddp.") from error
+        fully_shard(self.weights, mesh=self.device_mesh["data_parallel"])
+
+    def gather(self) -> None:
+        """Hold the parameters whole again on every process; all of them have to take part."""
+        if self.sharded:
+            parts = dict(self.weights.named_parameters())
+            whole = {k: torch.nn.Parameter(_whole(v.detach()), requires_grad=v.requires_grad) for k, v in parts.items()}
+            self.weights = _Weights(whole)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a part of every parameter only."""
+        return any(_is_part(held) for held in self.weights.parameters())
 
     def named_arrays(self) -> dict[str, torch.Tensor]:
-        """The parameters as the core names and shapes them: views, kernels HWIO."""
-        return {k: v.permute(2, 3, 1, 0) if _is_kernel(k) else v for k, v in self.weights.items()}
+        """The parameters as the core names and shapes them: views, kernels HWIO; of shards whole only within a step."""
+        return {k: neutral(k, v, self._numbers) for k, v in self.weights.named_parameters()}
 
     def to_params(self) -> dict[str, np.ndarray]:
-        """Host copies of the parameters, kernels HWIO."""
-        return {k: np.asarray(v.detach().cpu().numpy(), order="C") for k, v in self.named_arrays().items()}
+        """Host copies of the parameters, kernels HWIO; of shards all processes have to take part."""
+        whole = {k: neutral(k, _whole(v.detach()), self._numbers) for k, v in self.weights.named_parameters()}
+        return {k: np.array(v.cpu().numpy(), order="C") for k, v in whole.items()}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss and its terms of a batch that lies where the parameters lie: nothing passes between host and device."""
         there = dataclasses.replace(self.model, **{name: getattr(self, f"_{name}") for name in _FIXED})
-        return there.loss(self.named_arrays(), batch, self.config)
+        return self.weights(lambda: there.loss(self.named_arrays(), batch, self.config))
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """See Lightning."""
@@ -65,7 +90,7 @@ class PtychoModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, whose learning rate and momentum are set before every step."""
-        return torch.optim.Adam([p for p in self.weights.values() if p.requires_grad], lr=self.config.learning_rate)
+        return torch.optim.Adam([p for p in self.weights.parameters() if p.requires_grad], lr=self.config.learning_rate)
 
     def _step(self, batch: dict[str, torch.Tensor], prefix: str) -> torch.Tensor:
         total, terms = self.loss(batch)
@@ -74,6 +99,19 @@ class PtychoModule(lightning.LightningModule):
         for name, value in terms.items():
             self.log(f"{prefix}{name}", value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return total
+
+
+class _Weights(torch.nn.Module):
+    """Parameters by name. Where they are sharded, they are whole only while a call computes, and its gradient."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
+        super().__init__()
+        for name, values in parameters.items():
+            self.register_parameter(name, values)
+
+    def forward(self, compute: Callable[[], Any]) -> Any:
+        """What is computed with the parameters."""
+        return compute()
 
 
 class ModuleGenerator:
@@ -121,12 +159,33 @@ def _is_kernel(name: str) -> bool:
     return name.endswith("/kernel")
 
 
-def _native(name: str, values: np.ndarray) -> torch.Tensor:
-    """Kernels HWIO become OIHW in channels-last memory, which the CPU's convolutions want; the rest is copied."""
-    tensor = torch.tensor(values)
-    if _is_kernel(name):
-        return tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return tensor
+def numbers(params: dict[str, np.ndarray]) -> list[str]:
+    """Names of the parameters that have no axis."""
+    return [name for name, values in params.items() if np.ndim(values) == 0]
+
+
+def native(name: str, values: np.ndarray) -> torch.Tensor:
+    """A parameter as PyTorch holds it: with an axis along which it can be sharded, copied.
+
+    Kernels HWIO become OHWI: in memory the channels-last OIHW that convolutions want.
+    """
+    tensor = torch.tensor(np.atleast_1d(values))
+    return tensor.permute(3, 0, 1, 2).contiguous() if _is_kernel(name) else tensor
+
+
+def neutral(name: str, held: torch.Tensor, numbers: Collection[str]) -> torch.Tensor:
+    """A view of it as the core names and shapes it."""
+    if name in numbers:
+        return held.reshape(())
+    return held.permute(1, 2, 3, 0) if _is_kernel(name) else held
+
+
+def _is_part(held: torch.Tensor) -> bool:
+    return hasattr(held, "full_tensor")
+
+
+def _whole(held: Any) -> torch.Tensor:
+    return held.full_tensor() if _is_part(held) else held
 
 
 class PtychoPINN_Lightning:  # noqa: N801  # PtychoPINN's name

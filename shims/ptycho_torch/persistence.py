@@ -17,7 +17,7 @@ __all__ = ["CheckpointFiles", "load_checkpoint", "native_members"]
 
 
 def native_members(module: torch.nn.Module) -> dict[str, bytes]:
-    """``model.pth``: the module's state dictionary, loadable with ``weights_only=True``."""
+    """``model.pth``: the module's state dictionary, kernels OHWI, loadable with ``weights_only=True``."""
     buffer = io.BytesIO()
     torch.save({name: values.detach().cpu() for name, values in module.state_dict().items()}, buffer)
     return {"model.pth": buffer.getvalue()}

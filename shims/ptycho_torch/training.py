@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from lightning.pytorch import callbacks as hooks
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ptycho.config import TrainingConfig
 from ptycho.errors import BackendError, ConfigError, PtychoError
@@ -103,6 +105,7 @@ class Trainer:
                 told = [_Course(course, data, self.progress, folder), others, *self.callbacks]
                 trainer = self._trainer(folder, told, data)
                 _run(trainer, others, module, data, _checkpoint(folder, "last") if resume else None)
+                module.gather()
                 if trainer.global_rank > 0:  # Lightning started this process for its share of the training alone
                     raise SystemExit(0)
             if config.checkpoint:
@@ -120,7 +123,7 @@ class Trainer:
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=self.machines,
-                strategy=config.strategy,
+                strategy=self._strategy(),
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 gradient_clip_val=config.gradient_clip,
                 callbacks=extra,
@@ -135,11 +138,20 @@ class Trainer:
                 use_distributed_sampler=False,
             )
         except (ValueError, RuntimeError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
-            choose = "--device cpu" if config.strategy in ("auto", "ddp") else "--strategy auto or ddp"
+            choose = "--device cpu" if config.strategy in _STRATEGIES else f"--strategy {', '.join(_STRATEGIES)}"
             raise BackendError(
                 f"device: {config.device!r} (accelerator {config.accelerator!r}, {config.devices} devices, strategy "
                 f"{config.strategy!r}) cannot be used here ({str(error).splitlines()[0]}); choose {choose}."
             ) from error
+
+    def _strategy(self) -> Any:
+        """Lightning's strategy, of shards the one that no kind of device is barred from; one device shares nothing."""
+        devices = self.config.devices * self.machines
+        if self.config.strategy != "fsdp":
+            return self.config.strategy
+        if devices == 1:
+            return "auto"
+        return ModelParallelStrategy(devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def _checkpoint(folder: Path, name: str) -> Path:
@@ -183,8 +195,11 @@ class _Course(hooks.Callback):
         better = course.add({name: float(value) for name, value in trainer.callback_metrics.items()})
         self.data.epoch = course.epoch
         self._keep(trainer, better)
+        params = pl_module.to_params
+        if pl_module.sharded:  # that takes all processes, and the first alone reports
+            params = functools.partial(dict, params())
         if trainer.is_global_zero:
-            report(self.progress, course.epoch, course.config.nepochs, course.last(), pl_module.to_params)
+            report(self.progress, course.epoch, course.config.nepochs, course.last(), params)
         trainer.should_stop = trainer.should_stop or course.finished
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -238,6 +253,7 @@ class _Others(hooks.Callback):
                 process.send_signal(signal.SIGKILL)
 
 
+_STRATEGIES = ("auto", "ddp", "fsdp")
 _ADVICE = "the checkpoints up to the last whole epoch are kept, and --resume goes on from there."
 _PATIENCE = 10.0
 """Seconds in which an operation that all processes share notices that one is gone."""

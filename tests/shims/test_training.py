@@ -190,7 +190,7 @@ class TestReconstruct:
         import io
 
         state = torch.load(io.BytesIO(bundle.native["model.pth"]), weights_only=True)
-        kernel = state["weights.encoder/block0/conv0/kernel"].permute(2, 3, 1, 0).numpy()
+        kernel = state["weights.encoder/block0/conv0/kernel"].permute(1, 2, 3, 0).numpy()
         np.testing.assert_array_equal(kernel, bundle.params["encoder/block0/conv0/kernel"])
 
     def test_another_pattern_size_is_refused(self, scan, bundle):
