@@ -7,51 +7,69 @@ import time
 import numpy as np
 import pytest
 
+from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.data import load_scan
 from ptycho.model.bundle import load_bundle
+from ptycho.workflows.train import train
 from tests.backends.alone import can_train
 from tests.cli.conftest import COMMAND
 from tests.safety.test_kills import ENVIRONMENT
+from tests.support import compiled_quickly
 
 QUICK = ("--n_filters_scale", "1", "--nepochs", "5", "--n_groups", "8", "--batch_size", "4", "--estimate_passes", "2",
          "--lr_schedule", "plateau", "--early_stopping_patience", "5", "--validation_fraction", "0.25",
          "--device", "cpu", "--quiet")  # fmt: skip
+
+
+def config_of(backend):
+    """The settings of these words."""
+    return TrainingConfig(
+        model=ModelConfig(n_filters_scale=1, estimate_passes=2), backend=backend, nepochs=5, n_groups=8, batch_size=4,
+        lr_schedule="plateau", early_stopping_patience=5, validation_fraction=0.25, device="cpu",
+    )  # fmt: skip
+
+
 COMPILED_QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
 
 
 def kill_after_the_first_epoch(folder, *words):
-    """Start the command, and end it without any cleaning up as soon as there is a checkpoint."""
+    """Start the command, and end it without any cleaning up as soon as there is a checkpoint; what it said."""
     process = subprocess.Popen(
         [*COMMAND, *map(str, words)],
         cwd=folder,
         env=ENVIRONMENT | COMPILED_QUICKLY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
     )
     checkpoints = folder / words[words.index("--out") + 1] / "checkpoints"
     while process.poll() is None and not any(checkpoints.glob("last.*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was at its end already"
+    return said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pytorch", "tensorflow", "jax"])
 def test_a_kill_changes_nothing(ptycho, scan_path, backend):
+    """Weights, losses and table are those of a training in one go in this process."""
     if not can_train(backend):
         pytest.skip(f"{backend} cannot train here")
-    words = ("train", scan_path, *QUICK, "--backend", backend, "--resume")
-    whole = ptycho(*words, "--out", "whole", env=COMPILED_QUICKLY)
-    assert whole.code == 0, whole.err
-    assert "no training to resume in whole/checkpoints: it starts from the beginning" in whole.err
-    kill_after_the_first_epoch(ptycho.folder, *words, "--out", "killed")
-    resumed = ptycho(*words, "--out", "killed", env=COMPILED_QUICKLY)
+    folder = ptycho.folder
+    words = ("train", scan_path, *QUICK, "--backend", backend, "--resume", "--out", "killed")
+    said = kill_after_the_first_epoch(folder, *words)
+    assert "no training to resume in killed/checkpoints: it starts from the beginning" in said
+    resumed = ptycho(*words, env=COMPILED_QUICKLY)
     assert (resumed.code, resumed.err) == (0, "")
-    one, other = (load_bundle(ptycho.folder / name) for name in ("whole", "killed"))
-    assert one.history == other.history
-    for name, values in one.params.items():
-        np.testing.assert_array_equal(other.params[name], values)
-    logs = [(ptycho.folder / name / "logs" / "metrics.csv").read_text() for name in ("whole", "killed")]
+    with compiled_quickly():
+        whole = train(load_scan(scan_path), config_of(backend), log_dir=folder / "whole")
+    killed = load_bundle(folder / "killed")
+    assert whole.history == killed.history
+    for name, values in whole.params.items():
+        np.testing.assert_array_equal(killed.params[name], values)
+    logs = [(folder / name / "logs" / "metrics.csv").read_text() for name in ("whole", "killed")]
     assert logs[0] == logs[1]
 
 
