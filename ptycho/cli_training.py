@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli_words import Call, CommonOptions, RunOptions, needed
+from ptycho.cli_words import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
 
 
 def opened(call: Call) -> tuple[Any, Any, Any]:
@@ -32,9 +33,13 @@ def opened(call: Call) -> tuple[Any, Any, Any]:
 def simulated(call: Call) -> tuple[Any, Any]:
     """The simulated objects of a pretraining, and its configuration."""
     from ptycho.cli_progress import ProgressBars
+    from ptycho.model.bundle import BUNDLE_NAME
+    from ptycho.workflows.output import require_free
     from ptycho.workflows.pretrain import PretrainOptions, known_beam, simulated_like
 
     scan, _, config = opened(call)
+    if not (call[CommonOptions].force or call[ResumeOptions].resume or call[DryRunOptions].dry_run):
+        require_free(config.output_dir, [BUNDLE_NAME])  # before the beam is found and anything is simulated
     with ProgressBars(not call[CommonOptions].quiet) as bars:
         return simulated_like(scan, config, call[PretrainOptions], bars.counter), known_beam(config)
 
@@ -43,6 +48,7 @@ def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> N
     """Print what memory, disk and time a training will take."""
     from ptycho.workflows.forecast import forecast_training
 
-    print("\n".join(forecast_training(scan, config, target, **more).lines()))
+    opening = time.process_time()  # of the command so far, however busy the machine is
+    print("\n".join(forecast_training(scan, config, target, opening=opening, **more).lines()))
     if call.command == "run" and call[RunOptions].refine:
         print(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")

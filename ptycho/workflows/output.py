@@ -38,9 +38,8 @@ def output_folder(folder: str | Path, results: Iterable[str], force: bool = Fals
         One of the results is there already, or nothing can be written there.
     """
     path = Path(folder)
-    present = [name for name in results if os.path.lexists(path / name)]
-    if present and not force:
-        raise OutputError(f"{path / present[0]} exists already: choose another --out, or replace it with --force.")
+    if not force:
+        require_free(path, results)
     created = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
         try:
@@ -55,6 +54,19 @@ def output_folder(folder: str | Path, results: Iterable[str], force: bool = Fals
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def require_free(folder: str | Path, results: Iterable[str]) -> None:
+    """Refuse a folder that holds earlier results, where much is done before it is made.
+
+    Raises
+    ------
+    OutputError
+        One of the results is there already.
+    """
+    for path in (Path(folder) / name for name in results):
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already: choose another --out, or replace it with --force.")
 
 
 def write_json(values: dict[str, Any], path: str | Path) -> None:

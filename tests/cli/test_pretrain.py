@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ptycho.cli import main
 from ptycho.data import load_scan, save_npz
-from ptycho.model.bundle import load_bundle
+from ptycho.model.bundle import BUNDLE_NAME, load_bundle
 from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.results import load_reconstruction
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -58,3 +59,13 @@ def test_a_new_scan_needs_no_training_or_little(ptycho, refused, scan_path, next
 def test_what_is_refused(refused, scan_path):
     assert "n_objects" in refused("pretrain", scan_path, "--n_objects", 0, "--out", "no")
     assert "there is no such bundle" in refused("run", scan_path, "--from", "nothing", "--out", "no")
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_simulated(monkeypatch, tmp_path, scan_path, capsys):
+    pytest.importorskip("lightning")
+    (tmp_path / BUNDLE_NAME).touch()
+    monkeypatch.setattr("ptycho.workflows.pretrain.simulated_like", lambda *_: pytest.fail("simulated"))
+    assert main(["pretrain", str(scan_path), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"ptycho: {tmp_path / BUNDLE_NAME} exists already: choose another --out, or replace it with --force.\n"
+    )
