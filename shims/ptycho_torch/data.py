@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,8 +53,14 @@ class PtychoData(lightning.LightningDataModule):
             batch_size=None,
             num_workers=workers,
             persistent_workers=True,
+            worker_init_fn=_hear_nothing,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _hear_nothing(_: int) -> None:
+    """In a worker, whose signals are not those of the training process; see :func:`.processes.ending_when_told`."""
+    signal.set_wakeup_fd(-1)
 
 
 class _Order(Sampler):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +13,6 @@ from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from lightning.pytorch import callbacks as hooks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -31,6 +24,7 @@ from ptycho.model.training import Course, Progress, TrainResult, report
 from ptycho_torch.data import PtychoData
 from ptycho_torch.model import PtychoModule
 from ptycho_torch.persistence import CheckpointFiles, load_checkpoint, native_members
+from ptycho_torch.processes import Others, ending_when_told
 
 __all__ = ["Trainer"]
 
@@ -101,7 +95,7 @@ class Trainer:
                 load_checkpoint(_checkpoint(folder, "best"), module)  # none is found damaged at the end
                 course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
             if not course.finished:
-                others = _Others()
+                others = Others()
                 told = [_Course(course, data, self.progress, folder), others, *self.callbacks]
                 trainer = self._trainer(folder, told, data)
                 _run(trainer, others, module, data, _checkpoint(folder, "last") if resume else None)
@@ -158,11 +152,10 @@ def _checkpoint(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / f"{name}.ckpt"
 
 
-def _run(
-    trainer: lightning.Trainer, others: _Others, module: PtychoModule, data: PtychoData, last: Path | None
-) -> None:
+def _run(trainer: lightning.Trainer, others: Others, module: PtychoModule, data: PtychoData, last: Path | None) -> None:
     """Lightning's ``fit``, from a checkpoint if there is one."""
-    with warnings.catch_warnings():
+    others.launcher = trainer.strategy.launcher
+    with ending_when_told(others), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*number of training batches.*")
         try:
@@ -213,50 +206,7 @@ class _Course(hooks.Callback):
             self.course.write_table(self.folder / "logs" / "metrics.csv")
 
 
-class _Others(hooks.Callback):
-    """Watches the processes that Lightning started, which would kill this one without a word when one of them dies."""
-
-    def __init__(self) -> None:
-        self.processes: list[subprocess.Popen] = []
-        self.over = threading.Event()
-
-    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        launcher: Any = trainer.strategy.launcher
-        if getattr(launcher, "procs", None):
-            self.processes = list(launcher.procs)
-            launcher.procs.clear()  # what Lightning's own watch looks at
-            launcher.procs = self.processes
-            threading.Thread(target=self._watch, daemon=True).start()
-
-    def fate(self, error: Exception | None = None) -> str:
-        """What became of another process, as far as an error comes of that; empty if nothing did."""
-        for _ in range(20 if error and self.processes else 1):  # a connection is lost a little before its process is
-            for rank, process in enumerate(self.processes, 1):
-                if process.poll():
-                    self._end()
-                    return f"Process {rank} of the training ended with code {process.returncode}; {_ADVICE}"
-            time.sleep(0.1 if error and self.processes else 0.0)
-        if error and not self.processes and torch.distributed.is_initialized() and "gloo" in str(error):
-            return f"Another process of the training is gone; {_ADVICE}"
-        return ""
-
-    def _watch(self) -> None:
-        while not self.over.wait(0.5):
-            sentence = self.fate()
-            if sentence and not self.over.wait(_PATIENCE):  # this process waits for the dead one
-                sys.stderr.write(f"ptycho: {sentence}\n")
-                os._exit(2)
-
-    def _end(self) -> None:
-        for process in self.processes:
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGKILL)
-
-
 _STRATEGIES = ("auto", "ddp", "fsdp")
-_ADVICE = "the checkpoints up to the last whole epoch are kept, and --resume goes on from there."
-_PATIENCE = 10.0
-"""Seconds in which an operation that all processes share notices that one is gone."""
 
 
 def _machines(config: TrainingConfig) -> int:

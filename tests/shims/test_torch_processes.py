@@ -35,7 +35,7 @@ def scan_path(tmp_path_factory):
     return path
 
 
-def words_for(scan_path, folder, *more, nepochs=2):
+def words_for(scan_path, folder, *more, nepochs=4):
     """`ptycho train` with 15 groups in batches of 4, so that the last one is shared by nobody."""
     return [
         sys.executable, "-m", "ptycho", "train", str(scan_path), "--out", str(folder), "--n_filters_scale", "1",
@@ -54,6 +54,17 @@ def run(scan_path, folder, *more, **options):
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def begun(words, folder):
+    """The command in a process group of its own, once it has finished an epoch."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    )
+    while process.poll() is None and not (folder / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +94,17 @@ def test_two_processes_are_one(scan_path, alone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_two_processes_with_a_share_of_the_weights_each_are_one(scan_path, alone, tmp_path):
-    """Also where the training goes on from its checkpoint, which one process writes whole."""
+    """Also where the training is told to end, and goes on from its checkpoint, which one process writes whole."""
     two = (tmp_path / "two", "--devices", "2", "--strategy", "fsdp")
-    run(scan_path, *two, nepochs=1)
+    process = begun(words_for(scan_path, *two), tmp_path / "two")
+    process.terminate()
+    out, err = process.communicate(timeout=60)  # which any process that is left would keep open
+    assert (process.returncode, out) == (143, "")
+    (line,) = err.splitlines()
+    assert line.startswith("ptycho: The training was told to end (SIGTERM); the checkpoints up to the last whole epoch")
+    assert line.endswith("and --resume goes on from there.")
     done = run(scan_path, *two, "--resume")
     assert done.stdout.count("saved") == 1
     assert_the_same_training(alone, load_bundle(tmp_path / "two"))
@@ -149,6 +167,18 @@ def test_an_unknown_strategy_is_refused(scan_path):
         train(load_scan(scan_path), brief(strategy="shards"))
 
 
+def test_a_program_that_hears_signals_itself_goes_on_doing_so():
+    from ptycho_torch.processes import Others, ending_when_told
+
+    heard, before = [], signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        with ending_when_told(Others()):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["SIGTERM"]
+
+
 def test_one_process_needs_no_shards(scan_path):
     sharded, whole = (train(load_scan(scan_path), brief(strategy=name)) for name in ("fsdp", "auto"))
     for name, values in whole.params.items():
@@ -185,8 +215,8 @@ def one_of_two_processes():
 @pytest.mark.slow
 def test_other_processes_load_the_data(scan_path, tmp_path):
     """Two workers make the same batches in the same order as the training process itself."""
-    run(scan_path, tmp_path / "alone")
-    run(scan_path, tmp_path / "helped", "--num_workers", "2")
+    run(scan_path, tmp_path / "alone", nepochs=2)
+    run(scan_path, tmp_path / "helped", "--num_workers", "2", nepochs=2)
     alone, helped = (load_bundle(tmp_path / name) for name in ("alone", "helped"))
     for name, values in alone.params.items():
         np.testing.assert_array_equal(helped.params[name], values)
@@ -197,17 +227,7 @@ def test_other_processes_load_the_data(scan_path, tmp_path):
 def test_a_process_that_dies_ends_the_training_with_a_sentence(scan_path, tmp_path):
     """Its checkpoints are whole, and the training goes on from them."""
     two = (tmp_path / "two", "--devices", "2", "--strategy", "ddp")
-    last = tmp_path / "two" / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen(
-        words_for(scan_path, *two, nepochs=8),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    while process.poll() is None and not last.is_file():
-        time.sleep(0.02)
-    assert process.poll() is None, process.communicate()
+    process = begun(words_for(scan_path, *two, nepochs=8), tmp_path / "two")
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     (second,) = [int(pid) for pid, parent in map(str.split, listed.stdout.splitlines()) if int(parent) == process.pid]
     os.kill(second, signal.SIGKILL)
