@@ -216,7 +216,8 @@ def _reconstruct(call: Call) -> None:
     if call[DryRunOptions].dry_run:
         from ptycho.workflows.forecast import forecast_reconstruction
 
-        print("\n".join(forecast_reconstruction(scan, bundle, config, backend=backend).lines()))
+        said = forecast_reconstruction(scan, bundle, config, backend=backend, opening=time.process_time())
+        print("\n".join(said.lines()))
         return
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
         with crew_on(dask) as crew, Progress(call, scan, None, out) as bars:

@@ -33,7 +33,7 @@ from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.report import draw_pictures, duration
 from ptycho.workflows.results import Reconstruction, provenance, save_reconstruction
-from ptycho.workflows.run import save_training
+from ptycho.workflows.run import save_training, true_object
 from ptycho.workflows.train import scan_estimate, train, training_part
 
 __all__ = ["Forecast", "forecast_reconstruction", "forecast_training"]
@@ -50,8 +50,8 @@ _STITCHING_BYTES = {False: 55, True: 80}
 _SAVING_BYTES, _DRAWING_BYTES = 45, 170
 _COMPARING_BYTES, _COMPARING_WHOLE_BYTES, _COMPARING_MIDDLE_BYTES = 24, 380, 250
 """Per pixel of the object, measured: while the estimate is made; while it is stitched, without and with an FRC; while
-it is saved, and of what is drawn; while halves are compared, and of what is compared, all of a small object or the
-middle of a large one."""
+it is saved, and of what is drawn; while halves (or it and the true one) are compared, and of what is compared, all of a
+small object or the middle of a large one."""
 
 
 @dataclass
@@ -83,7 +83,13 @@ class Forecast:
 
 
 def forecast_training(
-    scan: Scan, config: TrainingConfig, target: Scan | None = None, *, reconstructed: bool = True, frc: bool = True
+    scan: Scan,
+    config: TrainingConfig,
+    target: Scan | None = None,
+    *,
+    reconstructed: bool = True,
+    frc: bool = True,
+    opening: float = 0.0,
 ) -> Forecast:
     """What a training takes, and the reconstruction after it.
 
@@ -91,6 +97,7 @@ def forecast_training(
     ----------
     scan, config, target, frc : as for :func:`ptycho.workflows.run.run_scan`.
     reconstructed : false for a training alone.
+    opening : seconds that the command took to load the framework and to open the scan.
 
     Raises
     ------
@@ -127,7 +134,7 @@ def forecast_training(
     reading = _reading(sample)
     if config.model.estimate_passes:
         found.seconds["estimate"] = config.model.estimate_passes * per_pattern * len(part)
-    found.seconds["start"] = max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
+    found.seconds["start"] = opening + max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
     found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
     found.seconds["reading"] = 2 * reading * len(part)
     found.memory = peak_memory() + _training_bytes(part, config, groups)
@@ -144,21 +151,28 @@ def forecast_training(
 
 
 def forecast_reconstruction(
-    scan: Scan, bundle: Bundle, config: InferenceConfig, *, backend: str | None = None, frc: bool = False
+    scan: Scan,
+    bundle: Bundle,
+    config: InferenceConfig,
+    *,
+    backend: str | None = None,
+    frc: bool = False,
+    opening: float = 0.0,
 ) -> Forecast:
     """What a reconstruction with a trained bundle takes, until its result is saved.
 
     Parameters
     ----------
     scan, bundle, config, backend : as for :func:`ptycho.workflows.run.reconstruct_scan`.
-    frc : with the two halves of the scan.
+    frc : with the two halves of the scan, unless its true object is known.
+    opening : as for :func:`forecast_training`.
 
     Raises
     ------
     ConfigError, DataError, BackendError
         The work is not possible; found out before it starts.
     """
-    model, clock = bundle.config.model, _Clock()
+    model, clock, frc = bundle.config.model, _Clock(), frc and true_object(scan) is None
     groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
     sample = _sample(scan, _BATCHES * config.batch_size)
     few = dataclasses.replace(bundle.config.model, estimate_passes=_few(model))
@@ -189,7 +203,7 @@ def forecast_reconstruction(
     if model.estimate_passes:
         found.seconds["estimate"] = times * model.estimate_passes * clock.total("passes") / 2 * rate
     start = clock.total("trial") - batch * batches - clock.total("passes")
-    found.seconds["start"] = max(0.0, (3 if frc else 1) * start)
+    found.seconds["start"] = opening + max(0.0, (3 if frc else 1) * start)
     found.seconds["network"] = times * batch * groups / min(config.batch_size, len(sample))
     judged = clock.total("r-factor") * (1 if stitched.estimate is None else 2)
     found.seconds["figures"] = (judged + clock.total("hash")) * rate + _reading(sample) * len(scan)
@@ -224,7 +238,8 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
             save_reconstruction(result, folder)
         arrays = sum(_bytes_in(path) for path in Path(folder).iterdir() if path.suffix in (".h5", ".npz", ".tif"))
         found.disk = round(_bytes_in(Path(folder)) + (larger - 1) * arrays + 32 * len(scan))
-    if frc:
+    compared = frc or true_object(scan) is not None
+    if compared:
         with clock("comparing"):
             placed = dataclasses.replace(stitched, object=image, weight=result.weight, origin=(0.0, 0.0))
             split_scan_frc(placed, placed)
@@ -235,22 +250,22 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
     neighbours = _NEIGHBOUR_BYTES if bundle.config.model.gridsize > 1 else 0
     found.memory = round(
         peak_memory()
-        - _object_bytes(side, side, frc)
-        + _object_bytes(height, width, frc)
+        - _object_bytes(side, side, frc, compared)
+        + _object_bytes(height, width, frc, compared)
         + (_PATTERN_BYTES + neighbours) * len(scan)
         + _kept_bytes(scan)
         + (_halves_bytes(scan) if frc else 0)
     )
 
 
-def _object_bytes(height: int, width: int, frc: bool) -> float:
+def _object_bytes(height: int, width: int, frc: bool, compared: bool) -> float:
     """What an object takes until it is saved, in the step that takes the most."""
     pixels = height * width
-    compared = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
+    comparing = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
     return max(
         _STITCHING_BYTES[frc] * pixels,
         _SAVING_BYTES * pixels + _DRAWING_BYTES * _shown(height, width),
-        _COMPARING_BYTES * pixels + compared if frc else 0,
+        _COMPARING_BYTES * pixels + comparing if compared else 0,
     )
 
 

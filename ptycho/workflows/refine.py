@@ -19,7 +19,7 @@ from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.workflows.quality import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
-from ptycho.workflows.run import _on_grid
+from ptycho.workflows.run import _on_grid, true_object
 
 __all__ = ["ENGINE_STATE", "reconstruct_iteratively", "refine_result", "scan_of_result", "state_of_result"]
 
@@ -219,10 +219,10 @@ def _worked(
         **_variation_figures(state),
     }
     truth, comparison = None, None
-    if scan.object is not None and "simulation" in scan.metadata:
+    if (known := true_object(scan)) is not None:
         place = scan.object_origin or (0.0, 0.0)
-        comparison = compare(placed, scan.object, place)
-        truth = _on_grid(scan.object, np.subtract(state.origin, place), placed.object.shape)
+        comparison = compare(placed, known, place)
+        truth = _on_grid(known, np.subtract(state.origin, place), placed.object.shape)
     elif split_frc:
         comparison = _compared_halves(seen, config, start, told)
     if comparison is not None:

@@ -278,13 +278,19 @@ def _r_factors(stitched: Stitched, scan: Scan, r_factor: Callable[..., float]) -
     return found
 
 
+def true_object(scan: Scan) -> NDArray[np.complexfloating] | None:
+    """The object of a simulated scan, which is the true one; of others None."""
+    return scan.object if "simulation" in scan.metadata else None
+
+
 def _against_truth(stitched: Stitched, scan: Scan) -> tuple[Comparison | None, NDArray[np.complexfloating] | None]:
     """How far the object of a simulated scan is the true one, and that on the same pixels; nothing of other scans."""
-    if scan.object is None or "simulation" not in scan.metadata:
+    known = true_object(scan)
+    if known is None:
         return None, None
     place = scan.object_origin or (0.0, 0.0)
-    truth = _on_grid(scan.object, np.subtract(stitched.origin, place), stitched.object.shape)
-    return compare(stitched, scan.object, place), truth
+    truth = _on_grid(known, np.subtract(stitched.origin, place), stitched.object.shape)
+    return compare(stitched, known, place), truth
 
 
 def _split_frc(scan: Scan, stitch: Callable[[Scan, str], Stitched]) -> Comparison | None:
