@@ -94,5 +94,5 @@ class DifferenceMap(Engine):
 
     def _shift(self, index: np.ndarray, measured: Array) -> None:
         patches = self.canvas.patches(self.positions[index], self.measured.size)
-        self.moves.add(index, self.wave_change(patches, self.probe, measured).slices)
+        self.moves.add(index, self.wave_change(patches, self.probe, measured).judged)
         self.positions = self.moves.apply(self.positions, self.step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ptycho.engines.positions import farthest_move
 from ptycho.engines.settle import settle_positions
 from ptycho.engines.state import State, place_on_canvas, resliced
 from ptycho.engines.variation import probes_of
-from ptycho.engines.waves import wave_change
+from ptycho.engines.waves import WaveChange, wave_change
 from ptycho.errors import ConfigError, DataError
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
@@ -91,9 +91,15 @@ class Engine:
         self.check(config, len(self.canvas.slices))
         self.detector = propagator(scan, config, self.lend, len(self.canvas.slices), self.spacing)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
-        self.wave_change = self.backend.jit(
-            lambda patches, probe, measured: wave_change(patches, probe, measured, good, noise, photon, self.detector)
-        )
+
+        def changing(judge: bool) -> Callable[[Array, Array, Array], WaveChange]:
+            return self.backend.jit(
+                lambda patches, probe, measured: wave_change(
+                    patches, probe, measured, good, noise, photon, self.detector, judge
+                )
+            )
+
+        self._changing = {judge: changing(judge) for judge in (False, True)}
         self._measured_sum = float("nan")
         self._misfit: Any = None
         self._seen_sum: Any = None
@@ -145,6 +151,10 @@ class Engine:
     def varying_probe(self) -> bool:
         """Whether the probe varies from pattern to pattern in this epoch."""
         return self.config.opr_modes > 0 and self.correcting_probe and self.epoch >= self.config.opr_from
+
+    def wave_change(self, patches: Array, probe: Array, measured: Array) -> WaveChange:
+        """What some patterns ask for, with what their positions are judged by where those are corrected."""
+        return self._changing[self.correcting](patches, probe, measured)
 
     def probes(self, index: np.ndarray) -> Array:
         """The probes of some patterns: (P, N, N) where all are lit alike, else (k, P, N, N)."""

@@ -116,7 +116,7 @@ class _Descent(Engine):
         patches = self.canvas.patches(self.positions[index], self.measured.size)
         change = self.wave_change(patches, self.probe, measured)
         self.met(change.misfit, measured)
-        self.moves.add(index, change.slices)
+        self.moves.add(index, change.judged)
         self.positions = self.moves.apply(self.positions, self.step)
 
     def _at(self, index: np.ndarray) -> Array:

@@ -77,7 +77,7 @@ class RPIE(Engine):
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
-            self.moves.add(index, change.slices)
+            self.moves.add(index, change.judged)
 
     def _lit(self, index: np.ndarray, patches: Array) -> Array:
         """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""

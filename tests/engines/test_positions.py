@@ -12,9 +12,9 @@ from ptycho.engines.moves import Moves, mapped_image
 from ptycho.engines.positions import constrain_positions, farthest_move
 from ptycho.engines.strays import find_strays, search_strays
 from ptycho.engines.waves import wave_change
-from ptycho.physics import extract_patches
+from ptycho.physics import extract_patches, focused_probe, lines_object, raster_positions, simulate
 from ptycho.physics.fourier import ifftshift2
-from tests.engines.conftest import N
+from tests.engines.conftest import N, made
 
 
 def relative_error(positions, truth):
@@ -30,18 +30,18 @@ def test_a_step_points_to_the_true_position(clean, method, backend):
     wrong = clean.positions[40:60] + np.array([0.3, -0.2])
     change = asked_at(clean, wrong, np.arange(40, 60), lender)
     moves = Moves(method)
-    moves.add(np.arange(20), change.slices)
+    moves.add(np.arange(20), change.judged)
     steps = moves.apply(np.zeros((20, 2)), 1.0)
     assert np.median(steps @ np.array([-0.3, 0.2])) > 0
     if method == "gradient":
         np.testing.assert_allclose(np.median(steps, axis=0), [-0.3, 0.2], atol=0.15)
 
 
-def asked_at(scan, positions, index, lender):
+def asked_at(scan, positions, index, lender, noise="amplitude"):
     patches = extract_patches(scan.object.astype(np.complex128), positions, N)
     measured = ifftshift2(scan.amplitude(index)).astype(np.float64)
     lent = [lender.asarray(a) for a in (patches, scan.probe.astype(np.complex128), measured)]
-    return wave_change(*lent, None, "amplitude", 1.0)
+    return wave_change(*lent, None, noise, 1.0, judge=True)
 
 
 def mapped(scan, scale=0.0, degrees=0.0):
@@ -57,10 +57,40 @@ def test_a_common_map_shows_though_the_object_took_it_up(clean, scale, degrees):
     stretched = clean.replace(object=mapped_image(clean.object, error + np.eye(2), clean.positions.mean(axis=0)))
     change = asked_at(stretched, wrong, every, get_backend("numpy"))
     moves = Moves("gradient")
-    moves.add(every, change.slices)
+    moves.add(every, change.judged)
     found = np.eye(2) - moves.common()
     assert 0.3 < np.sum(found * error) / np.sum(error * error) < 2.5
     np.testing.assert_allclose(moves.common(), np.eye(2))  # told once
+
+
+@pytest.mark.parametrize("photons", [1e5, 1e6])
+def test_dim_pixels_look_less_like_a_larger_scale_than_their_amplitudes(photons):
+    dim = made(nphotons=photons)
+    every, change = np.arange(len(dim)), asked_at(dim, dim.positions, np.arange(len(dim)), get_backend("numpy"))
+
+    def stretch(slices):
+        moves = Moves("gradient")
+        moves.add(every, slices)
+        return float(np.trace(moves.common())) / 2 - 1
+
+    assert stretch(change.slices) > 1e-3
+    assert abs(stretch(change.judged)) < 0.5 * stretch(change.slices)
+
+
+def test_where_counts_move_the_object_they_judge_as_well(clean):
+    lender, some = get_backend("numpy"), np.arange(3)
+    change = asked_at(clean, clean.positions[:3] + 0.2, some, lender, "poisson")
+    assert change.judged is change.slices
+    patches = extract_patches(clean.object.astype(np.complex128), clean.positions[:3], N)
+    measured = ifftshift2(clean.amplitude(some)).astype(np.float64)
+    assert wave_change(patches, clean.probe, measured, None, "amplitude", 1.0).judged == ()
+
+
+def test_positions_of_amplitudes_in_any_unit_are_those_of_the_counts(scan):
+    config = EngineConfig(epochs=4, engine_batch=8, double=True, correct_positions="gradient", positions_from=1)
+    wrong = scan.replace(positions=mapped(scan, 0.01, 0.5))
+    other = wrong.replace(patterns=0.03 * np.sqrt(scan.patterns.astype(np.float64)), measurement="amplitude")
+    np.testing.assert_allclose(solve(other, config).positions, solve(wrong, config).positions, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["gradient", "correlation"])
@@ -78,6 +108,15 @@ def test_two_pixels_of_random_error_become_a_tenth(scan, seed):
     wrong = scan.positions + np.random.default_rng(seed).normal(0, 2 / np.sqrt(2), scan.positions.shape)
     assert relative_error(wrong, scan.positions) > 1.8
     done = solve(scan.replace(positions=wrong), EngineConfig(epochs=60, correct_positions="gradient"))
+    assert relative_error(done.positions, scan.positions) < 0.1
+
+
+def test_a_wrong_scale_is_told_from_the_noise_of_dim_pixels():
+    image = lines_object((160, 160), 3, amplitude=(0.6, 1.0), phase=(-0.8, 0.8)).astype(np.complex128)
+    positions = raster_positions((160, 160), 64, 8.0, jitter=1.5, rng=1)
+    scan = simulate(image, focused_probe(64, aperture=0.5, size=0.45), positions, 1e6, 5)
+    config = EngineConfig(epochs=30, correct_positions="gradient", positions_from=2)
+    done = solve(scan.replace(positions=mapped(scan, 0.01, 0.5)), config)
     assert relative_error(done.positions, scan.positions) < 0.1
 
 
