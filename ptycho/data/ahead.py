@@ -8,6 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+MOST_READ = 2**21
+"""Pixels of patterns that are read at once, of several times that many in memory, where less is used at once."""
+
 Wanted = TypeVar("Wanted")
 Fetched = TypeVar("Fetched")
 
@@ -38,3 +41,23 @@ def read_ahead(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], thre
             yield fetched
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def read_at_once(used: int, together: int, most: int) -> int:
+    """How many patterns to read at once, so that a store does not unpack the same piece again and again.
+
+    Parameters
+    ----------
+    used
+        How many are used at once.
+    together
+        How many a store unpacks at once.
+    most
+        No more are read, unless more are used.
+
+    Returns
+    -------
+    int
+        A multiple of ``used``.
+    """
+    return used * max(1, -(-min(together, most) // used))

@@ -41,6 +41,11 @@ class GroupedAmplitudes:
         return groups, self.scan.N, self.scan.N, channels
 
     @property
+    def together(self) -> int:
+        """How many patterns their store unpacks at once."""
+        return self.scan.together
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all groups in memory."""
         return self.indices.size * self.scan.N**2 * self.dtype.itemsize

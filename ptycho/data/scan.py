@@ -127,6 +127,11 @@ class Scan:
         return int(self.patterns.shape[1])
 
     @property
+    def together(self) -> int:
+        """How many patterns a store unpacks at once, so that they are better read together; 1 in memory."""
+        return 1 if in_memory(self.patterns) else int(self.patterns.together)
+
+    @property
     def object_pixel_size(self) -> float | None:
         """The object's pixel in metres: `pixel_size` if given, else wavelength * distance / (N * detector pixel)."""
         if self.pixel_size is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ptycho.backend import get_backend
 from ptycho.data import Container
-from ptycho.data.ahead import read_ahead
+from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
 from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import Bundle, probe_of
 from ptycho.model.generators import Generator
@@ -133,15 +133,23 @@ class Inference:
         probe = probe_of(params)
         canvas = canvas_of(self.container, probe, self.window, self.crop)
         lent = {name: lender.asarray(values, device=self.device) for name, values in params.items()}
-        order = epoch_batches(total, self.batch_size, 0, None)
-        read = read_ahead(lambda chosen: make_batch(self.container, chosen), order)
-        for index, host in zip(order, read, strict=True):
+        for index, host in self._batches():
             batch = {k: lender.asarray(v, device=self.device) for k, v in host.items()}
             canvas.add(lender.to_numpy(self.infer(lent, batch)), self.container.positions[index])
             if progress is not None:
                 progress(int(index[-1]) + 1, total)
                 offer(progress, lambda: finished(canvas, probe, self.estimate))
         return canvas
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Groups of a batch and their arrays; what a store unpacks at once is read at once."""
+        groups, size = self.container, self.batch_size
+        at_once = read_at_once(size, getattr(groups.X, "together", 1), MOST_READ // (groups.channels * groups.N**2))
+        visits = epoch_batches(len(groups), at_once, 0, None)
+        for visit, read in zip(visits, read_ahead(lambda visit: make_batch(groups, visit), visits), strict=True):
+            for start in range(0, len(visit), size):
+                part = slice(start, start + size)
+                yield visit[part], {name: values[part] for name, values in read.items()}
 
 
 def canvas_of(container: Container, probe: np.ndarray, window: str | np.ndarray, crop: int | None) -> Canvas:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data import Scan
-from ptycho.data.ahead import read_ahead
+from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
 from ptycho.errors import DataError
 from ptycho.evaluation import PlacedObject
 from ptycho.physics import diffraction_amplitude, extract_patches
@@ -163,8 +163,11 @@ def _pairs(
     predict: Callable[[slice], NDArray[np.floating]], scan: Scan, size: int
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """Predicted and measured amplitudes of one chunk after the other, bad pixels 0 in both."""
-    for part, measured in read_ahead(lambda part: (part, scan.amplitude(part)), scan.chunks(size)):
-        predicted = predict(part)
-        if scan.mask is not None:
-            predicted = predicted * scan.mask
-        yield predicted, measured
+    visits = scan.chunks(read_at_once(size, scan.together, MOST_READ // scan.N**2))
+    for visit, read in read_ahead(lambda visit: (visit, scan.amplitude(visit)), visits):
+        for start in range(visit.start, visit.stop, size):
+            part = slice(start, min(start + size, visit.stop))
+            predicted = predict(part)
+            if scan.mask is not None:
+                predicted = predicted * scan.mask
+            yield predicted, read[part.start - visit.start : part.stop - visit.start]

@@ -12,7 +12,6 @@ import numpy as np
 from ptycho.backend import backend_for_training, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
-from ptycho.data.lazy import in_memory
 from ptycho.data.regions import compact_regions
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle
@@ -204,7 +203,7 @@ def scan_estimate(
         refine_probe=refine_probe,
         seed=seed,
         on_pass=on_pass,
-        together=1 if in_memory(scan.patterns) else scan.patterns.together,
+        together=scan.together,
     )
 
 

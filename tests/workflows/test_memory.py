@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks.virtual import virtual_scan
+from ptycho.backend import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data import Scan
+from ptycho.data import Scan, make_container
 from ptycho.physics.estimate import estimate_object
-from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.inference import Inference
+from ptycho.workflows.quality import scan_r_factor, sum_over
 from ptycho.workflows.train import training_part
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,63 @@ def test_memory_does_not_grow_with_the_patterns(work, counts):
     small, large = (small_field(count) for count in counts)
     work(small_field(100))
     assert peak_of(lambda: work(large)) - peak_of(lambda: work(small)) < 150 * (counts[1] - counts[0])
+
+
+class Packed(Repeated):
+    """Such patterns in pieces of 48, each of which is unpacked whole; notes which ones are."""
+
+    together = 48
+
+    def __init__(self, count, pattern):
+        super().__init__(count, pattern)
+        self.unpacked = []
+
+    def __getitem__(self, part):
+        self.unpacked += range(part.start // self.together, -(-part.stop // self.together))
+        return super().__getitem__(part)
+
+
+PARAMS = {"probe/real": PROBE.real, "probe/imag": PROBE.imag, "log_scale": np.float32(0.0)}
+
+
+class Copying:
+    """A network that answers with the patterns, on the host."""
+
+    backend = get_backend("numpy")
+
+    def patches(self, params, batch):
+        return np.moveaxis(batch["X"], -1, 1).astype(np.complex64)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda scan: scan.fingerprint(),
+        lambda scan: sum_over(lambda predicted, measured: np.zeros(1), Flat(), PROBE, scan, batch_size=16),
+        lambda scan: estimate_object(scan.amplitude, scan.positions, PROBE, 1, together=scan.together),
+        lambda scan: Inference(Copying(), make_container(scan, 1, at_most=0), None, 16).answered(PARAMS),
+    ],
+    ids=["hash", "r-factor", "estimate", "network"],
+)
+def test_a_pass_over_a_scan_unpacks_every_piece_once(work):
+    scan = small_field(1000)
+    store = Packed(1000, scan.patterns.sources[0].array.pattern)
+    packed = scan.replace(patterns=store)
+    packed.mean_total_counts()  # a pass of its own, done once
+    for _ in range(2):
+        assert sorted(store.unpacked) == list(range(21))
+        store.unpacked.clear()
+        work(packed)
+    assert sorted(store.unpacked) == list(range(21))
+
+
+def test_a_network_sees_the_same_batches_however_they_are_stored():
+    scan = small_field(100)
+    store = Packed(100, scan.patterns.sources[0].array.pattern)
+    read, kept = (make_container(some, 1, at_most=0) for some in (scan.replace(patterns=store), scan.kept()))
+    packed, plain = (Inference(Copying(), each, None, 7).answered(PARAMS).result() for each in (read, kept))
+    np.testing.assert_array_equal(packed.object, plain.object)
+    np.testing.assert_array_equal(packed.weight, plain.weight)
 
 
 def test_a_training_looks_at_what_it_needs_of_a_large_scan(caplog):
