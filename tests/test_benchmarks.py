@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks import gpu, training
 from ptycho.backend import get_backend
+from ptycho.config import ModelConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -105,6 +107,20 @@ def test_a_device_that_computes_otherwise_is_told(tmp_path, monkeypatch, capsys)
     bad = gpu.parity("pytorch", there, {"patches": np.ones(3)}, tmp_path)
     assert bad == [f"pytorch: {what}" for what in gpu.LIMITS if what != "gradient"]
     assert capsys.readouterr().out.count("NO") == 5
+
+
+def test_what_is_compiled_is_the_network():
+    """Traced by PyTorch's compiler, which is spared the rest."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("lightning")
+    from benchmarks import compiled
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*lru_cache.*")
+        passed = compiled.network(ModelConfig(N=64, n_filters_scale=1), 1, "cpu", half=False)
+        spent, *_, off = compiled.measure(passed, lambda f: torch.compile(f, backend="eager"), "cpu", 1)
+    assert spent > 0
+    assert off < 1e-5
 
 
 def test_operations_of_convolutions_are_counted():
