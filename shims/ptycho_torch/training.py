@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ptycho.config import TrainingConfig
+from ptycho.config.processes import is_first_process
 from ptycho.errors import BackendError, ConfigError, PtychoError
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import Course, Progress, TrainResult, report
@@ -161,6 +162,10 @@ def _run(trainer: lightning.Trainer, others: Others, module: PtychoModule, data:
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last)
         except PtychoError:
+            raise
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt) and is_first_process():  # which Lightning keeps quiet
+                raise KeyboardInterrupt from error
             raise
         except Exception as error:
             if others.fate(error):

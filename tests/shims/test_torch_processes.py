@@ -179,6 +179,16 @@ def test_a_program_that_hears_signals_itself_goes_on_doing_so():
     assert heard == ["SIGTERM"]
 
 
+def test_an_interrupt_is_one_for_the_caller_too(scan_path):
+    def interrupted(epoch, n_epochs, metrics):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(load_scan(scan_path), brief(), [interrupted])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_one_process_needs_no_shards(scan_path):
     sharded, whole = (train(load_scan(scan_path), brief(strategy=name)) for name in ("fsdp", "auto"))
     for name, values in whole.params.items():
