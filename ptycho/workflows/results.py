@@ -254,11 +254,11 @@ def _write_all(result: Reconstruction, folder: Path) -> None:
     write_npz(folder / "reconstruction.npz", arrays)
     covered = coverage(result.weight)
     flat = remove_ramp(result.object, covered)
-    for name, image, unit in (("amplitude", np.abs(flat), "1"), ("phase", np.angle(flat), "rad")):
+    for name, of, unit in (("amplitude", np.abs, "1"), ("phase", np.angle, "rad")):
         note = {"quantity": name, "unit": unit, "pixel_size_m": result.pixel_size, "origin_row_col": result.origin}
         if name == "phase":
             note["removed"] = "global phase and linear ramp"
-        write_tiff(folder / f"{name}.tif", np.where(covered, image, np.nan), note, result.pixel_size)
+        write_tiff(folder / f"{name}.tif", np.where(covered, of(flat), np.nan), note, result.pixel_size)
     pictures = draw_pictures(result)
     for name in ("amplitude", "phase", "complex", "probe"):
         (folder / f"{name}.png").write_bytes(pictures[name])
