@@ -27,6 +27,8 @@ from ptycho.physics.propagation import intensity
 __all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
 
 _AVERAGED_DAMPING = 0.05
+_PROBE_MOMENTUM = 0.5
+"""Part of an epoch's change of the probe that is repeated after the next, where positions are corrected."""
 
 
 class RPIE(Engine):
@@ -37,13 +39,32 @@ class RPIE(Engine):
     def visit(self, last: int) -> None:
         """See :class:`~ptycho.engines.engine.Engine`."""
         self._variation = Variation.recalled(self) if self.varying_probe else None
+        before = self.probe
         self._sweep(last)
         if self._variation is not None:
             self._variation.settle(self)
+        elif self.config.correct_positions != "none" and self.correcting_probe and not self._averaging(last):
+            self._push_probe(before)
+
+    def _averaging(self, last: int) -> bool:
+        """Whether this epoch is one of those that average what the ones before have left."""
+        most = last if self.from_state else last // 3
+        return self.epoch >= last - min(self.config.averaged, most)
+
+    def _push_probe(self, before: Array) -> None:
+        """Repeat a part of the epoch's change of the probe, and of the ones before it.
+
+        Probe, object and positions of a wrong scale fit each other nearly as well as the right ones do: the way from
+        the one to the other is long and hardly downhill.
+        """
+        change = self.probe - before
+        if "probe_velocity" in self.memory:
+            change = change + _PROBE_MOMENTUM * self.memory["probe_velocity"]
+        self.memory["probe_velocity"] = change
+        self.probe = self.probe + _PROBE_MOMENTUM * change
 
     def _sweep(self, last: int) -> None:
-        most = last if self.from_state else last // 3
-        averaging = self.epoch >= last - min(self.config.averaged, most)
+        averaging = self._averaging(last)
         damping = min(self.config.damping, _AVERAGED_DAMPING) if averaging else self.config.damping
         for batch in self.batches(self.measured.count if averaging else None):
             self._start_batch()

@@ -111,6 +111,12 @@ def test_two_pixels_of_random_error_become_a_tenth(scan, seed):
     assert relative_error(done.positions, scan.positions) < 0.1
 
 
+def test_right_positions_come_back_to_their_scale_though_the_probe_was_out_of_focus(scan):
+    wrong = focused_probe(N, aperture=0.5, size=1.1 * 0.45)[None]
+    done = solve(scan.replace(probe=wrong), EngineConfig(epochs=60, correct_positions="gradient"))
+    assert relative_error(done.positions, scan.positions) < 0.12
+
+
 def test_a_wrong_scale_is_told_from_the_noise_of_dim_pixels():
     image = lines_object((160, 160), 3, amplitude=(0.6, 1.0), phase=(-0.8, 0.8)).astype(np.complex128)
     positions = raster_positions((160, 160), 64, 8.0, jitter=1.5, rng=1)
