@@ -196,6 +196,8 @@ class Engine:
             epoch=self.epoch,
             history={name: list(values) for name, values in self.history.items()},
             spacing=self.spacing,
+            propagation=self.config.propagation,
+            shift=self.config.shift,
             components=None if components is None else components / self.measured.unit,
             weights=numbers.pop("weights", None),
             memory=numbers,

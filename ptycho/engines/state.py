@@ -24,6 +24,7 @@ __all__ = ["State", "load_state", "place_on_canvas", "resliced", "save_state"]
 _host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
 _OPTIONAL = ("components", "weights")
+_NOTED = ("epoch", "history", "spacing", "propagation", "shift")
 _MOST_PIXELS = 2**28
 
 
@@ -43,6 +44,7 @@ class State:
     components : (V, N, N) complex, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
     weights : (M, 1 + V) complex, brightness and components of every pattern, or None where all are lit alike.
     spacing : metres from one slice to the next, or None where there is one.
+    propagation, shift : how the engine came to the detector and read the object; see ``EngineSettings``.
     memory : what the engine carries from epoch to epoch beside this (moments, waves), by name.
     """
 
@@ -57,6 +59,8 @@ class State:
     components: np.ndarray | None = None
     weights: np.ndarray | None = None
     spacing: float | None = None
+    propagation: str = "far"
+    shift: str = "bilinear"
 
     @property
     def projection(self) -> np.ndarray:
@@ -102,8 +106,7 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
     OutputError
         The file cannot be written; an earlier one is left as it was.
     """
-    note = {"format": _FORMAT, "epoch": state.epoch, "history": state.history, "label": label}
-    note["spacing"] = state.spacing
+    note = {"format": _FORMAT, "label": label} | {name: getattr(state, name) for name in _NOTED}
     arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
     arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
     arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
@@ -128,7 +131,7 @@ def load_state(path: str | Path, label: str = "") -> State:
             raise ValueError(note["format"])
         memory = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith("memory/")}
         row, col = (float(value) for value in arrays.pop("origin"))
-        arrays |= {"epoch": int(note["epoch"]), "history": note["history"], "spacing": note["spacing"]}
+        arrays |= {name: note[name] for name in _NOTED} | {"epoch": int(note["epoch"])}
         state = State(origin=(row, col), memory=memory, **arrays)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(

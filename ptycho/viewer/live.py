@@ -161,7 +161,6 @@ class LivePage:
         positions = getattr(shown, "positions", scan.positions)
         nominal = getattr(shown, "nominal", None)
         slices = shown.object if shown.object.ndim == 3 else None
-        predict = None if slices is None else predictor(shown, scan, EngineSettings())
         picture = Picture(
             object=shown.object if slices is None else shown.projection,
             origin=shown.origin,
@@ -171,7 +170,7 @@ class LivePage:
             nominal=None if nominal is positions else nominal,
             pixel_size=scan.object_pixel_size,
             slices=slices,
-            predict=None if predict is None else lambda index: predict(np.asarray([index]))[0],
+            predict=_prediction(shown, scan),
             components=getattr(shown, "components", None),
             weights=getattr(shown, "weights", None),
             label=f"{_words(label)}, after {done}",
@@ -196,6 +195,15 @@ class LivePage:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
+
+
+def _prediction(shown: Any, scan: Scan) -> Callable[[int], np.ndarray] | None:
+    """How an engine predicts a pattern of what it shows, with its own settings; None where that is the usual way."""
+    propagation, shift = getattr(shown, "propagation", "far"), getattr(shown, "shift", "bilinear")
+    if (propagation, shift) == ("far", "bilinear") and shown.object.ndim == 2:
+        return None
+    predict = predictor(shown, scan, EngineSettings(propagation=propagation, shift=shift))
+    return lambda index: predict(np.asarray([index]))[0]
 
 
 def _words(label: str) -> str:

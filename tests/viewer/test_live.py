@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import threading
@@ -228,6 +229,25 @@ def test_an_engine_shows_its_slices(page, scan, monkeypatch):
     kept = sample_of(len(scan))
     predicted = [patterns.at(picture, int(index))[1]["predicted"] for index in kept]
     np.testing.assert_allclose(predicted, result.predicted * patterns.fit(picture)[0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"shift": "fourier"}])
+def test_an_engine_of_another_kind_predicts_in_its_own_way(page, scan, monkeypatch, settings):
+    monkeypatch.setattr(live, "_AT_LEAST", 0.0)
+    watch(page)
+    seen = []
+    page.stage.put = lambda picture, patterns: seen.append((picture, patterns))
+    moved = scan.replace(positions=scan.positions + 0.4)
+    result = reconstruct_iteratively(moved, EngineConfig(epochs=1, **settings), counters=page.epochs)
+    picture, patterns = seen[-1]
+    kept = sample_of(len(scan)).tolist()
+
+    def predicted(shown):
+        return np.stack([patterns.at(shown, index)[1]["predicted"] for index in kept]) / patterns.fit(shown)[0]
+
+    np.testing.assert_allclose(predicted(picture), result.predicted, rtol=1e-4, atol=1e-3)
+    usual = predicted(dataclasses.replace(picture, predict=None))
+    assert np.abs(usual - result.predicted).max() > 0.1
 
 
 @pytest.mark.parametrize(("side", "kept"), [(8, 2), (6000, 1)])
