@@ -27,8 +27,8 @@ from ptycho.physics.propagation import intensity
 __all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
 
 _AVERAGED_DAMPING = 0.05
-_PROBE_MOMENTUM = 0.5
-"""Part of an epoch's change of the probe that is repeated after the next, where positions are corrected."""
+_MOMENTUM_WITH_POSITIONS, _MOMENTUM_OF_MODES = 0.5, 0.9
+"""Part of an epoch's change of the probe that is repeated after the next; none where neither is at work."""
 
 
 class RPIE(Engine):
@@ -43,7 +43,7 @@ class RPIE(Engine):
         self._sweep(last)
         if self._variation is not None:
             self._variation.settle(self)
-        elif self.config.correct_positions != "none" and self.correcting_probe and not self._averaging(last):
+        elif self.correcting_probe and not self._averaging(last):
             self._push_probe(before)
 
     def _averaging(self, last: int) -> bool:
@@ -54,14 +54,19 @@ class RPIE(Engine):
     def _push_probe(self, before: Array) -> None:
         """Repeat a part of the epoch's change of the probe, and of the ones before it.
 
-        Probe, object and positions of a wrong scale fit each other nearly as well as the right ones do: the way from
-        the one to the other is long and hardly downhill.
+        Probe, object and positions of a wrong scale fit each other nearly as well as the right ones do, and so do modes
+        that share out their power wrongly: the way from there is long and hardly downhill.
         """
+        part = _MOMENTUM_WITH_POSITIONS
+        if self.config.correct_positions == "none":
+            part = _MOMENTUM_OF_MODES if self.probe.shape[0] > 1 else 0.0
+        if part == 0.0:
+            return
         change = self.probe - before
         if "probe_velocity" in self.memory:
-            change = change + _PROBE_MOMENTUM * self.memory["probe_velocity"]
+            change = change + part * self.memory["probe_velocity"]
         self.memory["probe_velocity"] = change
-        self.probe = self.probe + _PROBE_MOMENTUM * change
+        self.probe = self.probe + part * change
 
     def _sweep(self, last: int) -> None:
         averaging = self._averaging(last)
