@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory [--gigabytes 60] [--N 64] [--step 1.5] [--region 500:590,500:590] [--epochs 2]
     python -m benchmarks.memory --whole [--gigabytes 60] [--N 64] [--frame 512] [--step 6] [--epochs 2]
+    python -m benchmarks.memory --whole --gigabytes 3 --frame 256 --store zarr    the same from disk; or h5
 
 The first scan has patterns as small as the network's, of which a region is reconstructed; the second one has frames of
 a detector, which are binned while they are read, and all of it is reconstructed.
@@ -51,6 +52,11 @@ def quantity(text: str, name: str) -> float:
     return sum(float(value) * _UNITS[unit] for value, unit in re.findall(r"([\d.]+) (GB|MB|kB|min|s|h)\b", found))
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
+
+
 def register(folder: Path) -> None:
     """Make the reader of virtual scans known to Pythons that have the folder's `readers` in their path."""
     info = folder / "readers" / "virtual-1.dist-info"
@@ -85,6 +91,7 @@ def main() -> None:
     parser.add_argument("--region", default="500:590,500:590", help="what is reconstructed, pixels")
     parser.add_argument("--whole", action="store_true", help="frames larger than N, all of them reconstructed")
     parser.add_argument("--frame", type=int, default=512, help="of a whole scan: side of what the detector counted")
+    parser.add_argument("--store", help="write the scan to disk first, with this ending: zarr, h5")
     parser.add_argument("--epochs", default="2")
     parser.add_argument("--passes", help="estimate_passes; default 10, of a whole scan 3")
     parser.add_argument("--folder", type=Path, help="keep what is made here; default nothing is kept")
@@ -106,6 +113,11 @@ def main() -> None:
         register(folder)
         (folder / "big.virtual").write_text(json.dumps(scan))
         print(f"{count} frames of {side} x {side}, uint16, {args.gigabytes:g} GB, {step:g} pixels apart")
+        if args.store:
+            written = f"big.{args.store}"
+            _, peak, cpu, _ = run(folder, "convert", "big.virtual", written, "--pixel_size", "1e-8")
+            print(f"written as {written}, {size_of(folder / written) / 1e9:.2f} GB: {peak / 1e9:.2f} GB, {cpu:.0f} s")
+            commands = [[written if word == "big.virtual" else word for word in words] for words in commands]
         measure(folder, commands)
 
 
