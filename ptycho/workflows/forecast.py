@@ -20,6 +20,8 @@ import numpy as np
 
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.data import Scan
+from ptycho.data.ahead import MOST_READ, read_at_once
+from ptycho.data.lazy import in_memory
 from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.data.regions import compact_regions
 from ptycho.data.scan import KEPT_BYTES
@@ -38,7 +40,7 @@ from ptycho.workflows.train import scan_estimate, train, training_part
 
 __all__ = ["Forecast", "forecast_reconstruction", "forecast_training"]
 
-_BATCHES = 3
+_BATCHES, _READ = 3, 128
 _TRIAL_SIDE = 640
 """Side of the largest object that is drawn for a trial, pixels."""
 _DRAWING = 0.65
@@ -131,9 +133,10 @@ def forecast_training(
     epoch = clock.gap("epoch")
     steps = -(-groups // config.batch_size)
     per_pattern = clock.gap("pass") / len(sample)
-    reading = _reading(sample)
+    reading = _reading(part)
     if config.model.estimate_passes:
-        found.seconds["estimate"] = config.model.estimate_passes * per_pattern * len(part)
+        again = 0.0 if _is_kept(part) else reading
+        found.seconds["estimate"] = config.model.estimate_passes * (per_pattern + again) * len(part)
     found.seconds["start"] = opening + max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
     found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
     found.seconds["reading"] = 2 * reading * len(part)
@@ -174,7 +177,7 @@ def forecast_reconstruction(
     """
     model, clock, frc = bundle.config.model, _Clock(), frc and true_object(scan) is None
     groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
-    sample = _sample(scan, _BATCHES * config.batch_size)
+    sample, reading = _sample(scan, _BATCHES * config.batch_size).kept(), _reading(scan)
     few = dataclasses.replace(bundle.config.model, estimate_passes=_few(model))
     trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
     with clock("trial"):
@@ -197,16 +200,16 @@ def forecast_reconstruction(
         scan_r_factor(stitched, stitched.probe, sample)
     with clock("hash"):
         sample.fingerprint()
-    rate = len(scan) / len(sample)
-    times = 2 if frc else 1
+    rate, again = len(scan) / len(sample), 0.0 if _is_kept(scan) else reading * len(scan)
+    times, judgements = 2 if frc else 1, 1 if stitched.estimate is None else 2
     found = Forecast(_facts(scan, scan, groups, bundle))
     if model.estimate_passes:
-        found.seconds["estimate"] = times * model.estimate_passes * clock.total("passes") / 2 * rate
+        found.seconds["estimate"] = times * model.estimate_passes * (clock.total("passes") / 2 * rate + again)
     start = clock.total("trial") - batch * batches - clock.total("passes")
     found.seconds["start"] = opening + max(0.0, (3 if frc else 1) * start)
-    found.seconds["network"] = times * batch * groups / min(config.batch_size, len(sample))
-    judged = clock.total("r-factor") * (1 if stitched.estimate is None else 2)
-    found.seconds["figures"] = (judged + clock.total("hash")) * rate + _reading(sample) * len(scan)
+    found.seconds["network"] = times * (batch * groups / min(config.batch_size, len(sample)) + again)
+    judged = judgements * (clock.total("r-factor") * rate + 2 * again)
+    found.seconds["figures"] = judged + clock.total("hash") * rate + again + reading * len(scan)
     _add_saving(found, scan, stitched, bundle, frc)
     return found
 
@@ -318,12 +321,19 @@ def _few(model: ModelConfig) -> int | None:
     return 2 if model.estimate_passes else model.estimate_passes
 
 
-def _reading(sample: Scan) -> float:
-    """Seconds to read a pattern and to sum its counts."""
+def _is_kept(scan: Scan) -> bool:
+    """Whether the patterns are in memory, or are read into it once for all."""
+    return in_memory(scan.patterns) or _kept_bytes(scan) > 0
+
+
+def _reading(scan: Scan) -> float:
+    """Seconds to read a pattern and to sum its counts, of whole pieces that a store unpacks at once."""
+    size = min(len(scan), scan.together * -(-_READ // scan.together))
+    step = read_at_once(_READ, scan.together, MOST_READ // scan.N**2)
     started = time.perf_counter()
-    for part in sample.chunks():
-        sample.counts(part).sum(dtype=np.float64)
-    return (time.perf_counter() - started) / len(sample)
+    for start in range(0, size, step):
+        scan.counts(slice(start, min(start + step, size))).sum(dtype=np.float64)
+    return (time.perf_counter() - started) / size
 
 
 def _bytes_in(path: Path) -> int:
