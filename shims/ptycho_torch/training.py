@@ -133,10 +133,15 @@ class Trainer:
                 use_distributed_sampler=False,
             )
         except (ValueError, RuntimeError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
-            choose = "--device cpu" if config.strategy in _STRATEGIES else f"--strategy {', '.join(_STRATEGIES)}"
+            reason = str(error).splitlines()[0].rstrip(".")
+            if config.strategy not in _STRATEGIES:
+                raise BackendError(
+                    f"strategy: {config.strategy!r} cannot be used here ({reason}); choose one of "
+                    f"{', '.join(_STRATEGIES)}."
+                ) from error
             raise BackendError(
                 f"device: {config.device!r} (accelerator {config.accelerator!r}, {config.devices} devices, strategy "
-                f"{config.strategy!r}) cannot be used here ({str(error).splitlines()[0]}); choose {choose}."
+                f"{config.strategy!r}) cannot be used here ({reason}); choose --device cpu."
             ) from error
 
     def _strategy(self) -> Any:

@@ -162,7 +162,7 @@ def brief(**settings):
 
 def test_an_unknown_strategy_is_refused(scan_path):
     with pytest.raises(
-        BackendError, match=r"strategy 'shards'\) cannot be used here .*; choose --strategy auto, ddp, fsdp\."
+        BackendError, match=r"^strategy: 'shards' cannot be used here .*; choose one of auto, ddp, fsdp\."
     ):
         train(load_scan(scan_path), brief(strategy="shards"))
 
