@@ -40,9 +40,18 @@ test-jax: $(VENV)-jax/.alone ## ... where there is JAX alone
 test-numpy test-torch test-tensorflow test-jax:
 	OMP_NUM_THREADS=1 $(VENV)-$(@:test-%=%)/bin/python -m pytest $(SPREAD) $(ALONE)
 
-$(VENV)-%/.alone: pyproject.toml constraints.txt
+$(VENV)-numpy/.alone: pyproject.toml constraints.txt
+	$(MAKE) --no-print-directory VENV=$(VENV)-numpy $(VENV)-numpy/.made
+	$(VENV)-numpy/bin/python $(PIP) --editable '.[test]'
+	@touch $@
+
+# The others borrow what needs no framework from the one that has none.
+SITE = import sysconfig; print(sysconfig.get_path("purelib"))
+
+$(VENV)-%/.alone: $(VENV)-numpy/.alone
 	$(MAKE) --no-print-directory VENV=$(VENV)-$* $(VENV)-$*/.made
-	$(VENV)-$*/bin/python $(PIP) --editable '.[$(patsubst numpy,test,$*),test]'
+	$(VENV)-numpy/bin/python -c '$(SITE)' > "$$($(VENV)-$*/bin/python -c '$(SITE)')/borrowed.pth"
+	$(VENV)-$*/bin/python $(PIP) --editable '.[$*,test]'
 	@touch $@
 
 environments: $(VENV)/.dev $(VENV)-numpy/.alone $(VENV)-torch/.alone $(VENV)-tensorflow/.alone $(VENV)-jax/.alone ## Make all of them beforehand; with --jobs=2, two at a time

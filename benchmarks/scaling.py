@@ -44,9 +44,9 @@ class Point:
 
 def simulated(largest: float) -> Iterator[Point]:
     """Patterns by their number, a hundred thousand at most at a time, and by their side."""
-    sizes = [(64, count) for count in (100, 1000, 10_000, 100_000, 1_000_000)]
-    for N, count in [*sizes, (128, 2000), (256, 500), (512, 100)]:
-        count = limited(count, largest, 1_000_000)
+    sizes = [(64, count) for count in limited((100, 1000, 10_000, 100_000, 1_000_000), largest)]
+    sides = [(N, min(count, *limited((1_000_000,), largest))) for N, count in ((128, 2000), (256, 500), (512, 100))]
+    for N, count in sizes + sides:
         times, count = -(-count // 100_000), min(count, 100_000)
         rng = np.random.default_rng(0)
         field = random_field_object((N + 200, N + 200), 0)
@@ -66,8 +66,7 @@ def simulated(largest: float) -> Iterator[Point]:
 
 def grouped(largest: float) -> Iterator[Point]:
     """Groups of four among the seven nearest."""
-    for count in (1000, 10_000, 100_000, 1_000_000):
-        count = limited(count, largest, 1_000_000)
+    for count in limited((1000, 10_000, 100_000, 1_000_000), largest):
         positions = np.random.default_rng(0).uniform(0, count**0.5, (count, 2))
         took = timed(lambda p=positions: group_positions(p, 2, 7), repeat=1 if count > 50_000 else 3)
         floor = timed(lambda p=positions: cKDTree(p).query(p, k=8, workers=-1), repeat=1)
@@ -80,8 +79,8 @@ def reconstructed(largest: float) -> Iterator[Point]:
     config, probe = ModelConfig(n_filters_scale=1, estimate_passes=None), idealised_probe(64)[None]
     params = initial_parameters(config, probe, 1e6, seed=0)
     model = PtychoPINN(config, get_backend(name), intensity_scale(1e6, 64), 64, merge_window=merge_window(probe))
-    for count in (128, 1024, 8192):
-        count, rng = limited(count, largest, 8192), np.random.default_rng(0)
+    for count in limited((128, 1024, 8192), largest):
+        rng = np.random.default_rng(0)
         container = Container(
             X=rng.random((count, 64, 64, 1), np.float32),
             positions=rng.uniform(0, 8 * count**0.5, (count, 1, 2)),
@@ -100,8 +99,7 @@ def reconstructed(largest: float) -> Iterator[Point]:
 
 def stitched(largest: float) -> Iterator[Point]:
     """Patches of 64 x 64 onto a field that grows with them: all at once, and streamed."""
-    for count in (128, 512, 2048, 8192):
-        count = limited(count, largest, 8192)
+    for count in limited((128, 512, 2048, 8192), largest):
         rng = np.random.default_rng(0)
         side = 8 * count**0.5
         positions = rng.uniform(0, side, (count, 2))
@@ -120,9 +118,10 @@ def stitched(largest: float) -> Iterator[Point]:
         yield Point("Canvas, 64 patches a time", "patch", count, timed(stream), floor)
 
 
-def limited(count: int, largest: float, full: int) -> int:
-    """A count, at most the given part of the largest of its row."""
-    return max(16, min(count, round(full * largest)))
+def limited(counts: tuple[int, ...], largest: float) -> list[int]:
+    """Rising counts, cut at the given part of the largest."""
+    most = max(16, round(counts[-1] * largest))
+    return sorted({min(count, most) for count in counts})
 
 
 def timed(work: Callable[[], object], repeat: int = 3) -> float:

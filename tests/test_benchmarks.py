@@ -117,6 +117,7 @@ def test_what_is_compiled_is_the_network():
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*lru_cache.*")
+        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")  # the tracer asks
         passed = compiled.network(ModelConfig(N=64, n_filters_scale=1), 1, "cpu", half=False)
         spent, *_, off = compiled.measure(passed, lambda f: torch.compile(f, backend="eager"), "cpu", 1)
     assert spent > 0

@@ -29,6 +29,8 @@ BESIDE = {
         "model_manager",
         "raw_data_bridge",
         "workflows",
+        # Lightning trains in several processes, of which each may end; the others have one
+        "processes",
         # ONNX and torch.export programs, which the other frameworks do not write
         "export",
     },

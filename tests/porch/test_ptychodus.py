@@ -17,6 +17,7 @@ from ptycho.backend import get_trainer
 from ptycho.errors import BackendError
 from ptycho.model.bundle import load_bundle
 from ptycho.physics import extract_patches
+from tests.support import compiled_quickly
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ptychodus") is None, reason="ptychodus is not importable"),
@@ -30,6 +31,12 @@ NAMED = [
     ("pytorch", 2),
     *(pytest.param(name, size, marks=pytest.mark.slow) for name in ("tensorflow", "jax") for size in (1, 2)),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly():
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture(scope="module")

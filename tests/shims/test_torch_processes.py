@@ -35,11 +35,11 @@ def scan_path(tmp_path_factory):
     return path
 
 
-def words_for(scan_path, folder, *more, nepochs=4):
+def words_for(scan_path, folder, *more):
     """`ptycho train` with 15 groups in batches of 4, so that the last one is shared by nobody."""
     return [
         sys.executable, "-m", "ptycho", "train", str(scan_path), "--out", str(folder), "--n_filters_scale", "1",
-        "--nepochs", str(nepochs), "--n_groups", "16", "--batch_size", "4", "--validation_fraction", "0.07",
+        "--nepochs", "4", "--n_groups", "16", "--batch_size", "4", "--validation_fraction", "0.07",
         "--estimate_passes", "2", "--device", "cpu", "--learning_rate", "1e-4", "--gradient_clip", "1", *more,
     ]  # fmt: skip
 
@@ -47,11 +47,9 @@ def words_for(scan_path, folder, *more, nepochs=4):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(scan_path, folder, *more, **options):
+def run(scan_path, folder, *more):
     """The command in a process of its own."""
-    done = subprocess.run(
-        words_for(scan_path, folder, *more, **options), capture_output=True, text=True, env=ENVIRONMENT
-    )
+    done = subprocess.run(words_for(scan_path, folder, *more), capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -75,6 +73,14 @@ def alone(scan_path, tmp_path_factory):
     return load_bundle(folder)
 
 
+@pytest.fixture(scope="module")
+def together(scan_path, tmp_path_factory):
+    """What two processes learn, and what they say."""
+    folder = tmp_path_factory.mktemp("both")
+    done = run(scan_path, folder, "--devices", "2", "--strategy", "ddp")
+    return load_bundle(folder), done.stdout
+
+
 def assert_the_same_training(one, two):
     assert set(one.history) == set(two.history)
     for name, values in one.history.items():
@@ -85,10 +91,9 @@ def assert_the_same_training(one, two):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(scan_path, alone, tmp_path):
-    done = run(scan_path, tmp_path / "two", "--devices", "2", "--strategy", "ddp")
-    assert done.stdout.count("saved") == 1
-    two = load_bundle(tmp_path / "two")
+def test_two_processes_are_one(alone, together):
+    two, said = together
+    assert said.count("saved") == 1
     assert_the_same_training(alone, two)
     assert json.dumps(two.config.devices) == "2"
 
@@ -223,21 +228,20 @@ def one_of_two_processes():
 
 
 @pytest.mark.slow
-def test_other_processes_load_the_data(scan_path, tmp_path):
+def test_other_processes_load_the_data(scan_path, alone, tmp_path):
     """Two workers make the same batches in the same order as the training process itself."""
-    run(scan_path, tmp_path / "alone", nepochs=2)
-    run(scan_path, tmp_path / "helped", "--num_workers", "2", nepochs=2)
-    alone, helped = (load_bundle(tmp_path / name) for name in ("alone", "helped"))
+    run(scan_path, tmp_path / "helped", "--num_workers", "2")
+    helped = load_bundle(tmp_path / "helped")
     for name, values in alone.params.items():
         np.testing.assert_array_equal(helped.params[name], values)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs ps and kill")
-def test_a_process_that_dies_ends_the_training_with_a_sentence(scan_path, tmp_path):
+def test_a_process_that_dies_ends_the_training_with_a_sentence(scan_path, together, tmp_path):
     """Its checkpoints are whole, and the training goes on from them."""
     two = (tmp_path / "two", "--devices", "2", "--strategy", "ddp")
-    process = begun(words_for(scan_path, *two, nepochs=8), tmp_path / "two")
+    process = begun(words_for(scan_path, *two), tmp_path / "two")
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     (second,) = [int(pid) for pid, parent in map(str.split, listed.stdout.splitlines()) if int(parent) == process.pid]
     os.kill(second, signal.SIGKILL)
@@ -245,9 +249,8 @@ def test_a_process_that_dies_ends_the_training_with_a_sentence(scan_path, tmp_pa
     assert (process.returncode, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("ptycho: Process 1 of the training ended with code -9; the checkpoints up to the last whole")
-    run(scan_path, *two, "--resume", nepochs=8)
-    run(scan_path, tmp_path / "whole", *two[1:], nepochs=8)
-    one, other = (load_bundle(tmp_path / name) for name in ("whole", "two"))
-    assert one.history == other.history
-    for name, values in one.params.items():
-        np.testing.assert_array_equal(other.params[name], values)
+    run(scan_path, *two, "--resume")
+    whole, two = together[0], load_bundle(tmp_path / "two")
+    assert whole.history == two.history
+    for name, values in whole.params.items():
+        np.testing.assert_array_equal(two.params[name], values)
