@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python $(PIP) --editable
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax environments lint format clean
+.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax environment lint format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ $(VENV)-%/.alone: $(VENV)-numpy/.alone
 	$(VENV)-$*/bin/python $(PIP) --editable '.[$*,test]'
 	@touch $@
 
-environments: $(VENV)/.dev $(VENV)-numpy/.alone $(VENV)-torch/.alone $(VENV)-tensorflow/.alone $(VENV)-jax/.alone ## Make all of them beforehand; with --jobs=2, two at a time
+environment: $(VENV)/.dev ## Make the one of the tests and the linters
 
 lint: $(VENV)/.dev ## Check style, types and the floors of the house
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ class Point:
 def simulated(largest: float) -> Iterator[Point]:
     """Patterns by their number, a hundred thousand at most at a time, and by their side."""
     sizes = [(64, count) for count in limited((100, 1000, 10_000, 100_000, 1_000_000), largest)]
-    sides = [(N, min(count, *limited((1_000_000,), largest))) for N, count in ((128, 2000), (256, 500), (512, 100))]
+    sides = [(N, max(4, round(count * largest))) for N, count in ((128, 2000), (256, 500), (512, 100))]
     for N, count in sizes + sides:
         times, count = -(-count // 100_000), min(count, 100_000)
         rng = np.random.default_rng(0)
