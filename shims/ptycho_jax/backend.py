@@ -125,12 +125,8 @@ def find_devices(name: str = "auto", count: int = 1) -> list[jax.Device]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _gather(image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
-    return _picked(image, corners, weights, size)
-
-
 @functools.partial(jax.jit, static_argnums=3, inline=True)  # once for each shape, where nothing around it is compiled
-def _picked(image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
+def _gather(image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
     axes = lax.GatherDimensionNumbers(offset_dims=(1, 2), collapsed_slice_dims=(), start_index_map=(0, 1))
     places = range(corners.shape[1])
     parts = [lax.gather(image, corners[:, j], axes, (size, size), mode=_INSIDE) for j in places]
@@ -138,12 +134,8 @@ def _picked(image: jax.Array, corners: jax.Array, weights: jax.Array, size: int)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _scatter(windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    return _laid(windows, corners, weights, shape)
-
-
 @functools.partial(jax.jit, static_argnums=3, inline=True)
-def _laid(windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def _scatter(windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return lax.platform_dependent(
         windows, corners, weights, cpu=functools.partial(_looped, shape), default=functools.partial(_at_once, shape)
     )
