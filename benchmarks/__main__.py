@@ -49,6 +49,7 @@ def scripts(out: Path, scan: str | None, pinn: list[str]) -> Iterator[tuple[str,
     )
     yield "reference", "How good is the network on a part of the object that it never saw?", ["--epochs", "8"], []
     yield "reduction", "What does it cost to sum the canvases of many workers?", ["--real"], []
+    yield "forecasts", "Is what is forecast what happens?", engines, []
     yield "memory", "Does a scan of 60 GB fit into two?", [], []
 
 

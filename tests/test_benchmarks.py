@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu, training
+from benchmarks import forecasts, gpu, training
 from ptycho.backend import get_backend
 from ptycho.config import ModelConfig
 
@@ -61,6 +61,25 @@ def test_results_are_written_into_one_page(tmp_path):
     refused = subprocess.run([*words, "nonsense"], capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 2
     assert "no benchmark 'nonsense'; there are startup," in refused.stderr
+
+
+def test_forecasts_stand_beside_what_happened(monkeypatch, capsys):
+    """Every command is forecast before it runs; the numbers are those of both."""
+    ran = []
+
+    def run(folder, *words):
+        ran.append(words)
+        return "memory 2.0 GB at the peak: all\ntime 1 min 30 s: all\n", 1e9, 50.0, 60.0
+
+    monkeypatch.setattr(forecasts, "run", run)
+    monkeypatch.setattr(sys, "argv", ["forecasts", "scan.npz"])
+    forecasts.main()
+    (made, *rest), rows = ran, capsys.readouterr().out.splitlines()[2:]
+    assert made[0] == "simulate"
+    assert [words[0] for words in rest[-2:]] == ["run", "run"]
+    assert [(*words, "--dry-run") for words in rest[1::2]] == rest[::2]
+    assert rows[-1] == "| `run`, measured, 5 epochs | 60 | 90 | 1.50 | 1.00 | 2.00 | 2.00 |"
+    assert len(rows) == len(rest) / 2
 
 
 @pytest.mark.slow
