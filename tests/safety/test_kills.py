@@ -85,7 +85,7 @@ def test_a_real_run_is_killed(tmp_path):
     seconds = time.monotonic() - started
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert names == {*RESULT_FILES, "wts.h5.zip", "config.yaml"}
-    for part in (0.7, 0.9, 0.97):
+    for part in (0.5, 0.8, 0.9, 0.97):
         process = subprocess.Popen([sys.executable, *words, "1"], **options)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(part * seconds)
