@@ -1,13 +1,15 @@
 """One command for a machine with an accelerator: whether all is right there, and how near to the card's limits.
 
-    python -m benchmarks.gpu [--device cuda] [--backends pytorch tensorflow jax] [--precision 32|bf16] [--small]
+    python -m benchmarks.gpu [--device cuda] [--backends pytorch tensorflow jax] [--precision 32|bf16] [--compile]
+                             [--small]
 
 First the parity of the device: patches, patterns, reassembly and an epoch of the engine against NumPy on the host, loss
 and gradient of a training step against the same framework on the CPU; a difference above its limit ends with exit code
 1. Then times on the device: bytes that must pass at least, over the rate of a copy measured there (Fourier transform,
 windows), and operations of the convolutions over the best rate of a matrix product measured there (network). Training
-is the real loop, batches and optimiser included, after its first epoch. ``--small`` makes everything small, to see that
-it works; ``--device cpu`` runs anywhere. Each framework has processes of its own.
+is the real loop, batches and optimiser included, after its first epoch; ``--compile`` compiles PyTorch's network.
+``--small`` makes everything small, to see that it works; ``--device cpu`` runs anywhere. Each framework has processes
+of its own.
 """
 
 from __future__ import annotations
@@ -189,20 +191,18 @@ def streams(backend: Backend, place: Any, sizes: Sizes) -> Iterator[tuple[str, f
     yield f"scatter, {sizes.patterns} of 64 x 64", least, lambda: scatter(patches, where)
 
 
-def trained(network: Network, device: str, precision: str) -> float:
-    """Seconds of a batch in the real training loop, after the first epoch."""
+def trained(network: Network, **settings: Any) -> float:
+    """Seconds of a batch in the real training loop, after the first epoch, with these settings of the training."""
     ends: list[float] = []
     sizes = network.sizes
-    config = TrainingConfig(
-        model=network.config, nepochs=3, batch_size=sizes.batch, device=device, precision=precision, checkpoint=False
-    )
+    config = TrainingConfig(model=network.config, nepochs=3, batch_size=sizes.batch, checkpoint=False, **settings)
     told = [lambda epoch, of, metrics: ends.append(time.perf_counter())]
     get_trainer(network.backend.name)(config, told).fit(network.model, network.params, network.container)
     return (ends[-1] - ends[0]) / (len(ends) - 1) / (-(-sizes.groups // sizes.batch))
 
 
-def figures(backend: Backend, place: Any, device: str, sizes: Sizes, precision: str) -> Iterator[str]:
-    """Rows of the table."""
+def figures(backend: Backend, place: Any, sizes: Sizes, **settings: Any) -> Iterator[str]:
+    """Rows of the table; the settings are the training's."""
     limit = rates(backend, place, sizes)
     yield f"limit: copy | - | {limit['copy'] / 1e9:.3g} GB/s | 1"
     for kind in ("32", "bf16"):
@@ -218,7 +218,7 @@ def figures(backend: Backend, place: Any, device: str, sizes: Sizes, precision: 
     rate = operations / took
     shown = f"{took / patterns * 1e6:.3g} us | {rate / 1e12:.3g} TFLOP/s | {rate / limit['32']:.2g}"
     yield f"inference, 32, a pattern | {shown}"
-    took = trained(network, device, precision)
+    took, precision = trained(network, **settings), settings["precision"]
     rate = 3 * operations / took  # the backward pass does the forward's work twice
     shown = f"{took / patterns * 1e6:.3g} us | {rate / 1e12:.3g} TFLOP/s | {rate / limit[precision]:.2g}"
     yield f"training, {precision}, a pattern | {shown}"
@@ -231,14 +231,16 @@ def child(args: argparse.Namespace) -> None:
     if args.write is not None:
         np.savez(args.write, **results(backend, place, args.device, sizes, backend.name != "numpy"))
         return
-    for line in figures(backend, place, args.device, sizes, args.precision):
+    settings = {"device": args.device, "precision": args.precision, "compile": args.compile}
+    for line in figures(backend, place, sizes, **settings):
         print(f"| {line} |", flush=True)
 
 
 def run(name: str, args: argparse.Namespace, device: str, write: Path | None = None) -> None:
     """A process of one framework; only on the host it does not see any card."""
     words = ["--in-this-process", "--backends", name, "--device", device, "--precision", args.precision]
-    words += ["--small"] * args.small + ([] if write is None else ["--write", str(write)])
+    words += ["--compile"] * args.compile + ["--small"] * args.small
+    words += [] if write is None else ["--write", str(write)]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
     command = [sys.executable, "-m", "benchmarks.gpu", *words]
     subprocess.run(command, env=os.environ | hidden, check=True)
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--backends", nargs="+", default=[n for n in available_backends() if n != "numpy"])
     parser.add_argument("--precision", default="32", choices=("32", "bf16"), help="of the network in the training")
+    parser.add_argument("--compile", action="store_true", help="the network in the training")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)

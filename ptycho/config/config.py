@@ -134,6 +134,10 @@ class TrainingConfig:
     devices: int = setting(1, "number of devices to train on", at_least=1)
     strategy: str = setting("auto", "how several devices share the work, e.g. ddp; fsdp shares the weights too")
     precision: str = setting("32", "arithmetic of the network: 32 or bf16 (mixed)", choices=("32", "bf16"))
+    compile: bool = setting(
+        False,
+        "compile the network before its first step, which may pay on a GPU in PyTorch; TensorFlow and JAX always do",
+    )
     num_workers: int = setting(0, "processes that load data; 0 loads in the main process", at_least=0)
     checkpoint: bool = setting(True, "keep the best and the last state during training")
     tensorboard: bool = setting(False, "also log for TensorBoard")

@@ -28,6 +28,9 @@ class Generator(Protocol):
     (B, N, N, C) complex. Otherwise the network corrects a given object: ``x`` holds (B, N, N, 4C), real and imaginary
     part of the object estimate minus a flat one and of the change that the pattern asks for, each C channels, and the
     answer is the complex factor on the estimate; 1 leaves it as it is. :func:`channels` gives both counts.
+
+    A network that also has ``polar``, with the arguments of ``apply`` and amplitude and phase for an answer, can be
+    exported to programs without complex numbers without its angle being taken, and compiled by PyTorch.
     """
 
     def init(self, config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ import torch
 
 from ptycho.config import ModelConfig, TrainingConfig, publish
 from ptycho.errors import BackendError, ConfigError
-from ptycho.model.generators import channels
+from ptycho.model.generators import Generator, channels, complex_from_polar, find_generator
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import is_trained
 
-__all__ = ["ModuleGenerator", "PtychoModule", "PtychoPINN_Lightning", "native", "neutral", "numbers"]
+__all__ = [
+    "CompiledGenerator",
+    "ModuleGenerator",
+    "PtychoModule",
+    "PtychoPINN_Lightning",
+    "native",
+    "neutral",
+    "numbers",
+]
 
 
 class PtychoModule(lightning.LightningModule):
@@ -32,6 +41,9 @@ class PtychoModule(lightning.LightningModule):
 
     def __init__(self, model: PtychoPINN, params: dict[str, np.ndarray], config: TrainingConfig) -> None:
         super().__init__()
+        if config.compile:
+            network = CompiledGenerator(model.generator or find_generator(model.config.architecture))
+            model = dataclasses.replace(model, generator=network)
         self.model, self.config = model, config
         # what never changes goes to the device once, with the parameters, and into no checkpoint
         for name, kind in _FIXED.items():
@@ -149,6 +161,61 @@ class ModuleGenerator:
         module = self._modules[key]
         named = {k: params[_PREFIX + k.replace(".", "/")] for k, _ in module.named_parameters()}
         return torch.func.functional_call(module, named, (x,))
+
+
+class CompiledGenerator:
+    """A network as one program of PyTorch's compiler, made at the first batch of a size and again at the next size.
+
+    Its answer becomes complex outside: the compiler does not survive complex gradients.
+
+    Parameters
+    ----------
+    network : with a method ``polar``, which gives amplitude and phase of what ``apply`` answers.
+    options : of ``torch.compile``.
+
+    Raises
+    ------
+    ConfigError
+        The network has none.
+    """
+
+    def __init__(self, network: Generator, **options: Any) -> None:
+        polar = getattr(network, "polar", None)
+        if polar is None:
+            raise ConfigError(
+                f"compile: the network {type(network).__name__} answers in complex numbers only, which PyTorch's "
+                "compiler does not differentiate; give it a method polar(params, x, config, backend) that answers "
+                "amplitude and phase, or leave compile off."
+            )
+        self.init = network.init
+        self._polar = torch.compile(polar, **options)
+
+    def apply(self, params: dict[str, torch.Tensor], x: torch.Tensor, config: ModelConfig, backend: Any) -> Any:
+        """See :class:`ptycho.model.generators.Generator`.
+
+        Raises
+        ------
+        BackendError
+            The compiler cannot work here.
+        """
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*lru_cache.*")  # of what finds an array's namespace
+            warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")  # it looks there
+            try:
+                amplitude, phase = self._polar(params, x, config, backend)
+            except BackendCompilerFailed as error:
+                raise BackendError(
+                    f"compile: PyTorch's compiler cannot work here ({_reason(error)}); it needs a C++ compiler on a "
+                    "CPU and Triton on a GPU. Install that, or leave compile off."
+                ) from error
+        return complex_from_polar(backend.xp, amplitude, phase)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(getattr(error, "inner_exception", error)).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".:")
 
 
 _PREFIX = "network/"

@@ -1,11 +1,14 @@
 """Lightning's loop on a tiny scan: it learns, repeats, obeys every setting, and its bundle serves every backend."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 pytest.importorskip("lightning")
+
+import torch
 
 from ptycho.backend import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
@@ -17,6 +20,7 @@ from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.train import train
+from ptycho_torch.model import ModuleGenerator
 
 N = 64
 
@@ -131,6 +135,27 @@ class TestSettings:
         assert half.history["loss"] == pytest.approx(bundle.history["loss"], rel=0.01)
         picture = reconstruct(scan, bundle).object
         assert np.linalg.norm(reconstruct(scan, half).object - picture) < 0.01 * np.linalg.norm(picture)
+
+    @pytest.mark.parametrize("passes", [2, None])
+    def test_compiled(self, scan, passes, monkeypatch):
+        """Traced by PyTorch's compiler without a break, and then computed by its operations as they are."""
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+        less = {"nepochs": 2, "n_groups": 4, "validation_fraction": 0.0}
+        plain, made = (trained(scan, {"estimate_passes": passes}, **less, compile=way) for way in (False, True))
+        assert made.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-4)
+
+    def test_a_compiler_that_fails_is_told(self, scan, monkeypatch):
+        def fails(graph, inputs):
+            raise RuntimeError("no C++ compiler found")
+
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=fails))
+        with pytest.raises(BackendError, match=r"^compile: PyTorch's compiler cannot work here \(.*no C\+\+ compiler"):
+            trained(scan, nepochs=1, compile=True)
+
+    def test_a_network_of_complex_numbers_is_not_compiled(self, scan):
+        module = ModuleGenerator(lambda config, seen, answered: torch.nn.Linear(seen, answered))
+        with pytest.raises(ConfigError, match="compile: the network ModuleGenerator answers in complex numbers only"):
+            train(scan, configured(compile=True), generator=module)
 
     def test_early_stopping(self, scan):
         history = trained(scan, nepochs=8, early_stopping_patience=1, learning_rate=1e-12, precision="32").history
