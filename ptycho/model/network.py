@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backend import Array, Backend, device
+from ptycho.backend import Array, Backend
 from ptycho.errors import ConfigError
 
 __all__ = ["SIZES", "apply_cnn", "cnn_shapes", "conv2d_enlarged", "decode", "encode", "init_cnn"]
@@ -226,14 +226,14 @@ def _activation(backend: Backend, name: str) -> Callable[[Array], Array]:
 
 def _surround(xp: Array, centre: Array) -> Array:
     """The centre box on N x N zeros."""
-    batch, side, _, channels = centre.shape
-    rows = xp.zeros((batch, side // 2, side, channels), dtype=centre.dtype, device=device(centre))
+    half = centre.shape[1] // 2
+    rows = xp.zeros_like(centre[:, :half, :, :])
     tall = xp.concat([rows, centre, rows], axis=1)
-    cols = xp.zeros((batch, 2 * side, side // 2, channels), dtype=centre.dtype, device=device(centre))
+    cols = xp.zeros_like(tall[:, :, :half, :])
     return xp.concat([cols, tall, cols], axis=2)
 
 
 def _outside(xp: Array, like: Array) -> Array:
     """1 outside the central N/2 box and 0 inside, (1, N, N, 1), made where ``like`` lies."""
     half = like.shape[1] // 2
-    return 1.0 - _surround(xp, xp.ones((1, half, half, 1), dtype=like.dtype, device=device(like)))
+    return 1.0 - _surround(xp, xp.ones_like(like[:1, :half, :half, :1]))

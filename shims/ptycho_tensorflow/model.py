@@ -183,12 +183,20 @@ class Adam(keras.optimizers.Adam):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """See Keras."""
         number = self._get_variable_index(variable)
-        first, second = self._momentums[number].value, self._velocities[number].value
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        self.assign_add(first, (gradient - first) * (1.0 - self.momentum))
-        self.assign_add(second, (gradient * gradient - second) * (1.0 - self.beta_2))
-        root = tf.sqrt(second / (1.0 - self.beta_2**step)) + self.epsilon
-        self.assign_sub(variable, first * (learning_rate / (1.0 - self.momentum**step)) / root)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        left = self.beta_2**step
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[number].value.handle,
+            v=self._velocities[number].value.handle,
+            beta1_power=self.momentum**step,
+            beta2_power=left,
+            lr=learning_rate,
+            beta1=self.momentum,
+            beta2=self.beta_2,
+            epsilon=self.epsilon * tf.sqrt(1.0 - left),
+            grad=gradient,
+        )
 
 
 def _part(batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], int]:

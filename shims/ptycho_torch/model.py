@@ -180,15 +180,15 @@ class CompiledGenerator:
     """
 
     def __init__(self, network: Generator, **options: Any) -> None:
-        polar = getattr(network, "polar", None)
-        if polar is None:
+        answer = getattr(network, "polar", None)
+        if answer is None:
             raise ConfigError(
                 f"compile: the network {type(network).__name__} answers in complex numbers only, which PyTorch's "
                 "compiler does not differentiate; give it a method polar(params, x, config, backend) that answers "
                 "amplitude and phase, or leave compile off."
             )
         self.init = network.init
-        self._polar = torch.compile(polar, **options)
+        self._parts = torch.compile(answer, **options)
 
     def apply(self, params: dict[str, torch.Tensor], x: torch.Tensor, config: ModelConfig, backend: Any) -> Any:
         """See :class:`ptycho.model.generators.Generator`.
@@ -204,7 +204,7 @@ class CompiledGenerator:
             warnings.filterwarnings("ignore", ".*lru_cache.*")  # of what finds an array's namespace
             warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")  # it looks there
             try:
-                amplitude, phase = self._polar(params, x, config, backend)
+                amplitude, phase = self._parts(params, x, config, backend)
             except BackendCompilerFailed as error:
                 raise BackendError(
                     f"compile: PyTorch's compiler cannot work here ({_reason(error)}); it needs a C++ compiler on a "

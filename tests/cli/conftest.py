@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -34,24 +35,51 @@ class Outcome:
         return next(line[len(name) + 1 :] for line in self.out.splitlines() if line.startswith(name + " "))
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """A process that forks the plain commands of this session; none where there are no forks."""
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    words = [sys.executable, "-m", "tests.cli.warm"]
+    with subprocess.Popen(words, cwd=ROOT, env=_environment({}), text=True, stdin=-1, stdout=-1) as process:
+        yield process
+        process.stdin.close()
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    inherited = {**os.environ}
+    inherited.pop("TF_CPP_MIN_LOG_LEVEL", None)  # JAX, where an earlier test has loaded it, lowers it
+    return {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **changes}
+
+
 @pytest.fixture
-def ptycho(tmp_path):
-    """Run `ptycho WORDS...` in an empty folder."""
+def ptycho(tmp_path, warm):
+    """Run `ptycho WORDS...` in an empty folder: a fork of one that is loaded, or the file itself if told more."""
     folder = tmp_path / "work"
     folder.mkdir()
 
+    def forked(words: list[str]) -> Outcome:
+        out, err = tmp_path / "out", tmp_path / "err"
+        for path in (out, err):
+            path.write_bytes(b"")
+        streams = {"out": str(out), "err": str(err)}
+        request = {"folder": str(folder), "environment": _environment({}), "words": words, **streams}
+        print(json.dumps(request), file=warm.stdin, flush=True)
+        code = int(warm.stdout.readline())
+        return Outcome(code, out.read_text(), err.read_text())
+
     def run(*words: Any, env: dict[str, str] | None = None, **options: Any) -> Outcome:
-        path = os.pathsep.join([str(ROOT), str(ROOT / "shims"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        inherited = {**os.environ}
-        inherited.pop("TF_CPP_MIN_LOG_LEVEL", None)  # JAX, where an earlier test has loaded it, lowers it
-        settings = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+        if warm is not None and not env and not options:
+            return forked(list(map(str, words)))
         with warnings.catch_warnings():
             # JAX, where an earlier test has loaded it, warns of the fork that a limit for the child needs.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             done = subprocess.run(
                 [*COMMAND, *map(str, words)],
                 cwd=folder,
-                env=settings,
+                env=_environment(env or {}),
                 text=True,
                 timeout=300,
                 check=False,

@@ -1,6 +1,5 @@
 """JAX's primitives, eager and compiled, against numpy; gradients against PyTorch and finite differences."""
 
-import dataclasses
 import importlib
 
 import numpy as np
@@ -15,18 +14,8 @@ import jax.numpy as jnp
 from jax.test_util import check_grads
 
 from ptycho.backend import Backend, array_namespace, get_backend, to_numpy
-from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data import make_container
 from ptycho.errors import BackendError
-from ptycho.model.batches import make_batch
-from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
-from ptycho.physics import simulate
-from ptycho.physics.objects import lines_object
 from ptycho.physics.patches import accumulate_patches, extract_patches
-from ptycho.physics.photons import intensity_scale
-from ptycho.physics.positions import raster_positions
-from ptycho.physics.probe import idealised_probe
-from ptycho.physics.reassembly import group_canvas_size
 from tests.support import compiled_quickly
 
 DOUBLE = {"float32": "float64", "complex64": "complex128"}
@@ -244,60 +233,3 @@ class TestGradients:
         theirs = get_backend("pytorch")
         _, wanted = theirs.value_and_grad(loss(theirs))(torch.tensor(point), torch.tensor(other))
         close(found, wanted, 1e-12)
-
-
-N = 64
-
-
-@pytest.fixture(scope="module")
-def scan():
-    positions = raster_positions((90, 90), N, 9.0, jitter=1.0, rng=0)
-    return simulate(lines_object((90, 90), 2), idealised_probe(N), positions, 1e5, seed=1)
-
-
-def setting(scan, **model):
-    """Host parameters in general position, batch and model; double precision."""
-    config = ModelConfig(N=N, n_filters_scale=1, **model)
-    container = make_container(scan, config.gridsize, 2, patches=extract_patches(scan.object, scan.positions, N))
-    side = group_canvas_size(container.relative, N, config.gridsize)
-    mask = np.random.default_rng(1).random((N, N)) < 0.9
-    pinn = PtychoPINN(config, None, intensity_scale(1e5, N), side, mask, merge_window(scan.probe))
-    rng = np.random.default_rng(3)
-    params = {k: v.astype(np.float64) for k, v in initial_parameters(config, scan.probe, 1e5, 0).items()}
-    params = {k: v if "/" not in k else v + 0.02 * rng.normal(size=v.shape) for k, v in params.items()}
-    return pinn, params, {k: v.astype(DOUBLE[str(v.dtype)]) for k, v in make_batch(container, np.arange(2)).items()}
-
-
-@pytest.mark.parametrize(
-    ("model", "weights"),
-    [
-        ({"estimate_passes": 0}, {"tv_weight": 1e-3}),
-        ({"gridsize": 2, "estimate_passes": None, "probe_mask": True}, {"mae_weight": 0.3}),
-        ({"model_type": "supervised", "estimate_passes": None, "pad_object": False}, {}),
-    ],
-    ids=["corrected", "groups", "supervised"],
-)
-def test_loss_and_gradient_of_the_model_are_pytorchs(lender, scan, model, weights):
-    pytest.importorskip("torch")
-    pinn, params, batch = setting(scan, **model)
-    settings, found = TrainingConfig(model=pinn.config, **weights), []
-    for backend in (lender, get_backend("pytorch")):
-        bound = dataclasses.replace(pinn, backend=backend)
-        with jax.enable_x64(True):
-            f = backend.jit(backend.value_and_grad(lambda p, b, bound=bound: bound.loss(p, b, settings)[0]))
-            arrays = [{k: backend.asarray(v) for k, v in named.items()} for named in (params, batch)]
-            value, gradient = f(*arrays)
-            found.append((float(value), {k: to_numpy(v) for k, v in gradient.items()}))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
-    for name, wanted in found[1][1].items():
-        assert np.abs(found[0][1][name] - wanted).max() <= 1e-9 * np.abs(wanted).max() + 1e-15, name
-
-
-def test_patches_of_the_model_are_numpys_eager_and_compiled(lender, scan):
-    pinn, params, batch = setting(scan, gridsize=2, estimate_passes=None)
-    ours, reference = (dataclasses.replace(pinn, backend=get_backend(name)) for name in ("jax", "numpy"))
-    wanted = reference.consistent(reference.patches(params, batch), batch["relative"])
-    arrays = [{k: lender.asarray(v) for k, v in named.items()} for named in (params, batch)]
-    assert arrays[0]["log_scale"].dtype == "float32"
-    for wrap in (lambda f: f, lender.jit):
-        close(wrap(lambda p, b: ours.consistent(ours.patches(p, b), b["relative"]))(*arrays), wanted, 1e-4)

@@ -21,7 +21,6 @@ from safetensors.numpy import load, load_file
 from ptycho.backend import get_trainer
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import BackendError, ConfigError
-from ptycho.model.bundle import load_bundle, save_bundle
 from ptycho.physics import simulate
 from ptycho.physics.objects import lines_object
 from ptycho.physics.positions import raster_positions
@@ -300,38 +299,17 @@ class TestFiles:
             np.testing.assert_array_equal(native[name], values)
 
 
-class TestParity:
-    """One seed, twenty steps, the same losses and weights.
-
-    Where a gradient is about zero Adam turns its rounding into a step of full size, and two trainings in PyTorch that
-    differ by one rounding part as far as these. A small rate keeps that below 1e-3 of the weights; a gradient clipped
-    to the size of Adam's epsilon takes it away, and the steps themselves can be compared.
-    """
-
-    def both(self, scan, model, **changes):
-        pytest.importorskip("lightning")
-        changes = {"n_groups": 10, "validation_fraction": 0.2, "nepochs": 5, **changes}
-        ours, theirs = (trained(scan, model, backend=name, **changes) for name in ("jax", "pytorch"))
-        assert set(ours.history) == set(theirs.history)
-        for name, values in theirs.history.items():
-            np.testing.assert_allclose(ours.history[name], values, rtol=1e-3, atol=1e-12, err_msg=name)
-        names = sorted(theirs.params)
-        a, b = (np.concatenate([bundle.params[k].ravel() for k in names]) for bundle in (ours, theirs))
-        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
-        return ours, theirs
-
-    def test_bare_patterns(self, scan):
-        out, _ = self.both(scan, {"estimate_passes": None}, lr_schedule="cosine", mae_weight=0.1, learning_rate=1e-4)
-        assert out.history["loss"][-1] < out.history["loss"][0]
-
-    def test_clipped_steps_with_a_trained_probe(self, scan):
-        ours, theirs = self.both(scan, {}, lr_schedule="onecycle", **PROBE)
-        still = trained(scan, n_groups=10, validation_fraction=0.2, nepochs=1, learning_rate=1e-12, **PROBE).params
-        for name, values in theirs.params.items():
-            moved = np.linalg.norm(values - still[name])
-            assert np.linalg.norm(ours.params[name] - values) <= 2e-2 * moved + 1e-7, name
-        assert np.abs(ours.params["probe/real"] - still["probe/real"]).max() > 1e-4
-        assert ours.params["log_scale"] == still["log_scale"]
+def test_clipped_steps_are_pytorchs(scan):
+    """A gradient clipped to the size of Adam's epsilon is no longer divided by its size: every step can be compared."""
+    pytest.importorskip("lightning")
+    changes = {"n_groups": 10, "validation_fraction": 0.2, "nepochs": 5, "lr_schedule": "onecycle", **PROBE}
+    ours, theirs = (trained(scan, backend=name, **changes) for name in ("jax", "pytorch"))
+    still = trained(scan, n_groups=10, validation_fraction=0.2, nepochs=1, learning_rate=1e-12, **PROBE).params
+    for name, values in theirs.params.items():
+        moved = np.linalg.norm(values - still[name])
+        assert np.linalg.norm(ours.params[name] - values) <= 2e-2 * moved + 1e-7, name
+    assert np.abs(ours.params["probe/real"] - still["probe/real"]).max() > 1e-4
+    assert ours.params["log_scale"] == still["log_scale"]
 
 
 _TWO_DEVICES = """
@@ -386,20 +364,7 @@ class TestDevices:
             get_trainer("jax")(configured(batch_size=4, devices=3))
 
 
-class TestReconstruct:
-    def test_every_backend_gives_the_same_object(self, scan, tmp_path, groups_bundle):
-        pytest.importorskip("torch")
-        read = load_bundle(save_bundle(groups_bundle, tmp_path))
-        assert read.manifest["backend"] == "jax"
-        found = {name: reconstruct(scan, read, backend=name, batch_size=8) for name in ("numpy", "pytorch", "jax")}
-        wanted = found["numpy"]
-        lit = wanted.weight > 0.01 * wanted.weight.max()
-        for name, other in found.items():
-            assert other.origin == wanted.origin
-            error = np.abs(other.object - wanted.object)[lit].max()
-            assert error <= 1e-4 * np.abs(wanted.object[lit]).max(), name
-
-    def test_another_pattern_size_is_refused(self, scan, bundle):
-        other = dataclasses.replace(bundle, config=configured({"N": 128}))
-        with pytest.raises(ConfigError, match="the scan's patterns are 64 x 64 and the model's are 128 x 128"):
-            reconstruct(scan, other)
+def test_another_pattern_size_is_refused(scan, bundle):
+    other = dataclasses.replace(bundle, config=configured({"N": 128}))
+    with pytest.raises(ConfigError, match="the scan's patterns are 64 x 64 and the model's are 128 x 128"):
+        reconstruct(scan, other)
