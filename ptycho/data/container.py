@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho.data.grouping import group_positions
+from ptycho.data.lazy import unpacked
 from ptycho.data.offsets import LocalOffsets
 from ptycho.data.scan import KEPT_BYTES, Scan
 from ptycho.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class GroupedAmplitudes:
@@ -69,6 +74,29 @@ class GroupedAmplitudes:
         for start in range(0, len(self), step):
             everything[start : start + step] = self[start : start + step]
         return everything
+
+    def unpacked(self, folder: str | Path) -> GroupedAmplitudes:
+        """The same groups; where a store unpacks several patterns at once, theirs are first unpacked into a file.
+
+        Otherwise groups in random order would have it unpack the same piece again and again. The file has no name, and
+        is gone with the groups. If it cannot be written, that is said, and the patterns stay where they are.
+
+        Parameters
+        ----------
+        folder
+            Of the file, made if missing.
+        """
+        if self.together == 1:
+            return self
+        used, places = np.unique(self.indices, return_inverse=True)
+        scan = self.scan.subset(used)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            patterns = unpacked(scan.patterns, folder, scan.chunks())
+        except OSError as error:
+            logger.warning("the patterns are unpacked again and again, since %s: %s", folder, error.strerror or error)
+            return self
+        return GroupedAmplitudes(scan.replace(patterns=patterns), places.reshape(self.indices.shape), self.factor)
 
     def select(self, groups: Any) -> GroupedAmplitudes:
         """Some of the groups, unread."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -109,6 +111,30 @@ def is_mapped(array: Any) -> bool:
 def in_memory(array: Any) -> bool:
     """Whether an array lies in memory, so that to take from it costs no reading."""
     return isinstance(array, np.ndarray) and not is_mapped(array)
+
+
+def unpacked(patterns: Any, folder: str | Path, pieces: Iterator[slice]) -> NDArray[Any]:
+    """The patterns as the map of a file that has no name, so that nothing is left of it when nobody reads it any more.
+
+    Parameters
+    ----------
+    patterns
+        (M, H, W), read once.
+    folder
+        Of the file; it must exist.
+    pieces
+        Slices that cover the patterns in order.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for piece in pieces:
+            file.write(np.ascontiguousarray(patterns[piece]).data)
+        file.flush()
+        return np.memmap(file, dtype=patterns.dtype, mode="r", shape=tuple(patterns.shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -262,13 +288,21 @@ class LazyPatterns:
         return self._read(distinct)[where]
 
     def _read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Frames by their numbers in the sources, cut but otherwise as stored; runs of numbers are read at once."""
+        """Frames by their numbers in the sources, cut but otherwise as stored; runs of numbers are read at once.
+
+        What a store unpacks together is a run too, even if some of it is not wanted.
+        """
         rows, columns = self.sources[0].shape[-2:] if self.window is None else self._window_shape()
         out = np.empty((len(numbers), rows, columns), self._stored_dtype)
         start = 0
-        for stop in (*(np.flatnonzero(np.diff(numbers) != 1) + 1), len(numbers)):
+        for stop in (*_ends(numbers, self.together), len(numbers)):
             if stop > start:
-                self._read_run(int(numbers[start]), int(numbers[stop - 1]) + 1, out[start:stop])
+                wanted = numbers[start:stop] - numbers[start]
+                count = int(wanted[-1]) + 1
+                whole = out[start:stop] if count == stop - start else np.empty((count, rows, columns), out.dtype)
+                self._read_run(int(numbers[start]), int(numbers[start]) + count, whole)
+                if count != stop - start:
+                    out[start:stop] = whole[wanted]
             start = stop
         return out
 
@@ -313,6 +347,15 @@ def _pieces(numbers: range, size: int, together: int) -> Iterator[slice]:
         stop = min(numbers.stop, (start // step + 1) * step)
         yield slice(start, stop)
         start = stop
+
+
+def _ends(numbers: NDArray[np.int64], together: int) -> NDArray[np.int64]:
+    """Where runs of rising numbers end: at gaps, unless a store unpacks both sides of the gap together."""
+    piece = numbers // together
+    gap, next_piece = np.diff(numbers) != 1, np.diff(piece) != 0
+    gapped = np.unique(piece[1:][gap & ~next_piece])  # read alone, whatever lies beside them
+    alone = np.isin(piece, gapped)
+    return np.flatnonzero(next_piece & (gap | alone[1:] | alone[:-1])) + 1
 
 
 def _count(source: Source) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from ptycho.backend import backend_for_training, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
+from ptycho.data.container import GroupedAmplitudes
 from ptycho.data.regions import compact_regions
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle
@@ -102,9 +103,11 @@ def train(
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
     model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(beam.probe), generator)
     ask_of(told, model, container, config.device)
-    training, validation = _split(container, config)
     if checkpoints is not None:
         checkpoints.begin(scan, going_on)
+    if isinstance(container.X, GroupedAmplitudes) and log_dir is not None:
+        container.X = container.X.unpacked(log_dir)
+    training, validation = _split(container, config)
     result = trainer.fit(model, params, training, validation, going_on)
     return Bundle(
         result.params,

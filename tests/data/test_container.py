@@ -1,5 +1,7 @@
 """The network's container: units, layout, PtychoPINN's orders and signs."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,52 @@ def test_groups_that_memory_does_not_hold_are_read_when_they_are_indexed(gridsiz
         np.testing.assert_array_equal(read.X[index], held.X[index])
     np.testing.assert_array_equal(read.subset([4, 2]).X[:], held.X[[4, 2]])
     np.testing.assert_array_equal(read.to_scan().patterns, held.to_scan().patterns)
+
+
+class Packed:
+    """Patterns in pieces of five, as a store unpacks them; tells how often it did."""
+
+    together = 5
+
+    def __init__(self, patterns):
+        self.patterns, self.shape, self.dtype, self.unpacked = patterns, patterns.shape, patterns.dtype, []
+
+    def __getitem__(self, numbers):
+        chosen = np.arange(len(self.patterns))[numbers]
+        self.unpacked += list(np.unique(np.atleast_1d(chosen) // self.together))
+        return self.patterns[chosen]
+
+
+class TestStoreOfPieces:
+    def test_each_piece_is_unpacked_once_and_nothing_is_left(self, tmp_path):
+        scan = simulated_scan(30, 16)
+        store = Packed(scan.patterns.astype(">u2"))
+        held, read = (make_container(each, 2, 9, seed=2, factor=1.0, at_most=limit)
+                      for each, limit in ((scan, 10**9), (scan.replace(patterns=store), 0)))  # fmt: skip
+        store.unpacked.clear()
+        groups = read.X.unpacked(tmp_path / "new")
+        used = np.unique(read.indices)
+        assert store.unpacked == list(np.unique(used // 5))
+        np.testing.assert_array_equal(groups[np.arange(8, -1, -1)], held.X[::-1])
+        np.testing.assert_array_equal(np.asarray(groups.select([4, 2])), held.X[[4, 2]])
+        assert store.unpacked == list(np.unique(used // 5))
+        assert groups.together == 1
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_what_costs_nothing_to_read_stays_where_it_is(self, tmp_path):
+        groups = make_container(simulated_scan(30, 16), at_most=0).X
+        assert groups.unpacked(tmp_path / "new") is groups
+        assert not (tmp_path / "new").exists()
+
+    def test_a_full_disk_is_said_and_costs_time_alone(self, tmp_path, monkeypatch, caplog):
+        def full(*args):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("ptycho.data.container.unpacked", full)
+        groups = make_container(simulated_scan(30, 16).replace(patterns=Packed(simulated_scan(30, 16).patterns)),
+                                at_most=0).X  # fmt: skip
+        assert groups.unpacked(tmp_path) is groups
+        assert f"again and again, since {tmp_path}: No space left on device" in caplog.text
 
 
 def test_mean_energy_is_that_of_ptychopinn():

@@ -42,6 +42,16 @@ def test_every_order_is_read_once_in_rising_order(index):
     assert sum(stop - start for start, stop in asked) == len({i % 50 for i in index})
 
 
+@given(st.lists(st.integers(0, 49), max_size=30), st.integers(2, 12))
+def test_no_piece_of_a_store_is_asked_for_twice(index, together):
+    store = Store(50, 8)
+    store.together = together
+    found = LazyPatterns.of(store)[np.array(index, np.int64)]
+    np.testing.assert_array_equal(found, Store(50, 8)[0:50][index])
+    pieces = [piece for start, stop in store.asked for piece in range(start // together, (stop - 1) // together + 1)]
+    assert pieces == sorted({i // together for i in index})
+
+
 def test_an_index_beyond_the_end_is_told():
     with pytest.raises(IndexError, match="50"):
         stored(50).patterns[[3, 50]]
