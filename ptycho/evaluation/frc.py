@@ -17,6 +17,7 @@ from ptycho.errors import DataError
 __all__ = ["FRC", "fourier_ring_correlation", "half_bit_threshold", "soft_window"]
 
 _FEWEST_INDEPENDENT = 2.0
+_ENOUGH_INDEPENDENT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,16 @@ class FRC:
         return np.full(len(self), float(threshold))
 
     def rings(self, threshold: float | str = "half-bit") -> int:
-        """Number of rings before the curve first falls below the threshold; all of them if it never does."""
-        below = np.flatnonzero(self.correlation < self.threshold(threshold))
-        return int(below[0]) if below.size else len(self)
+        """Number of rings before the curve first falls below the threshold; all of them if it never does.
+
+        The innermost rings hold a few coefficients each, and one of them may be low by chance: where the first ring of
+        at least ten independent ones lies above, those inside it are counted as well.
+        """
+        low = self.correlation < self.threshold(threshold)
+        sure = int(np.argmax(self.independent >= _ENOUGH_INDEPENDENT))
+        if not low[sure]:
+            low[:sure] = False
+        return int(np.argmax(low)) if low.any() else len(self)
 
     def cutoff(self, threshold: float | str = "half-bit") -> float:
         """Frequency of the first crossing in cycles per pixel, interpolated; 0.5 (Nyquist) if there is none."""

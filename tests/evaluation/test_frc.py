@@ -44,6 +44,23 @@ def test_scale_and_offset_do_not_matter_but_sign_does(images, scale, seed):
     np.testing.assert_allclose(fourier_ring_correlation(second, first).correlation, curve, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("correlation", "rings"),
+    [
+        ([0.9, 0.9, 0.9, 0.9, 0.2, 0.9], 4),
+        ([0.1, 0.2, 0.9, 0.9, 0.2, 0.9], 4),  # two innermost rings of a few coefficients are low by chance
+        ([0.1, 0.9, 0.9, 0.9, 0.9, 0.9], 6),
+        ([0.1, 0.2, 0.2, 0.9, 0.9, 0.9], 0),  # the first ring of many says the same
+        ([0.9, 0.2, 0.2, 0.9, 0.9, 0.9], 1),
+    ],
+)
+def test_few_coefficients_do_not_decide_alone(correlation, rings):
+    frequency, independent = np.arange(1, 7) / 12, np.array([3.0, 7.0, 12.0, 20.0, 30.0, 40.0])
+    assert FRC(frequency, np.array(correlation), independent).rings(0.5) == rings
+    alone = FRC(frequency[:2], np.array(correlation[:2]), independent[:2])
+    assert alone.rings(0.5) == int(np.argmax([*(alone.correlation < 0.5), True]))
+
+
 def test_signal_below_a_frequency_and_noise_above_crosses_there(images):
     side, edge = 160, 0.2
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
