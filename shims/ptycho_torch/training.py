@@ -74,7 +74,7 @@ class Trainer:
         BackendError
             The hardware asked for is not there.
         ConfigError
-            The loss stopped being a number.
+            The devices cannot share the batch or the network as it is set; the loss stopped being a number.
         DataError
             There is no whole checkpoint to go on from.
         PtychoError
@@ -86,6 +86,11 @@ class Trainer:
             raise ConfigError(
                 f"batch_size: {config.batch_size} groups cannot be shared equally by {devices} devices; choose "
                 f"a multiple of {devices}."
+            )
+        if config.compile and config.strategy == "fsdp" and devices > 1:
+            raise ConfigError(
+                "compile: a compiled network needs its weights whole, and strategy fsdp shares them; choose --strategy ddp "
+                "or leave compile off."
             )
         module = PtychoModule(model, params, config)
         data = PtychoData(training, validation, config)

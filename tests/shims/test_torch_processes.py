@@ -159,6 +159,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
         train(load_scan(scan_path), config)
 
 
+def test_shared_weights_are_not_compiled(scan_path):
+    config = brief(devices=2, strategy="fsdp", compile=True)
+    with pytest.raises(ConfigError, match="compile: a compiled network needs its weights whole, and strategy fsdp"):
+        train(load_scan(scan_path), config)
+
+
 def brief(**settings):
     """Half a second of training."""
     model = ModelConfig(N=N, n_filters_scale=1, estimate_passes=0)
