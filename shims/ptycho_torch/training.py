@@ -89,8 +89,8 @@ class Trainer:
             )
         if config.compile and config.strategy == "fsdp" and devices > 1:
             raise ConfigError(
-                "compile: a compiled network needs its weights whole, and strategy fsdp shares them; choose --strategy ddp "
-                "or leave compile off."
+                "compile: a compiled network needs its weights whole, and strategy fsdp shares them; choose --strategy "
+                "ddp, or leave compile off."
             )
         module = PtychoModule(model, params, config)
         data = PtychoData(training, validation, config)
