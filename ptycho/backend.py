@@ -335,9 +335,9 @@ class _GenericBackend(NumpyBackend):
         return first[:, None, None] + steps[None, :, None] * width + steps[None, None, :]
 
 
-def cached_parts(shape: tuple[int, ...]) -> list[slice]:
+def cached_parts(shape: tuple[int, ...], pixels: int = _CACHED) -> list[slice]:
     """Parts of the first axis of a stack that stay in a processor's cache, with what is computed from them."""
-    step = max(1, _CACHED // max(1, math.prod(shape[1:])))
+    step = max(1, pixels // max(1, math.prod(shape[1:])))
     return [slice(first, first + step) for first in range(0, shape[0], step)]
 
 

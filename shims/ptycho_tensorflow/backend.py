@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
+from ptycho.backend import cached_parts
 from ptycho.errors import BackendError
 from ptycho_tensorflow import namespace
 
@@ -17,6 +19,8 @@ __all__ = ["TensorflowBackend", "find_devices"]
 
 _MANY = 2**20
 """Pixels of windows from which XLA's loops over them pay."""
+_PART, _MOST_PARTS = 2**18, 64
+"""Pixels of a stack that an operation of a graph takes at once, and into how many parts a graph divides it at most."""
 
 
 class TensorflowBackend:
@@ -93,8 +97,12 @@ class TensorflowBackend:
         return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
     def in_parts(self, f: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; a compiler makes the parts."""
-        return f(stack)
+        """See :class:`~ptycho.backend.Backend`; in a graph on a CPU, whose cache holds a part, else at once."""
+        if not tf.is_symbolic_tensor(stack) or stack.shape[0] is None or tf.config.list_physical_devices("GPU"):
+            return f(stack)
+        shape = tuple(stack.shape)
+        parts = cached_parts(shape, max(_PART, -(-shape[0] // _MOST_PARTS) * math.prod(shape[1:])))
+        return f(stack) if len(parts) < 2 else tf.concat([f(stack[part]) for part in parts], 0)
 
     def stop_gradient(self, a: tf.Tensor) -> tf.Tensor:
         """See :class:`~ptycho.backend.Backend`."""

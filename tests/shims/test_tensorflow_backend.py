@@ -248,6 +248,24 @@ class TestConvolutions:
         close(found[0], found[1], 1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_graph_works_on_a_stack_in_parts(lender, monkeypatch, count):
+    """Values and gradients of the whole, as many parts as a graph may have."""
+    monkeypatch.setattr("ptycho_tensorflow.backend._PART", 128)
+    monkeypatch.setattr("ptycho_tensorflow.backend._MOST_PARTS", 3)
+    seen, stack = [], lender.asarray(normal((count, 8, 8), "complex64"))
+
+    def f(part):
+        seen.append(part.shape[0])
+        return tf.abs(part) ** 2
+
+    found = lender.jit(lambda s: lender.in_parts(f, s))(stack)
+    assert (sum(seen), len(seen)) == (count, {2: 1, 3: 2, 7: 3}[count])
+    close(found, tf.abs(stack) ** 2, 1e-6)
+    _, gradient = lender.jit(lender.value_and_grad(lambda s: tf.reduce_sum(lender.in_parts(f, s))))(stack)
+    close(gradient, 2 * stack, 1e-6)
+
+
 def test_host_positions(lender, run):
     image, positions = normal((20, 24), "complex64", 5), np.random.default_rng(6).uniform(-3, 26, (5, 2))
     found = run(lambda i: extract_patches(i, positions, 8), lender.asarray(image))
