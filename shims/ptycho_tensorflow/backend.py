@@ -19,7 +19,7 @@ __all__ = ["TensorflowBackend", "find_devices"]
 
 _MANY = 2**20
 """Pixels of windows from which XLA's loops over them pay."""
-_PART, _MOST_PARTS = 2**18, 64
+_PART, _MOST_PARTS = 2**18, 128
 """Pixels of a stack that an operation of a graph takes at once, and into how many parts a graph divides it at most."""
 
 
