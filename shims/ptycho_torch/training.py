@@ -42,13 +42,25 @@ class Trainer:
     Raises
     ------
     ConfigError
-        torchrun started another number of processes than there are devices.
+        torchrun started another number of processes than there are devices, or these cannot share the batch or the
+        network as it is set.
     """
 
     def __init__(
         self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
     ) -> None:
         self.config, self.log_dir, self.machines = config, log_dir, _machines(config)
+        devices = config.devices * self.machines
+        if config.batch_size % devices:
+            raise ConfigError(
+                f"batch_size: {config.batch_size} groups cannot be shared equally by {devices} devices; choose "
+                f"a multiple of {devices}."
+            )
+        if config.compile and config.strategy == "fsdp" and devices > 1:
+            raise ConfigError(
+                "compile: a compiled network needs its weights whole, and strategy fsdp shares them; choose --strategy "
+                "ddp, or leave compile off."
+            )
         self.callbacks = [each for each in progress if isinstance(each, hooks.Callback)]
         self.progress = tuple(each for each in progress if not isinstance(each, hooks.Callback))
 
@@ -74,24 +86,13 @@ class Trainer:
         BackendError
             The hardware asked for is not there.
         ConfigError
-            The devices cannot share the batch or the network as it is set; the loss stopped being a number.
+            The loss stopped being a number.
         DataError
             There is no whole checkpoint to go on from.
         PtychoError
             One of several processes ended.
         """
         config = self.config
-        devices = config.devices * self.machines
-        if config.batch_size % devices:
-            raise ConfigError(
-                f"batch_size: {config.batch_size} groups cannot be shared equally by {devices} devices; choose "
-                f"a multiple of {devices}."
-            )
-        if config.compile and config.strategy == "fsdp" and devices > 1:
-            raise ConfigError(
-                "compile: a compiled network needs its weights whole, and strategy fsdp shares them; choose --strategy "
-                "ddp, or leave compile off."
-            )
         module = PtychoModule(model, params, config)
         data = PtychoData(training, validation, config)
         course = Course(config, -(-len(training) // config.batch_size))

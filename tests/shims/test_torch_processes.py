@@ -159,10 +159,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
         train(load_scan(scan_path), config)
 
 
-def test_shared_weights_are_not_compiled(scan_path):
+def test_shared_weights_are_not_compiled(scan_path, tmp_path):
     config = brief(devices=2, strategy="fsdp", compile=True)
     with pytest.raises(ConfigError, match="compile: a compiled network needs its weights whole, and strategy fsdp"):
-        train(load_scan(scan_path), config)
+        train(load_scan(scan_path), config, log_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def brief(**settings):
