@@ -56,7 +56,7 @@ def _environment(changes: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def ptycho(tmp_path, warm):
-    """Run `ptycho WORDS...` in an empty folder: a fork of one that is loaded, or the file itself if told more."""
+    """Run `ptycho WORDS...` in an empty folder: a fork of one that is loaded; `cold` or told more, the file itself."""
     folder = tmp_path / "work"
     folder.mkdir()
 
@@ -70,8 +70,8 @@ def ptycho(tmp_path, warm):
         code = int(warm.stdout.readline())
         return Outcome(code, out.read_text(), err.read_text())
 
-    def run(*words: Any, env: dict[str, str] | None = None, **options: Any) -> Outcome:
-        if warm is not None and not env and not options:
+    def run(*words: Any, cold: bool = False, env: dict[str, str] | None = None, **options: Any) -> Outcome:
+        if warm is not None and not cold and not env and not options:
             return forked(list(map(str, words)))
         with warnings.catch_warnings():
             # JAX, where an earlier test has loaded it, warns of the fork that a limit for the child needs.

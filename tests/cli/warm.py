@@ -59,6 +59,8 @@ if __name__ == "__main__":
         code = 1
         try:
             code = cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             traceback.print_exc()
         atexit._run_exitfuncs()
