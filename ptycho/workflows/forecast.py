@@ -25,7 +25,7 @@ from ptycho.data.lazy import in_memory
 from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.data.regions import compact_regions
 from ptycho.data.scan import KEPT_BYTES
-from ptycho.evaluation import split_scan_frc
+from ptycho.evaluation import compare, split_scan_frc
 from ptycho.evaluation.comparison import MOST_COMPARED
 from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
@@ -33,8 +33,8 @@ from ptycho.physics import canvas_for
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
-from ptycho.workflows.report import draw_pictures, duration
-from ptycho.workflows.results import Reconstruction, provenance, save_reconstruction
+from ptycho.workflows.report import duration
+from ptycho.workflows.results import Reconstruction, provenance, write_arrays, write_pictures
 from ptycho.workflows.run import save_training, true_object
 from ptycho.workflows.train import scan_estimate, train, training_part
 
@@ -50,10 +50,10 @@ _PATTERN_BYTES, _NEIGHBOUR_BYTES = 150, 250
 _ESTIMATE_BYTES = 22
 _STITCHING_BYTES = {False: 55, True: 80}
 _SAVING_BYTES, _DRAWING_BYTES = 45, 170
-_COMPARING_BYTES, _COMPARING_WHOLE_BYTES, _COMPARING_MIDDLE_BYTES = 24, 380, 250
+_COMPARING_BYTES, _COMPARING_WHOLE_BYTES, _COMPARING_MIDDLE_BYTES, _COMPARING_TRUTH_BYTES = 24, 380, 250, 215
 """Per pixel of the object, measured: while the estimate is made; while it is stitched, without and with an FRC; while
-it is saved, and of what is drawn; while halves (or it and the true one) are compared, and of what is compared, all of a
-small object or the middle of a large one."""
+it is saved, and of what is drawn; while halves are compared, and of what is compared, all of a small object or the
+middle of a large one; while it and the true one are compared."""
 
 
 @dataclass
@@ -110,14 +110,14 @@ def forecast_training(
     part = training_part(scan, config)
     groups = config.n_groups if config.model.gridsize > 1 else min(config.n_groups, len(part))
     clock = _Clock()
-    size = max(64, _BATCHES * config.batch_size)
+    size = max(64, (_BATCHES + 1) * config.batch_size)
     sample = _sample(part, size)
     trial = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, estimate_passes=_few(config.model)),
         start_model=None,
         nepochs=2,
-        n_groups=min(groups, _BATCHES * config.batch_size, len(sample)),
+        n_groups=min(groups, _BATCHES * config.batch_size + groups % config.batch_size, len(sample)),
         n_subsample=None,
         training_patterns=None,
         validation_fraction=0.0,
@@ -222,7 +222,7 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
     rng, clock = np.random.default_rng(0), _Clock()
     image = np.exp(1j * rng.normal(0, 0.3, (side, side))).astype(np.complex64)
     chosen = np.unique(np.linspace(0, len(scan) - 1, min(4, len(scan))).round().astype(int))
-    shown = scan.amplitude(chosen)
+    shown, known = scan.amplitude(chosen), true_object(scan) is not None
     result = Reconstruction(
         object=image,
         weight=rng.uniform(1, 2, (side, side)),
@@ -233,42 +233,45 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
         provenance=provenance(bundle.config, None, 0, ""),
         measured=shown,
         predicted=shown,
+        truth=image if known else None,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        with clock("drawing"):
-            draw_pictures(result)
-        with clock("saving"):
-            save_reconstruction(result, folder)
-        arrays = sum(_bytes_in(path) for path in Path(folder).iterdir() if path.suffix in (".h5", ".npz", ".tif"))
-        found.disk = round(_bytes_in(Path(folder)) + (larger - 1) * arrays + 32 * len(scan))
-    compared = frc or true_object(scan) is not None
-    if compared:
+    if frc or known:
         with clock("comparing"):
-            placed = dataclasses.replace(stitched, object=image, weight=result.weight, origin=(0.0, 0.0))
-            split_scan_frc(placed, placed)
-    found.seconds["figures"] += clock.total("comparing") * min(larger, MOST_COMPARED**2 / side**2)
-    drawing = clock.total("drawing")
+            result.frc = (compare(result, image) if known else split_scan_frc(result, result)).frc
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with clock("arrays"):
+            write_arrays(result, folder)
+        arrays = _bytes_in(folder)
+        with clock("pictures"):
+            write_pictures(result, folder)
+        found.disk = round(_bytes_in(folder) + (larger - 1) * arrays + 32 * len(scan))
+    compared = larger if known else min(larger, MOST_COMPARED**2 / side**2)
+    found.seconds["figures"] += clock.total("comparing") * compared
     pictures = _DRAWING + (1 - _DRAWING) * _shown(height, width) / side**2
-    found.seconds["saving"] = drawing * pictures + max(0.0, clock.total("saving") - drawing) * larger
+    found.seconds["saving"] = clock.total("pictures") * pictures + clock.total("arrays") * larger
     neighbours = _NEIGHBOUR_BYTES if bundle.config.model.gridsize > 1 else 0
     found.memory = round(
         peak_memory()
-        - _object_bytes(side, side, frc, compared)
-        + _object_bytes(height, width, frc, compared)
+        - _object_bytes(side, side, frc, known)
+        + _object_bytes(height, width, frc, known)
         + (_PATTERN_BYTES + neighbours) * len(scan)
         + _kept_bytes(scan)
         + (_halves_bytes(scan) if frc else 0)
     )
 
 
-def _object_bytes(height: int, width: int, frc: bool, compared: bool) -> float:
+def _object_bytes(height: int, width: int, frc: bool, known: bool) -> float:
     """What an object takes until it is saved, in the step that takes the most."""
     pixels = height * width
-    comparing = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
+    comparing = 0.0
+    if known:
+        comparing = _COMPARING_TRUTH_BYTES * pixels
+    elif frc:
+        middle = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
+        comparing = _COMPARING_BYTES * pixels + middle
     return max(
-        _STITCHING_BYTES[frc] * pixels,
-        _SAVING_BYTES * pixels + _DRAWING_BYTES * _shown(height, width),
-        _COMPARING_BYTES * pixels + comparing if compared else 0,
+        _STITCHING_BYTES[frc] * pixels, _SAVING_BYTES * pixels + _DRAWING_BYTES * _shown(height, width), comparing
     )
 
 

@@ -135,21 +135,29 @@ class Inference:
         lent = {name: lender.asarray(values, device=self.device) for name, values in params.items()}
         for index, host in self._batches():
             batch = {k: lender.asarray(v, device=self.device) for k, v in host.items()}
-            canvas.add(lender.to_numpy(self.infer(lent, batch)), self.container.positions[index])
+            answers = lender.to_numpy(self.infer(lent, batch))[: len(index)]
+            canvas.add(answers, self.container.positions[index])
             if progress is not None:
                 progress(int(index[-1]) + 1, total)
                 offer(progress, lambda: finished(canvas, probe, self.estimate))
         return canvas
 
     def _batches(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Groups of a batch and their arrays; what a store unpacks at once is read at once."""
-        groups, size = self.container, self.batch_size
+        """Groups of a batch and their arrays; what a store unpacks at once is read at once.
+
+        All batches have one size, so that a network is compiled once: the groups are shared out evenly, and the arrays
+        of the last batch end with its last group again, fewer times than there are batches.
+        """
+        groups, total = self.container, len(self.container)
+        size = -(-total // -(-total // self.batch_size))
         at_once = read_at_once(size, getattr(groups.X, "together", 1), MOST_READ // (groups.channels * groups.N**2))
-        visits = epoch_batches(len(groups), at_once, 0, None)
+        visits = epoch_batches(total, at_once, 0, None)
         for visit, read in zip(visits, read_ahead(lambda visit: make_batch(groups, visit), visits), strict=True):
             for start in range(0, len(visit), size):
-                part = slice(start, start + size)
-                yield visit[part], {name: values[part] for name, values in read.items()}
+                index, rows = visit[start : start + size], slice(start, start + size)
+                if len(index) < size:
+                    rows = np.minimum(np.arange(start, start + size), len(visit) - 1)
+                yield index, {name: values[rows] for name, values in read.items()}
 
 
 def canvas_of(container: Container, probe: np.ndarray, window: str | np.ndarray, crop: int | None) -> Canvas:

@@ -163,7 +163,8 @@ def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool
     if present and not force:
         raise OutputError(f"{out / present[0]} exists already; choose another folder, or replace it with force.")
     with _staging(out) as stage:
-        _write_all(result, stage)
+        write_arrays(result, stage)
+        write_pictures(result, stage)
     logger.info("saved the reconstruction in %s", out)
     return {name: out / name for name in RESULT_FILES}
 
@@ -246,9 +247,8 @@ def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | 
     }
 
 
-def _write_all(result: Reconstruction, folder: Path) -> None:
-    from ptycho.workflows.report import draw_pictures, report_html
-
+def write_arrays(result: Reconstruction, folder: Path) -> None:
+    """Write what is for other programs, HDF5, NPZ and TIFFs, into a folder that is there."""
     arrays = _flat(result)
     write_hdf5(folder / "reconstruction.h5", arrays)
     write_npz(folder / "reconstruction.npz", arrays)
@@ -259,6 +259,12 @@ def _write_all(result: Reconstruction, folder: Path) -> None:
         if name == "phase":
             note["removed"] = "global phase and linear ramp"
         write_tiff(folder / f"{name}.tif", np.where(covered, of(flat), np.nan), note, result.pixel_size)
+
+
+def write_pictures(result: Reconstruction, folder: Path) -> None:
+    """Write what is for the eye, pictures and the report, into a folder that is there."""
+    from ptycho.workflows.report import draw_pictures, report_html
+
     pictures = draw_pictures(result)
     for name in ("amplitude", "phase", "complex", "probe"):
         (folder / f"{name}.png").write_bytes(pictures[name])

@@ -5,7 +5,9 @@ import pytest
 
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
+from ptycho.model.pinn import PtychoPINN
 from ptycho.workflows.evaluate import evaluate_result, figure_lines
+from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.run import open_bundle, reconstruct_scan, run_scan, save_training, train_scan
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
@@ -99,6 +101,27 @@ def test_inference_settings(scan, bundle):
     np.testing.assert_allclose(whole.object, again.object, atol=2e-4)
     with pytest.raises(ConfigError, match="batch_size"):
         reconstruct_scan(scan, bundle, InferenceConfig(batch_size=0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 63, 100])
+def test_every_batch_has_one_size(scan, bundle, monkeypatch, batch_size):
+    """Nothing is compiled for a smaller last one; what fills it up is laid nowhere."""
+    sizes, told = [], []
+    correction = PtychoPINN.correction
+
+    def watched(model, params, batch):
+        sizes.append({name: len(values) for name, values in batch.items()})
+        return correction(model, params, batch)
+
+    monkeypatch.setattr(PtychoPINN, "correction", watched)
+    made = reconstruct(scan, bundle, "numpy", batch_size, progress=lambda done, total: told.append((done, total)))
+    assert len({size for batch in sizes for size in batch.values()}) == 1
+    assert sizes[0]["X"] <= batch_size
+    assert len(sizes) == len(told) == -(-len(scan) // batch_size)
+    assert told[-1] == (len(scan), len(scan))
+    whole = reconstruct(scan, bundle, "numpy", len(scan))
+    np.testing.assert_allclose(made.weight, whole.weight, rtol=1e-5)
+    np.testing.assert_allclose(made.object, whole.object, atol=2e-4)
 
 
 def test_another_scan_may_be_the_target(scan):
