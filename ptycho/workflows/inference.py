@@ -154,10 +154,8 @@ class Inference:
         visits = epoch_batches(total, at_once, 0, None)
         for visit, read in zip(visits, read_ahead(lambda visit: make_batch(groups, visit), visits), strict=True):
             for start in range(0, len(visit), size):
-                index, rows = visit[start : start + size], slice(start, start + size)
-                if len(index) < size:
-                    rows = np.minimum(np.arange(start, start + size), len(visit) - 1)
-                yield index, {name: values[rows] for name, values in read.items()}
+                rows = np.minimum(np.arange(start, start + size), len(visit) - 1)
+                yield visit[start : start + size], {name: values[rows] for name, values in read.items()}
 
 
 def canvas_of(container: Container, probe: np.ndarray, window: str | np.ndarray, crop: int | None) -> Canvas:
