@@ -42,8 +42,10 @@ Array = Any
 
 _ALIASES = {"torch": "pytorch", "tf": "tensorflow"}
 _EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
-_CACHED = 2**16
-"""Complex pixels that are worked on at once: half a megabyte, and as much again for each intermediate result."""
+_CACHED = 2**18
+"""Complex pixels that are worked on at once: two megabytes, and as much again for each intermediate result."""
+_LARGE = 2**25 - 2**16
+"""Bytes, a little less than the largest piece by whose size the C library of Linux judges what is worth giving back."""
 _OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
 
@@ -192,6 +194,8 @@ class NumpyBackend:
         def fill(part: slice) -> None:
             found[part] = f(stack[part])
 
+        # Once something large was freed, smaller memory stays with the process and is not mapped anew for every part.
+        np.empty(_LARGE, dtype=np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fill, parts[1:]))
         return found
@@ -335,9 +339,9 @@ class _GenericBackend(NumpyBackend):
         return first[:, None, None] + steps[None, :, None] * width + steps[None, None, :]
 
 
-def cached_parts(shape: tuple[int, ...], pixels: int = _CACHED) -> list[slice]:
-    """Parts of the first axis of a stack that stay in a processor's cache, with what is computed from them."""
-    step = max(1, pixels // max(1, math.prod(shape[1:])))
+def cached_parts(shape: tuple[int, ...], most: int | None = None) -> list[slice]:
+    """Parts of the first axis of a stack, at most so many, that stay in a processor's cache with what comes of them."""
+    step = max(1, _CACHED // max(1, math.prod(shape[1:])), 0 if most is None else -(-shape[0] // most))
     return [slice(first, first + step) for first in range(0, shape[0], step)]
 
 

@@ -156,7 +156,7 @@ class TestArrays:
         def in_parts(stack):
             return backend.in_parts(lambda part: backend.xp.sum(part * part, axis=-1), stack)
 
-        stack = random((70, 64, 64))
+        stack = random((150, 64, 64))
         found = (backend.jit(in_parts) if compiled else in_parts)(backend.asarray(stack))
         np.testing.assert_allclose(backend.to_numpy(found), (stack**2).sum(axis=-1), rtol=1e-12)
 

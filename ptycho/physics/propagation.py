@@ -103,7 +103,9 @@ def intensity(wave: Array) -> Array:
     if not xp.isdtype(wave.dtype, "complex floating"):
         return wave * wave
     real, imag = xp.real(wave), xp.imag(wave)
-    return real * real + imag * imag
+    squared = real * real
+    squared += imag * imag
+    return squared
 
 
 def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Array], Array] = far_field) -> Array:

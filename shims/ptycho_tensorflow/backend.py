@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,8 @@ __all__ = ["TensorflowBackend", "find_devices"]
 
 _MANY = 2**20
 """Pixels of windows from which XLA's loops over them pay."""
-_PART, _MOST_PARTS = 2**18, 128
-"""Pixels of a stack that an operation of a graph takes at once, and into how many parts a graph divides it at most."""
+_MOST_PARTS = 128
+"""Into how many parts a graph divides a stack at most."""
 
 
 class TensorflowBackend:
@@ -100,8 +99,7 @@ class TensorflowBackend:
         """See :class:`~ptycho.backend.Backend`; in a graph on a CPU, whose cache holds a part, else at once."""
         if not tf.is_symbolic_tensor(stack) or stack.shape[0] is None or tf.config.list_physical_devices("GPU"):
             return f(stack)
-        shape = tuple(stack.shape)
-        parts = cached_parts(shape, max(_PART, -(-shape[0] // _MOST_PARTS) * math.prod(shape[1:])))
+        parts = cached_parts(tuple(stack.shape), _MOST_PARTS)
         return f(stack) if len(parts) < 2 else tf.concat([f(stack[part]) for part in parts], 0)
 
     def stop_gradient(self, a: tf.Tensor) -> tf.Tensor:
