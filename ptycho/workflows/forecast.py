@@ -33,8 +33,8 @@ from ptycho.physics import canvas_for
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.quality import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
-from ptycho.workflows.report import duration
-from ptycho.workflows.results import Reconstruction, provenance, write_arrays, write_pictures
+from ptycho.workflows.report import duration, write_pictures
+from ptycho.workflows.results import Reconstruction, provenance, write_arrays
 from ptycho.workflows.run import save_training, true_object
 from ptycho.workflows.train import scan_estimate, train, training_part
 

@@ -6,6 +6,7 @@ import base64
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ptycho.errors import DataError
 if TYPE_CHECKING:
     from ptycho.workflows.results import Reconstruction
 
-__all__ = ["draw_pictures", "headline_figures", "provenance_rows", "report_html"]
+__all__ = ["draw_pictures", "headline_figures", "provenance_rows", "report_html", "write_pictures"]
 
 _SECTIONS = (
     ("Object", "two", ("amplitude", "phase", "complex", "probe")),
@@ -130,6 +131,25 @@ def draw_pictures(result: Reconstruction) -> dict[str, bytes]:
     if result.frc:
         drawn["frc"] = png(figures.frc_figure(result.frc))
     return drawn
+
+
+def write_pictures(result: Reconstruction, folder: Path) -> None:
+    """Write pictures of the object and the probe, and the report, into a folder that is there.
+
+    Parameters
+    ----------
+    result : as for :func:`draw_pictures`.
+    folder : files of the same names in it are replaced.
+
+    Raises
+    ------
+    DataError
+        As in :func:`draw_pictures`.
+    """
+    pictures = draw_pictures(result)
+    for name in ("amplitude", "phase", "complex", "probe"):
+        (folder / f"{name}.png").write_bytes(pictures[name])
+    (folder / "report.html").write_text(report_html(result, pictures), encoding="utf-8")
 
 
 def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:

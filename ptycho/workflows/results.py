@@ -25,7 +25,7 @@ from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import FRC, coverage, remove_ramp
 from ptycho.workflows.result_files import FORMAT, read_arrays, write_hdf5, write_npz, write_tiff
 
-__all__ = ["RESULT_FILES", "Reconstruction", "load_reconstruction", "provenance", "save_reconstruction"]
+__all__ = ["RESULT_FILES", "Reconstruction", "load_reconstruction", "provenance", "save_reconstruction", "write_arrays"]
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,8 @@ def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool
     OutputError
         A result is there already, or the disk is full, or nothing can be written there.
     """
+    from ptycho.workflows.report import write_pictures
+
     out = Path(out_dir)
     present = [name for name in RESULT_FILES if os.path.lexists(out / name)]
     if present and not force:
@@ -259,16 +261,6 @@ def write_arrays(result: Reconstruction, folder: Path) -> None:
         if name == "phase":
             note["removed"] = "global phase and linear ramp"
         write_tiff(folder / f"{name}.tif", np.where(covered, of(flat), np.nan), note, result.pixel_size)
-
-
-def write_pictures(result: Reconstruction, folder: Path) -> None:
-    """Write what is for the eye, pictures and the report, into a folder that is there."""
-    from ptycho.workflows.report import draw_pictures, report_html
-
-    pictures = draw_pictures(result)
-    for name in ("amplitude", "phase", "complex", "probe"):
-        (folder / f"{name}.png").write_bytes(pictures[name])
-    (folder / "report.html").write_text(report_html(result, pictures), encoding="utf-8")
 
 
 @contextlib.contextmanager
