@@ -40,14 +40,16 @@ __all__ = [
 Array = Any
 """An array of any supported framework."""
 
+# Linux's C library hands memory back as soon as twice the largest piece freed so far (of at most 32 MiB) lies idle, and
+# the next array is mapped anew, page by page: up to a quarter of a step in numpy and PyTorch. So one is freed now.
+np.empty(2**25 - 2**16, dtype=np.uint8)
+
 _ALIASES = {"torch": "pytorch", "tf": "tensorflow"}
 _EXTRAS = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 _CACHED = 2**18
 """Complex pixels that are worked on at once: two megabytes, and as much again for each intermediate result."""
 _COLUMNS = 2**19
 """Values of the neighbourhoods of pixels that a convolution writes out at once: two megabytes."""
-_LARGE = 2**25 - 2**16
-"""Bytes, a little less than the largest piece by whose size the C library of Linux judges what is worth giving back."""
 _OPTIONAL_DEPENDENCY = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 
 
@@ -173,7 +175,6 @@ class NumpyBackend:
         padded = np.pad(x, ((0, 0), (rows, height - 1 - rows), (cols, width - 1 - cols), (0, 0)))
         views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
         around, matrix = np.moveaxis(views, 3, 5), kernel.reshape(-1, n_out)
-        _keep_what_is_freed()
         step = max(1, min(x.shape[1], _COLUMNS // max(1, x.shape[2] * len(matrix))))
         columns = np.empty((step, x.shape[2], height, width, n_in), dtype=x.dtype)
         found = np.empty((*x.shape[:3], n_out), dtype=np.result_type(x, kernel, bias))
@@ -207,7 +208,6 @@ class NumpyBackend:
         def fill(part: slice) -> None:
             found[part] = f(stack[part])
 
-        _keep_what_is_freed()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(fill, parts[1:]))
         return found
@@ -355,11 +355,6 @@ def cached_parts(shape: tuple[int, ...], most: int | None = None) -> list[slice]
     """Parts of the first axis of a stack, at most so many, that stay in a processor's cache with what comes of them."""
     step = max(1, _CACHED // max(1, math.prod(shape[1:])), 0 if most is None else -(-shape[0] // most))
     return [slice(first, first + step) for first in range(0, shape[0], step)]
-
-
-def _keep_what_is_freed() -> None:
-    """Free something large, after which smaller memory stays with the process and is not mapped anew at every turn."""
-    np.empty(_LARGE, dtype=np.uint8)
 
 
 @functools.cache

@@ -160,7 +160,7 @@ class InferenceConfig:
         None, "neighbours to choose from when oversampling; none uses neighbor_count", at_least=1
     )
     debug: bool = setting(False, "log more of what happens")
-    batch_size: int = setting(64, "groups per step", at_least=1)
+    batch_size: int = setting(32, "groups per step", at_least=1)
     backend: str = setting(
         "pytorch", "framework that computes: pytorch or numpy; 'ptycho reconstruct' takes the bundle's unless told"
     )

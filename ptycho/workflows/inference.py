@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.backend import get_backend
+from ptycho.config import InferenceConfig
 from ptycho.data import Container
 from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
 from ptycho.model.batches import epoch_batches, make_batch
@@ -60,7 +61,7 @@ class Network:
     mask: np.ndarray | None = None
     backend: str | None = None
     device: str | None = None
-    batch_size: int = 64
+    batch_size: int = InferenceConfig.batch_size
     window: str | np.ndarray = "probe"
     crop: int | None = None
     generator: Generator | None = None
@@ -99,7 +100,7 @@ class Inference:
         model: PtychoPINN,
         container: Container,
         device: Any,
-        batch_size: int = 64,
+        batch_size: int = InferenceConfig.batch_size,
         window: str | np.ndarray = "probe",
         crop: int | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho.backend import get_backend
-from ptycho.config import ModelConfig
+from ptycho.config import InferenceConfig, ModelConfig
 from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import Bundle
@@ -27,7 +27,7 @@ def reconstruct(
     scan: Scan,
     bundle: Bundle,
     backend: str | None = None,
-    batch_size: int = 64,
+    batch_size: int = InferenceConfig.batch_size,
     device: str | None = None,
     window: str | np.ndarray = "probe",
     crop: int | None = None,
