@@ -160,7 +160,7 @@ def test_the_inference():
     files = {"model_path": "model", "test_data_file": Path("test.npz")}
     found = to_inference_config(model, data, InferenceConfig(), files)
     assert (found.model, found.neighbor_count, found.backend) == (model, 7, "pytorch")
-    assert (found.model_path, found.test_data_file, found.batch_size) == (Path("model"), Path("test.npz"), 64)
+    assert (found.model_path, found.test_data_file, found.batch_size) == (Path("model"), Path("test.npz"), 32)
     validate(found)
     assert to_inference_config(model, data, InferenceConfig(batch_size=5), files).batch_size == 5
     changed = to_inference_config(model, data, InferenceConfig(batch_size=5), {**files, "batch_size": 6, "n_groups": 2})
