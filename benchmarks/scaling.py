@@ -90,7 +90,7 @@ def reconstructed(largest: float) -> Iterator[Point]:
         inference = Inference(model, container, model.backend.best_device())
         took = timed(lambda i=inference: i.stitched(params), repeat=2)
         lent = {key: model.backend.asarray(values) for key, values in params.items()}
-        at_once = np.arange(inference.batch_size)
+        at_once = np.arange(min(inference.batch_size, count))
         batch = {k: model.backend.asarray(v) for k, v in make_batch(container, at_once).items()}
         floor = timed(lambda i=inference, w=lent, b=batch: model.backend.to_numpy(i.infer(w, b))) * count / len(at_once)
         yield Point(f"reconstruct by a network, {name}", "pattern", count, took, floor)
