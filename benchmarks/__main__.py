@@ -5,9 +5,9 @@
 
 Writes RESULTS.md and its plots: the table of each script with the machine, the versions and the date. Every script also
 runs by itself (``python -m benchmarks.backends --help``). Nothing else should run on the machine meanwhile; all takes
-about two hours on two cores. With ``--only`` the page keeps what it says of the others. With a scan
-file the iterative engines are measured on it too, with an interpreter and a checkout PtychoPINN's own training beside
-ours (benchmarks.training).
+more than an hour on two cores. With ``--only`` the page keeps what it says of the others. With a scan file the
+iterative engines are measured on it too, with an interpreter and a checkout PtychoPINN's own training beside ours
+(benchmarks.training).
 """
 
 from __future__ import annotations

@@ -155,8 +155,11 @@ class Inference:
         visits = epoch_batches(total, at_once, 0, None)
         for visit, read in zip(visits, read_ahead(lambda visit: make_batch(groups, visit), visits), strict=True):
             for start in range(0, len(visit), size):
-                rows = np.minimum(np.arange(start, start + size), len(visit) - 1)
-                yield visit[start : start + size], {name: values[rows] for name, values in read.items()}
+                index = visit[start : start + size]
+                batch = {name: values[start : start + size] for name, values in read.items()}
+                if missing := size - len(index):
+                    batch = {k: np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for k, v in batch.items()}
+                yield index, batch
 
 
 def canvas_of(container: Container, probe: np.ndarray, window: str | np.ndarray, crop: int | None) -> Canvas:

@@ -38,8 +38,7 @@ _BROKEN = (
     ValueError,
     zlib.error,
     zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # unknown compression, encryption
     struct.error,
     OverflowError,
     SyntaxError,  # how numpy reports some damaged headers
