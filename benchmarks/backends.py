@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backend import Backend, available_backends, get_backend
+from ptycho.backends import Backend, available_backends, get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.model.batches import make_batch

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reference_scene import reference_scene
-from ptycho.backend import Array, Backend, get_backend
+from ptycho.backends import Array, Backend, get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import make_container
 from ptycho.evaluation import register

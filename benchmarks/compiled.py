@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig
 from ptycho.model.generators import CnnGenerator, Generator, channels
 from ptycho_torch.model import CompiledGenerator, native, neutral

@@ -118,10 +118,10 @@ class Errors:
         """Remember which epoch it is."""
         self.epoch = epoch
 
-    def look(self, make: Callable[[], State]) -> None:
-        """Measure the error; see :class:`ptycho.onlooker.Onlooker`."""
+    def observe(self, make_snapshot: Callable[[], State]) -> None:
+        """Measure the error; see :class:`ptycho.observers.Observer`."""
         if self.epoch in self.after:
-            self.found.append(away(make().positions, self.truth))
+            self.found.append(away(make_snapshot().positions, self.truth))
 
 
 def out_of_focus(after: Sequence[int]) -> None:

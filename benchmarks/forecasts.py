@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.memory import quantity, run
-from ptycho.backend import available_backends
+from ptycho.backends import available_backends
 
 
 def commands(scan: Path | None, epochs: int) -> Iterator[tuple[str, list[str]]]:

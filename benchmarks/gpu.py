@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.backends import complex_normal, groups_of_noise
-from ptycho.backend import Backend, available_backends, get_backend, get_trainer
+from ptycho.backends import Backend, available_backends, get_backend, get_trainer
 from ptycho.config import EngineConfig, ModelConfig, TrainingConfig
 from ptycho.engines import solve
 from ptycho.model.batches import make_batch
@@ -73,7 +73,7 @@ class Counter:
         return getattr(self._backend, name)
 
     def conv2d(self, x: Any, kernel: Any, bias: Any) -> Any:
-        """See :class:`ptycho.backend.Backend`."""
+        """See :class:`ptycho.backends.Backend`."""
         self.operations += 2 * int(np.prod(x.shape[:3])) * int(np.prod(kernel.shape))
         return self._backend.conv2d(x, kernel, bias)
 

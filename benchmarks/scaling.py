@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ptycho.backend import available_backends, get_backend
+from ptycho.backends import available_backends, get_backend
 from ptycho.config import ModelConfig
 from ptycho.data import Container
 from ptycho.data.grouping import group_positions

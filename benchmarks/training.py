@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.backends import groups_of_noise
-from ptycho.backend import available_backends
+from ptycho.backends import available_backends
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import load_scan, save_npz
 from ptycho.model.network import cnn_shapes

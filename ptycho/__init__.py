@@ -10,7 +10,7 @@ from typing import Any
 from ptycho._version import __version__
 
 _HOME = {
-    "ptycho.backend": ("array_namespace", "get_backend", "get_trainer"),
+    "ptycho.backends": ("array_namespace", "get_backend", "get_trainer"),
     "ptycho.config": ("InferenceConfig", "ModelConfig", "TrainingConfig"),
     "ptycho.data": (
         "Container",

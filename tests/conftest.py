@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ptycho.backend import Backend, get_backend
+from ptycho.backends import Backend, get_backend
 from tests import support
 
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from ptycho.backend import array_namespace, device, get_backend
+from ptycho.backends import array_namespace, device, get_backend
 from ptycho.data import Scan
 from ptycho.workflows.quality import predict_amplitudes, sample_of
 from ptycho.workflows.results import Reconstruction

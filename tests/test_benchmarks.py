@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import forecasts, gpu, training
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho import params, probe
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho.config.published import default_values
 from ptycho.errors import BackendError, DataError

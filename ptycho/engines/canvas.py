@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import array_api_compat
 import numpy as np
 
-from ptycho.backend import Array, array_namespace, device, get_backend
+from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.physics.patches import accumulate_patches, extract_patches
 from ptycho.physics.shifts import fourier_shift
 

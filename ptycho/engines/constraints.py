@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho.backend import Array, Backend, array_namespace, device, get_backend, to_numpy
+from ptycho.backends import Array, Backend, array_namespace, device, get_backend, to_numpy
 from ptycho.config.engines import EngineSettings
 from ptycho.physics.probe import disc_mask
 from ptycho.physics.propagation import intensity

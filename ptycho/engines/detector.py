@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend
+from ptycho.backends import Array, NumpyBackend
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
 from ptycho.errors import ConfigError

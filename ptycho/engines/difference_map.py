@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array
+from ptycho.backends import Array
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.engine import Engine

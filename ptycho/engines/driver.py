@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.config.engines import EngineConfig
 from ptycho.config.validation import validate
 from ptycho.data import Scan
@@ -23,7 +23,7 @@ from ptycho.engines.lsqml import LSQML
 from ptycho.engines.pie import EPIE, RPIE
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
-from ptycho.onlooker import offer
+from ptycho.observers import notify
 
 __all__ = ["Callback", "check_settings", "solve"]
 
@@ -103,7 +103,7 @@ def solve(
         _record(engine, r_factor=r_factor, seconds=before + now - started)
         for tell in callbacks:
             tell(engine.epoch, config.epochs, {"r_factor": r_factor})
-            offer(tell, lambda: engine.export(memory=False))
+            notify(tell, lambda: engine.export(memory=False))
         if r_factor <= best or engine.epoch == 1:
             best, kept = min(best, r_factor), engine.keep()
         if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:

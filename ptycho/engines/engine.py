@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, get_backend
+from ptycho.backends import Array, NumpyBackend, get_backend
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.batches import make_batches

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.canvas import read_patches

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace, to_numpy
+from ptycho.backends import Array, array_namespace, to_numpy
 from ptycho.engines.canvas import slices_of
 from ptycho.engines.pie import RPIE
 from ptycho.engines.waves import Lit, exit_change, lit_slices

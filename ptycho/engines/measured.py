@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, Backend, NumpyBackend
+from ptycho.backends import Array, Backend, NumpyBackend
 from ptycho.data import Scan
 from ptycho.errors import DataError
 from ptycho.physics.fourier import ifftshift2

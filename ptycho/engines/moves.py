@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from ptycho.backend import Array, NumpyBackend, array_namespace, to_numpy
+from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
 from ptycho.engines.positions import fitted_steps, limited, registered_steps
 from ptycho.engines.waves import Lit
 from ptycho.physics.propagation import intensity

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 from ptycho.engines.engine import Engine
 from ptycho.engines.variation import Variation
 from ptycho.engines.waves import Lit

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, array_namespace, to_numpy
+from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
 from ptycho.config.engines import EngineSettings
 from ptycho.physics.fourier import fft2, ifft2
 from ptycho.physics.propagation import intensity

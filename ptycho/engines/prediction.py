@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
 from ptycho.engines.canvas import make_canvas, slices_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.engines.moves import mapped_image, mapped_positions
 from ptycho.engines.positions import constrain_positions, farthest_move
 from ptycho.engines.strays import find_strays, search_strays

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.engines.variation import probes_of

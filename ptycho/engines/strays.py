@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.engines.positions import fit_affine
 
 __all__ = ["find_strays", "search_strays"]

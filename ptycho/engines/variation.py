@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, array_namespace, to_numpy
+from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
 from ptycho.physics.fourier import fft2, fftshift2, ifft2, ifftshift2
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.propagation import intensity

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 from ptycho.engines.canvas import slices_of
 from ptycho.engines.detector import FAR, Propagator
 from ptycho.physics.propagation import illuminate, intensity

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ptycho.backend import NumpyBackend
+from ptycho.backends import NumpyBackend
 from ptycho.physics.patches import read_patches
 
 __all__ = ["Groups", "epoch_batches", "make_batch"]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ptycho.backend import Array, Backend
+from ptycho.backends import Array, Backend
 from ptycho.config import ModelConfig
 from ptycho.errors import ConfigError
 from ptycho.model.network import apply_cnn, cnn_shapes, init_cnn

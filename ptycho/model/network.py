@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backend import Array, Backend
+from ptycho.backends import Array, Backend
 from ptycho.errors import ConfigError
 
 __all__ = ["SIZES", "apply_cnn", "cnn_shapes", "conv2d_enlarged", "decode", "encode", "init_cnn"]

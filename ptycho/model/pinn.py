@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho.backend import Array, Backend, NumpyBackend, device
+from ptycho.backends import Array, Backend, NumpyBackend, device
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.generators import Generator, channels, find_generator

@@ -18,7 +18,7 @@ from ptycho.config import TrainingConfig
 from ptycho.data.atomic import written_whole
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.schedules import Schedule
-from ptycho.onlooker import offer
+from ptycho.observers import notify
 
 __all__ = ["Course", "Progress", "TrainResult", "damaged", "is_network", "is_trained", "report"]
 
@@ -176,7 +176,7 @@ def report(
     """
     for each in progress:
         each(epoch, n_epochs, metrics)
-        offer(each, params)
+        notify(each, params)
 
 
 def is_trained(name: str, config: TrainingConfig) -> bool:

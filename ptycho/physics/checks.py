@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace, device, get_backend
+from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 
 __all__ = ["positions_beside", "require_positive", "require_size", "require_together", "widest"]
@@ -49,13 +49,13 @@ def require_together(**arrays: Array | None) -> Any:
         if owners[0] is not owners[1]:
             raise DataError(
                 f"{name}: got an array of {owners[1].name} beside {first} of {owners[0].name}; expected one framework: "
-                f"convert it with ptycho.backend.get_backend({first}).asarray({name})."
+                f"convert it with ptycho.backends.get_backend({first}).asarray({name})."
             )
         places = _place(one), _place(other)
         if None not in places and places[0] != places[1]:
             raise DataError(
                 f"{name}: got an array on {device(other)} beside {first} on {device(one)}; expected one device: move "
-                f"it with ptycho.backend.get_backend({first}).asarray({name}, device=...)."
+                f"it with ptycho.backends.get_backend({first}).asarray({name}, device=...)."
             )
     return array_namespace(one)
 

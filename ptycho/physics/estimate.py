@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend
+from ptycho.backends import Array, NumpyBackend
+from ptycho.backends.windows import add_windows
 from ptycho.data.ahead import read_ahead
-from ptycho.onlooker import offer
+from ptycho.observers import notify
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import place_patches, read_patches
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
-from ptycho.windows import add_windows
 
 __all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
 
@@ -156,7 +156,7 @@ def estimate_object(
             canvas.change()
         if on_pass is not None:
             on_pass(done + 1, passes)
-            offer(on_pass, lambda: _estimated(canvas.object.copy(), canvas.modes, on_canvas, origin))
+            notify(on_pass, lambda: _estimated(canvas.object.copy(), canvas.modes, on_canvas, origin))
     canvas.release()
     return _estimated(canvas.object, canvas.modes, on_canvas, origin)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array_api_compat
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 
 __all__ = ["fft2", "fftshift2", "ifft2", "ifftshift2"]
 

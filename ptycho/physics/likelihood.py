@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ptycho.backend import Array, device
+from ptycho.backends import Array, device
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_together
 

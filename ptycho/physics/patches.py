@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend
+from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend
+from ptycho.backends.windows import gather_windows
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside
-from ptycho.windows import gather_windows
 
 __all__ = ["accumulate_patches", "extract_patches", "place_patches", "read_patches"]
 

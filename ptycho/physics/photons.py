@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_positive, require_size, require_together, widest
 from ptycho.physics.propagation import intensity

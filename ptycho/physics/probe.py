@@ -15,7 +15,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ptycho.backend import Array, array_namespace, device
+from ptycho.backends import Array, array_namespace, device
 from ptycho.errors import DataError
 from ptycho.physics.aberrations import apply_aberrations
 from ptycho.physics.checks import require_positive, require_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ptycho.backend import Array, array_namespace, device, get_backend
+from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, fftshift2, ifft2

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backend import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
+from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
+from ptycho.backends.windows import add_windows
 from ptycho.errors import DataError
 from ptycho.physics.checks import positions_beside, require_together
 from ptycho.physics.patches import accumulate_patches, extract_patches, place_patches
-from ptycho.windows import add_windows
 
 __all__ = [
     "Canvas",

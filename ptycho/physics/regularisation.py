@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptycho.backend import Array, array_namespace
+from ptycho.backends import Array, array_namespace
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.propagation import intensity
 

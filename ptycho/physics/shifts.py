@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ptycho.backend import Array, device
+from ptycho.backends import Array, device
 from ptycho.physics.checks import require_together
 from ptycho.physics.fourier import fft2, ifft2
 

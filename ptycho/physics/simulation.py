@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ptycho.backend import array_namespace, get_backend
+from ptycho.backends import array_namespace, get_backend
 from ptycho.data.scan import Measurement, Scan
 from ptycho.errors import DataError
 from ptycho.physics.patches import extract_patches

@@ -112,7 +112,7 @@ class LivePage:
                     self._r_factors.setdefault(label, []).append((done, value))
         self.stage.change()
 
-    def look(self, label: str, done: int, make: Callable[[], Any]) -> None:
+    def observe(self, label: str, done: int, make: Callable[[], Any]) -> None:
         """Show what a step has, if somebody looks and it is time."""
         began = time.monotonic()
         if self._broken or label in _UNSEEN or not (self._is_time(label, began) and self.stage.looked_at()):
@@ -222,9 +222,9 @@ class StepTold:
         self._done = done
         self._page.told(self._label, done, total)
 
-    def look(self, make: Callable[[], Any]) -> None:
-        """Show what the step has; see :class:`ptycho.onlooker.Onlooker`."""
-        self._page.look(self._label, self._done, make)
+    def observe(self, make_snapshot: Callable[[], Any]) -> None:
+        """Show what the step has; see :class:`ptycho.observers.Observer`."""
+        self._page.observe(self._label, self._done, make_snapshot)
 
 
 class EpochTold(StepTold):

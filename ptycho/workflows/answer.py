@@ -9,7 +9,7 @@ import numpy as np
 from ptycho.data import Container
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import Progress
-from ptycho.onlooker import Onlooker, offer
+from ptycho.observers import Observer, notify
 from ptycho.workflows.inference import Inference
 
 __all__ = ["Answering", "answering", "ask_of"]
@@ -35,16 +35,16 @@ class Answering:
         """Pass on what is told of an epoch."""
         self.progress(epoch, n_epochs, metrics)
 
-    def look(self, make: Callable[[], dict[str, np.ndarray]]) -> None:
+    def observe(self, make_snapshot: Callable[[], dict[str, np.ndarray]]) -> None:
         """Offer the :class:`~ptycho.workflows.inference.Stitched` of the parameters that ``make`` makes."""
         inference = self.inference
         if inference is not None:
-            offer(self.progress, lambda: inference.stitched(make()))
+            notify(self.progress, lambda: inference.stitched(make_snapshot()))
 
 
 def answering(progress: Iterable[Progress]) -> list[Progress]:
     """The same callbacks, each one that looks on in an :class:`Answering` of its own."""
-    return [Answering(each) if isinstance(each, Onlooker) else each for each in progress]
+    return [Answering(each) if isinstance(each, Observer) else each for each in progress]
 
 
 def ask_of(progress: Iterable[Progress], model: PtychoPINN, container: Container, device: str) -> None:

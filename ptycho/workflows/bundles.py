@@ -19,9 +19,9 @@ from ptycho.data.atomic import written_whole
 from ptycho.data.readers.limits import readable
 from ptycho.errors import BackendError, ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, load_bundle
-from ptycho.model.foreign import import_archive, model_folders
 from ptycho.model.generators import channels
-from ptycho.model.plain_pickle import read_plain_pickle
+from ptycho.model.importers.archives import import_archive, model_folders
+from ptycho.model.importers.plain_pickle import read_plain_pickle
 from ptycho.model.safe_archive import SafeArchive
 
 __all__ = [
@@ -162,7 +162,7 @@ def import_bundle(path: str | Path, probe: str | Path | None = None) -> Bundle:
     Raises
     ------
     DataError
-        See :func:`ptycho.model.foreign.import_archive`; or the scan has no probe.
+        See :func:`ptycho.model.importers.archives.import_archive`; or the scan has no probe.
     """
     given = None
     if probe is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import InferenceConfig
 from ptycho.data import Container
 from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
@@ -17,7 +17,7 @@ from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import Bundle, probe_of
 from ptycho.model.generators import Generator
 from ptycho.model.pinn import PtychoPINN, merge_window
-from ptycho.onlooker import offer
+from ptycho.observers import notify
 from ptycho.physics.estimate import Estimate
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import Canvas
@@ -140,7 +140,7 @@ class Inference:
             canvas.add(answers, self.container.positions[index])
             if progress is not None:
                 progress(int(index[-1]) + 1, total)
-                offer(progress, lambda: finished(canvas, probe, self.estimate))
+                notify(progress, lambda: finished(canvas, probe, self.estimate))
         return canvas
 
     def _batches(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.backend import Array, get_backend, to_numpy
+from ptycho.backends import Array, get_backend, to_numpy
 from ptycho.config import dataclass_to_legacy_dict
 from ptycho.data import Container, LocalOffsets, Scan, scan_from_groups
 from ptycho.errors import ConfigError, DataError

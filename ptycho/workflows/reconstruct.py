@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import InferenceConfig, ModelConfig
 from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError

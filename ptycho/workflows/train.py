@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backend import backend_for_training, get_trainer
+from ptycho.backends import backend_for_training, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
 from ptycho.data.container import GroupedAmplitudes

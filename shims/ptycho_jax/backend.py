@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ptycho.backend import cached_parts
+from ptycho.backends import cached_parts
 from ptycho.errors import BackendError
 from ptycho_jax.namespace import xp
 
@@ -20,13 +20,13 @@ _INSIDE = lax.GatherScatterMode.PROMISE_IN_BOUNDS  # the caller pads
 
 
 class JaxBackend:
-    """See :class:`ptycho.backend.Backend`."""
+    """See :class:`ptycho.backends.Backend`."""
 
     name = "jax"
     xp = xp
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; 64-bit values become 32-bit ones unless JAX's x64 mode is on."""
+        """See :class:`~ptycho.backends.Backend`; 64-bit values become 32-bit ones unless JAX's x64 mode is on."""
         if isinstance(device, str):
             (device,) = find_devices(device)
         if not isinstance(a, jax.Array):
@@ -35,7 +35,7 @@ class JaxBackend:
         return xp.asarray(a, dtype=jax.dtypes.canonicalize_dtype(wanted), device=device)
 
     def to_numpy(self, a: jax.Array) -> np.ndarray:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         host = np.asarray(a)
         return host.astype(np.float32) if a.dtype == xp.bfloat16 else host
 
@@ -44,33 +44,33 @@ class JaxBackend:
         return None
 
     def gather_windows(self, image: jax.Array, corners: jax.Array, weights: jax.Array, size: int) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return _gather(image, corners, weights, size)
 
     def scatter_windows(
         self, windows: jax.Array, corners: jax.Array, weights: jax.Array, shape: tuple[int, int]
     ) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; reverse-mode gradients only, since the loop is none of its own."""
+        """See :class:`~ptycho.backends.Backend`; reverse-mode gradients only, since the loop is none of its own."""
         return _scatter(windows, corners, weights, tuple(shape))
 
     def conv2d(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; computed in the kernel's precision."""
+        """See :class:`~ptycho.backends.Backend`; computed in the kernel's precision."""
         x = xp.astype(x, kernel.dtype)
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
 
     def relu(self, x: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return jax.nn.relu(x)
 
     def max_pool2d(self, x: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values."""
+        """See :class:`~ptycho.backends.Backend`; the gradient goes to the first of equal values."""
         batch, height, width, channels = x.shape
         blocks = xp.reshape(x, (batch, height // 2, 2, width // 2, 2, channels))
         rows = _first_larger(blocks[:, :, :, :, 0, :], blocks[:, :, :, :, 1, :])
         return _first_larger(rows[:, :, 0, :, :], rows[:, :, 1, :, :])
 
     def in_parts(self, f: Callable[[jax.Array], jax.Array], stack: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`; a loop in XLA on a CPU, everything at once elsewhere."""
+        """See :class:`~ptycho.backends.Backend`; a loop in XLA on a CPU, everything at once elsewhere."""
         parts = cached_parts(stack.shape)
         if len(parts) < 2 or not isinstance(stack, jax.core.Tracer):  # a loop would be compiled at every call
             return f(stack)
@@ -79,11 +79,11 @@ class JaxBackend:
         return lax.platform_dependent(stack, cpu=looped, default=f)
 
     def stop_gradient(self, a: jax.Array) -> jax.Array:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return lax.stop_gradient(a)
 
     def value_and_grad(self, f: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, Any]]:
-        """See :class:`~ptycho.backend.Backend`; JAX's gradient is dL/dx - i dL/dy, hence the one conjugation."""
+        """See :class:`~ptycho.backends.Backend`; JAX's gradient is dL/dx - i dL/dy, hence the one conjugation."""
 
         def evaluated(*args: Any) -> tuple[jax.Array, Any]:
             value, gradient = jax.value_and_grad(f)(*args)
@@ -92,7 +92,7 @@ class JaxBackend:
         return evaluated
 
     def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return jax.jit(f)
 
 

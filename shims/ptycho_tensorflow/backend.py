@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from ptycho.backend import cached_parts
+from ptycho.backends import cached_parts
 from ptycho.errors import BackendError
 from ptycho_tensorflow import namespace
 
@@ -23,20 +23,20 @@ _MOST_PARTS = 128
 
 
 class TensorflowBackend:
-    """See :class:`ptycho.backend.Backend`."""
+    """See :class:`ptycho.backends.Backend`."""
 
     name = "tensorflow"
     xp: Any = namespace
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; a tensor keeps its place in the graph."""
+        """See :class:`~ptycho.backends.Backend`; a tensor keeps its place in the graph."""
         if isinstance(device, str) and not device.startswith("/"):
             (device,) = find_devices(device)
         host = a if tf.is_tensor(a) else np.asarray(a)
         return namespace.asarray(host, dtype=None if dtype is None else tf.as_dtype(dtype), device=device)
 
     def to_numpy(self, a: tf.Tensor) -> np.ndarray:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return (tf.cast(a, tf.float32) if a.dtype == tf.bfloat16 else a).numpy()
 
     def best_device(self) -> Any:
@@ -44,7 +44,7 @@ class TensorflowBackend:
         return find_devices()[0]
 
     def gather_windows(self, image: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor, size: int) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; its gradient by the image is the scatter."""
+        """See :class:`~ptycho.backends.Backend`; its gradient by the image is the scatter."""
         shape = tuple(image.shape)
 
         @tf.custom_gradient
@@ -61,7 +61,7 @@ class TensorflowBackend:
     def scatter_windows(
         self, windows: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor, shape: tuple[int, int]
     ) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; its gradient by the windows is the gather."""
+        """See :class:`~ptycho.backends.Backend`; its gradient by the windows is the gather."""
         size = windows.shape[-1]
 
         @tf.custom_gradient
@@ -84,30 +84,30 @@ class TensorflowBackend:
         return tf.stack(sums, axis=-1)
 
     def conv2d(self, x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; computed in the kernel's precision."""
+        """See :class:`~ptycho.backends.Backend`; computed in the kernel's precision."""
         return tf.nn.bias_add(tf.nn.conv2d(tf.cast(x, kernel.dtype), kernel, strides=1, padding="SAME"), bias)
 
     def relu(self, x: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return tf.nn.relu(x)
 
     def max_pool2d(self, x: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; the gradient goes to the first of equal values, and NaN loses."""
+        """See :class:`~ptycho.backends.Backend`; the gradient goes to the first of equal values, and NaN loses."""
         return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
 
     def in_parts(self, f: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`; in a graph on a CPU, whose cache holds a part, else at once."""
+        """See :class:`~ptycho.backends.Backend`; in a graph on a CPU, whose cache holds a part, else at once."""
         if not tf.is_symbolic_tensor(stack) or stack.shape[0] is None or tf.config.list_physical_devices("GPU"):
             return f(stack)
         parts = cached_parts(tuple(stack.shape), _MOST_PARTS)
         return f(stack) if len(parts) < 2 else tf.concat([f(stack[part]) for part in parts], 0)
 
     def stop_gradient(self, a: tf.Tensor) -> tf.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return tf.stop_gradient(a)
 
     def value_and_grad(self, f: Callable[..., tf.Tensor]) -> Callable[..., tuple[tf.Tensor, Any]]:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
 
         def evaluated(first: Any, *rest: Any) -> tuple[tf.Tensor, Any]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -118,7 +118,7 @@ class TensorflowBackend:
         return evaluated
 
     def jit(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """See :class:`~ptycho.backend.Backend`; a graph without XLA, whose convolutions are slower than TensorFlow's.
+        """See :class:`~ptycho.backends.Backend`; a graph without XLA, whose convolutions are slower than TensorFlow's.
 
         A partial, since TensorFlow counts the tracings of a function by its code, and warns of many in one process.
         """

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ptycho.backend import NumpyBackend, cached_parts
+from ptycho.backends import NumpyBackend, cached_parts
 from ptycho.errors import BackendError
 from ptycho_torch.namespace import xp
 
@@ -19,13 +19,13 @@ _HOST = NumpyBackend()
 
 
 class TorchBackend:
-    """See :class:`ptycho.backend.Backend`."""
+    """See :class:`ptycho.backends.Backend`."""
 
     name = "pytorch"
     xp = xp
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`; a tensor keeps its place in the graph."""
+        """See :class:`~ptycho.backends.Backend`; a tensor keeps its place in the graph."""
         wanted = None if dtype is None else getattr(torch, dtype)
         if isinstance(a, torch.Tensor):
             return a.to(dtype=wanted, device=device)
@@ -38,7 +38,7 @@ class TorchBackend:
             raise BackendError(f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         host = a.detach().cpu()
         return (host.float() if host.dtype == torch.bfloat16 else host).resolve_conj().numpy()
 
@@ -49,17 +49,17 @@ class TorchBackend:
     def gather_windows(
         self, image: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, size: int
     ) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return _Gather.apply(image, corners, weights, size)
 
     def scatter_windows(
         self, windows: torch.Tensor, corners: torch.Tensor, weights: torch.Tensor, shape: tuple[int, int]
     ) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return _Scatter.apply(windows, corners, weights, tuple(shape))
 
     def conv2d(self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`; both permutations are views, so channels-last memory stays as it is."""
+        """See :class:`~ptycho.backends.Backend`; permuted views keep channels-last memory."""
         kernel = kernel.permute(3, 2, 0, 1)
         if kernel.dtype == torch.float64:  # the CPU's double-precision convolution takes no other layout
             kernel = kernel.contiguous()
@@ -67,15 +67,15 @@ class TorchBackend:
         return y.permute(0, 2, 3, 1)
 
     def relu(self, x: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return functional.relu(x)
 
     def max_pool2d(self, x: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return functional.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
     def in_parts(self, f: Callable[[torch.Tensor], torch.Tensor], stack: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         parts = cached_parts(tuple(stack.shape))
         if len(parts) < 2 or not _on_host(stack):
             return f(stack)
@@ -89,11 +89,11 @@ class TorchBackend:
         return found
 
     def stop_gradient(self, a: torch.Tensor) -> torch.Tensor:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
         return a.detach()
 
     def value_and_grad(self, f: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, Any]]:
-        """See :class:`~ptycho.backend.Backend`."""
+        """See :class:`~ptycho.backends.Backend`."""
 
         def evaluated(first: Any, *rest: Any) -> tuple[torch.Tensor, Any]:
             named = isinstance(first, dict)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ptycho.backend import get_backend
-from ptycho.loader import load
+from ptycho.backends import get_backend
+from ptycho.compat.loader import load
 
 __all__ = ["PtychoDataContainerTorch"]
 
 
 class PtychoDataContainerTorch:
-    """A :class:`ptycho.loader.PtychoDataContainer` whose arrays are tensors; they share memory where they can.
+    """A :class:`ptycho.compat.loader.PtychoDataContainer` whose arrays are tensors; they share memory where they can.
 
     Parameters
     ----------
     grouped_data
-        What :meth:`ptycho.raw_data.RawData.generate_grouped_data` returns.
+        What :meth:`ptycho.compat.raw_data.RawData.generate_grouped_data` returns.
     probe
         (N, N) or (P, N, N) complex, or None.
 

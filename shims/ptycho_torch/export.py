@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.bundle import Bundle
 from ptycho.model.generators import channels, find_generator

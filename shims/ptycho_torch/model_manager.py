@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
+from ptycho.compat.model_manager import ModelManager
 from ptycho.config import TrainingConfig, config_from_legacy, validate
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import Bundle
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
-from ptycho.model_manager import ModelManager
 from ptycho.physics.photons import intensity_scale as scale_of
 from ptycho.physics.probe import disc_probe
 from ptycho.physics.reassembly import group_canvas_size

@@ -1,11 +1,11 @@
-"""PtychoPINN's name for a scan of its PyTorch side: a :class:`ptycho.raw_data.RawData`, which needs no PyTorch."""
+"""PtychoPINN's name for a scan of its PyTorch side: a :class:`~ptycho.raw_data.RawData`, which needs no PyTorch."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ptycho.compat.raw_data import RawData
 from ptycho.config import publish
-from ptycho.raw_data import RawData
 
 __all__ = ["RawDataTorch"]
 
@@ -16,7 +16,7 @@ class RawDataTorch(RawData):
     Parameters
     ----------
     xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess
-        As of :class:`~ptycho.raw_data.RawData`.
+        As of :class:`~ptycho.compat.raw_data.RawData`.
     config
         A configuration, which is published for callers of PtychoPINN's dictionary, and whose ``gridsize`` groups are
         made with; None leaves both to the dictionary.
@@ -47,7 +47,7 @@ class RawDataTorch(RawData):
         gridsize: int | None = None,
         dataset_path: str | None = None,
     ) -> dict[str, Any]:
-        """See :class:`~ptycho.raw_data.RawData`."""
+        """See :class:`~ptycho.compat.raw_data.RawData`."""
         if gridsize is None and self.config is not None:
             gridsize = self.config.model.gridsize
         return super().generate_grouped_data(N, K, nsamples, dataset_path, seed, sequential_sampling, gridsize)

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ptycho import physics
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from tests.backends.capabilities import TABLE, Row
 
 Arrays = dict[str, Any]

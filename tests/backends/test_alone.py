@@ -45,9 +45,11 @@ def scan(alone):
 
 
 def test_nothing_is_loaded_unasked():
-    rooms = "ptycho, ptycho.backend, ptycho.cli, ptycho.config, ptycho.data, ptycho.evaluation, ptycho.physics.estimate"
+    names = (
+        "ptycho, ptycho.backends, ptycho.cli, ptycho.config, ptycho.data, ptycho.evaluation, ptycho.physics.estimate"
+    )
     code = (
-        f"import {rooms}, ptycho.model.pinn, ptycho.model.bundle, ptycho.workflows.run, ptycho.workflows.components\n"
+        f"import {names}, ptycho.model.pinn, ptycho.model.bundle, ptycho.workflows.run, ptycho.workflows.components\n"
     )
     assert run_alone(set(), code + "print(loaded())") == "[]"
 
@@ -58,7 +60,7 @@ def test_a_backend_loads_its_own_framework_and_no_other(alone, backend):
         pytest.skip(f"{backend} is not installed")
     code = f"""
 import numpy as np
-from ptycho.backend import get_backend, get_trainer
+from ptycho.backends import get_backend, get_trainer
 from ptycho.physics import far_field
 lender = get_backend({backend!r})
 print(np.abs(lender.to_numpy(far_field(lender.asarray(np.ones((4, 4), np.complex64))))).max())
@@ -73,7 +75,7 @@ print(loaded())
 @pytest.mark.parametrize("absent", EXTRA)
 def test_an_absent_framework_is_told_with_what_to_install(alone, absent):
     code = f"""
-from ptycho.backend import get_backend, get_trainer
+from ptycho.backends import get_backend, get_trainer
 from ptycho.errors import BackendError
 for ask in (get_backend, get_trainer):
     try:

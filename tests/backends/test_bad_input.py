@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import DataError
 from tests import support
 from tests.backends.cases import CASES, Draw, cast

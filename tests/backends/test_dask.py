@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptycho.backend import array_namespace, get_backend, to_numpy
+from ptycho.backends import array_namespace, get_backend, to_numpy
 from ptycho.physics.reassembly import Canvas, canvas_for, reassemble, stitching_window
 from tests.backends.cases import CASES, Draw, Sizes
 

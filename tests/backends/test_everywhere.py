@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho import backend as seam
 from ptycho import physics
-from ptycho.backend import Backend, get_backend
+from ptycho.backends import Backend, get_backend, registry
 from tests import support
 from tests.backends.capabilities import ALL, COLUMNS, TABLE
 from tests.backends.cases import CASES, ONE_SIZE, SIZES, Case, Draw, cast
@@ -46,7 +45,7 @@ class TestTable:
         assert {row.name for row in TABLE if row.room == "Backend"} == primitives - seams
 
     def test_every_backend_has_its_column(self):
-        assert {*seam.available_backends(), "array_api_strict", "dask"} == set(COLUMNS)
+        assert {*registry.available_backends(), "array_api_strict", "dask"} == set(COLUMNS)
 
     def test_what_runs_anywhere_else_has_a_case(self):
         tested_by_hand = {"Canvas", "canvas_for", "stitching_window", "simulate"}

@@ -16,7 +16,7 @@ ROOMS = [
     path
     for room in ("physics", "model", "engines", "evaluation")
     for path in sorted((ROOT / "ptycho" / room).rglob("*.py"))
-] + [ROOT / "ptycho" / "backend.py"]
+] + [ROOT / "ptycho" / "backends" / "generic_backend.py"]
 
 
 def is_namespace(node: ast.AST) -> bool:

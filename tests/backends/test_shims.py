@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptycho.backend import Backend, get_backend, get_trainer
+from ptycho.backends import Backend, get_backend, get_trainer
 from tests import support
 
 SHIMS = Path(__file__).parents[2] / "shims"

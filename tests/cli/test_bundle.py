@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from ptycho.data import load_scan
 from ptycho.model.bundle import load_bundle
-from tests.model.test_foreign_torch import archive, network, saved
+from tests.model.test_import_torch import archive, network, saved
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ["--n_filters_scale", "1", "--nepochs", "2", "--n_groups", "48", "--estimate_passes", "3", "--quiet"]
 WATCHED = """
 import sys
-from ptycho.backend import get_trainer
+from ptycho.backends import get_trainer
 from ptycho.data.readers.limits import peak_memory
 from ptycho.cli import main
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ptycho import __version__
-from ptycho.cli_help import COMMANDS
+from ptycho.cli.help_texts import COMMANDS
 from ptycho.config import TrainingConfig, config_from_dict
 from tests.cli.conftest import COMMAND, ROOT
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ptycho.cli_progress import ProgressBars
+from ptycho.cli.progress_bars import ProgressBars
 
 SMALL = ("simulate", "--out", "sim", "--size", 96, "--n_positions", 30)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import EngineConfig
 from ptycho.engines import solve
 from ptycho.engines.constraints import constrain_object, constrain_probe, orthogonal_modes, total_variation_step

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.engines import State, solve
 from ptycho.engines.gradient import pattern_loss
 from ptycho.errors import BackendError

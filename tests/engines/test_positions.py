@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import EngineConfig
 from ptycho.engines import fit_affine, solve
 from ptycho.engines.moves import Moves, mapped_image

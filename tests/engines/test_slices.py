@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.engines import State, predictor, solve
 from ptycho.engines.canvas import slices_of
 from ptycho.engines.detector import FAR, free_space

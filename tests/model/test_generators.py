@@ -5,7 +5,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import load_bundle, save_bundle

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import ConfigError
 from ptycho.model.network import SIZES, apply_cnn, cnn_shapes, conv2d_enlarged, encode, init_cnn
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import make_container
 from ptycho.errors import ConfigError

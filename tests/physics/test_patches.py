@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import DataError
 from ptycho.physics.patches import accumulate_patches, extract_patches, place_patches
 from tests.support import array, as_numpy, compiles_every_shape, tolerance

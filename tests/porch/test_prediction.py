@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.data import make_container
 from ptycho.errors import BackendError, ConfigError, DataError
 from ptycho.loader import load

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ptycho import params
-from ptycho.backend import get_trainer
+from ptycho.backends import get_trainer
 from ptycho.errors import BackendError
 from ptycho.model.bundle import load_bundle
 from ptycho.physics import extract_patches

@@ -162,7 +162,7 @@ def run(folder: Path) -> int:
     """`ptycho run` onto an earlier result: everything but the training and the drawing, which are done once for all."""
     import numpy as np
 
-    from ptycho.backend import get_trainer
+    from ptycho.backends import get_trainer
     from ptycho.data import save_npz
     from ptycho.model import bundle as bundles
     from ptycho.workflows import report

@@ -17,7 +17,7 @@ import numpy as np
 from ptycho.config import ModelConfig, TrainingConfig, config_to_dict
 from ptycho.data import load_scan, save_scan
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
-from ptycho.model.foreign import import_archive
+from ptycho.model.importers.archives import import_archive
 from ptycho.workflows.bundles import describe_model_file
 from ptycho.workflows.results import Reconstruction, load_reconstruction
 from tests.support import simulated_scan
@@ -180,7 +180,7 @@ def write_shelves(folder: Path) -> Path:
 
 def write_torch_archive(folder: Path) -> Path:
     """PtychoPINN's archive with a PyTorch model."""
-    from tests.model.test_foreign_torch import archive, network, saved
+    from tests.model.test_import_torch import archive, network, saved
 
     return archive(folder / "wts.h5.zip", saved(network().state_dict()))
 
@@ -188,7 +188,7 @@ def write_torch_archive(folder: Path) -> Path:
 def write_keras_archive(folder: Path) -> Path:
     """PtychoPINN's archive with a Keras model."""
     from tests.model import keras_original as original
-    from tests.model.test_foreign_keras import settings
+    from tests.model.test_import_keras import settings
 
     with warnings.catch_warnings():  # Keras hands numpy the weights in a way that numpy 2 has deprecated
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy")

@@ -19,9 +19,9 @@ from ptycho.config import TrainingConfig, load_config
 from ptycho.data import load_scan
 from ptycho.data.readers.registry import available_readers
 from ptycho.errors import ConfigError, PtychoError
-from ptycho.model.foreign_keras import network_of_keras
-from ptycho.model.foreign_torch import network_of_state
-from ptycho.model.plain_pickle import read_plain_pickle
+from ptycho.model.importers.keras_models import network_of_keras
+from ptycho.model.importers.plain_pickle import read_plain_pickle
+from ptycho.model.importers.torch_models import network_of_state
 from tests.safety.samples import LOADERS
 from tests.safety.test_malice import rewritten
 

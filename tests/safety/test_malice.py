@@ -24,7 +24,7 @@ from ptycho.config import TrainingConfig, load_config
 from ptycho.data import load_scan
 from ptycho.errors import ConfigError, DataError
 from ptycho.model import safe_archive
-from ptycho.model.plain_pickle import read_plain_pickle
+from ptycho.model.importers.plain_pickle import read_plain_pickle
 from ptycho.model.safe_archive import SafeArchive
 from tests.model.test_bundle import resealed
 from tests.safety.samples import LOADERS, MODELS, SCANS

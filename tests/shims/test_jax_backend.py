@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
 
-from ptycho.backend import Backend, array_namespace, get_backend, to_numpy
+from ptycho.backends import Backend, array_namespace, get_backend, to_numpy
 from ptycho.errors import BackendError
 from ptycho.physics.patches import accumulate_patches, extract_patches
 from tests.support import compiled_quickly

@@ -18,7 +18,7 @@ pytest.importorskip("optax")
 import jax
 from safetensors.numpy import load, load_file
 
-from ptycho.backend import get_trainer
+from ptycho.backends import get_trainer
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.physics import simulate

@@ -14,7 +14,7 @@ pytest.importorskip("tensorflow")
 
 import tensorflow as tf
 
-from ptycho.backend import Backend, get_backend, to_numpy
+from ptycho.backends import Backend, get_backend, to_numpy
 from ptycho.errors import BackendError
 from ptycho.physics.patches import accumulate_patches, extract_patches
 from ptycho_tensorflow import namespace
@@ -97,7 +97,7 @@ class TestArrays:
 
     def test_nothing_is_said_when_tensorflow_loads(self):
         code = (
-            "from ptycho.backend import get_backend as b; t = b('tf'); print(t.jit(lambda x: x + 1)(t.asarray([1.0])))"
+            "from ptycho.backends import get_backend as b; t = b('tf'); print(t.jit(lambda x: x + 1)(t.asarray([1.0])))"
         )
         bare = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
         told = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
@@ -113,7 +113,7 @@ class TestArrays:
             "            os.write(2, b'the reason')\n"
             "            raise ImportError('broken')\n"
             "sys.meta_path.insert(0, Broken())\n"
-            "from ptycho.backend import get_backend\n"
+            "from ptycho.backends import get_backend\n"
             "try:\n"
             "    get_backend('tensorflow')\n"
             "except ImportError as error:\n"
@@ -251,7 +251,7 @@ class TestConvolutions:
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_a_graph_works_on_a_stack_in_parts(lender, monkeypatch, count):
     """Values and gradients of the whole, as many parts as a graph may have."""
-    monkeypatch.setattr("ptycho.backend._CACHED", 128)
+    monkeypatch.setattr("ptycho.backends.arrays._CACHED", 128)
     monkeypatch.setattr("ptycho_tensorflow.backend._MOST_PARTS", 3)
     seen, stack = [], lender.asarray(normal((count, 8, 8), "complex64"))
 

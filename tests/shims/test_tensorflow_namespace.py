@@ -17,7 +17,7 @@ pytest.importorskip("array_api_strict")
 import array_api_strict as strict
 import tensorflow as tf
 
-from ptycho.backend import array_namespace, device, get_backend
+from ptycho.backends import array_namespace, device, get_backend
 from ptycho_tensorflow import namespace as xp
 
 ROOT = Path(__file__).parents[2]

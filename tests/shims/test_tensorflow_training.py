@@ -16,7 +16,7 @@ pytest.importorskip("tensorflow")
 import keras
 import tensorflow as tf
 
-from ptycho.backend import get_backend, get_trainer
+from ptycho.backends import get_backend, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import make_container
 from ptycho.errors import BackendError, ConfigError

@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 
 import torch
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.bundle import load_bundle, save_bundle

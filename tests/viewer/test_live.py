@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ptycho.config import EngineConfig
-from ptycho.onlooker import Onlooker
+from ptycho.observers import Observer
 from ptycho.viewer import LivePage, live
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.stage import Stage
@@ -73,7 +73,7 @@ def test_callbacks_are_told_and_look_on(page):
     assert state["status"] == "running"
     assert state["elapsed"] >= 0
     for callback in (page.epochs("rpie"), page.counter("estimate")):
-        assert isinstance(callback, Onlooker)
+        assert isinstance(callback, Observer)
 
 
 def test_no_picture_is_made_while_nobody_looks(page, scan):
@@ -93,7 +93,7 @@ def test_a_picture_is_made_for_who_looks_and_not_too_often(page, scan):
     tell = page.counter("estimate")
     for done in range(1, 20):
         tell(done, 20)
-        tell.look(lambda: made.append(1) or shown(scan))
+        tell.observe(lambda: made.append(1) or shown(scan))
     assert len(made) == 1
     state = watch(page)
     assert page.stage.picture(state["picture"]).object is scan.object
@@ -105,7 +105,7 @@ def test_what_does_not_go_by_rounds_has_no_curve(page, scan):
     watch(page)
     tell = page.counter("reconstruct")
     tell(64, 300)
-    tell.look(lambda: shown(scan))
+    tell.observe(lambda: shown(scan))
     state = watch(page)
     assert "picture" in state
     assert state["charts"] == []
@@ -128,8 +128,8 @@ def test_pictures_take_a_small_share_of_the_time(page, scan, monkeypatch):
 
 def test_what_cannot_be_shown_does_not_stop_the_run(page, scan, caplog):
     watch(page)
-    page.counter("estimate").look(lambda: 1 / 0)
-    page.counter("estimate").look(lambda: pytest.fail("it was tried again"))
+    page.counter("estimate").observe(lambda: 1 / 0)
+    page.counter("estimate").observe(lambda: pytest.fail("it was tried again"))
     page.show(SimpleNamespace())
     assert caplog.text.count("no more pictures") == 1
     assert "cannot show the result" in caplog.text
@@ -137,7 +137,7 @@ def test_what_cannot_be_shown_does_not_stop_the_run(page, scan, caplog):
 
 def test_halves_of_the_scan_are_not_shown(page):
     watch(page)
-    page.epochs("half 1").look(lambda: pytest.fail("a half was shown"))
+    page.epochs("half 1").observe(lambda: pytest.fail("a half was shown"))
     page.epochs("half 1")(1, 2, {"r_factor": 0.3})
     assert watch(page)["charts"] == []
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ptycho import ModelConfig, TrainingConfig
-from ptycho.backend import get_backend
-from ptycho.onlooker import Onlooker, offer
+from ptycho.backends import get_backend
+from ptycho.observers import Observer, notify
 from ptycho.workflows.answer import Answering, answering
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -21,8 +21,8 @@ class Looking:
     def __call__(self, epoch, n_epochs, metrics):
         self.epochs.append((epoch, n_epochs))
 
-    def look(self, make):
-        self.seen.append(make())
+    def observe(self, make_snapshot):
+        self.seen.append(make_snapshot())
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_the_network_is_not_asked_while_nobody_looks(scan, monkeypatch):
     offered = []
 
     class Waiting(Looking):
-        def look(self, make):
-            offered.append(make)
+        def observe(self, make_snapshot):
+            offered.append(make_snapshot)
 
     class Plain:
         def __call__(self, epoch, n_epochs, metrics):
@@ -71,9 +71,9 @@ def test_only_those_that_look_are_wrapped():
     wrapped = answering([plain, looking])
     assert wrapped[0] is plain
     assert isinstance(wrapped[1], Answering)
-    assert isinstance(wrapped[1], Onlooker)
-    offer(wrapped[1], lambda: pytest.fail("there is no network yet"))
-    offer(plain, lambda: pytest.fail("it does not look on"))
+    assert isinstance(wrapped[1], Observer)
+    notify(wrapped[1], lambda: pytest.fail("there is no network yet"))
+    notify(plain, lambda: pytest.fail("it does not look on"))
     wrapped[1](2, 3, {"loss": 1.0})
     assert looking.epochs == [(2, 3)]
 

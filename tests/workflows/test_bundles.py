@@ -10,12 +10,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import Bundle, save_bundle
-from ptycho.model.foreign import CARTESIAN
 from ptycho.model.generators import channels, find_generator
+from ptycho.model.importers.archives import CARTESIAN
 from ptycho.model.pinn import initial_parameters
 from ptycho.physics.photons import intensity_scale
 from ptycho.workflows.bundles import describe_model_file, description_lines, export_bundle, input_scale

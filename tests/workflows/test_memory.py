@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.virtual import virtual_scan
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import Scan, make_container
 from ptycho.physics.estimate import estimate_object
@@ -145,7 +145,7 @@ CHILD = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from benchmarks.virtual import virtual_scan
-from ptycho.backend import get_trainer
+from ptycho.backends import get_trainer
 from ptycho.data.readers.limits import peak_memory
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.workflows.run import reconstruct_scan, train_scan

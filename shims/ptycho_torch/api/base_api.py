@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.config import publish, torch_fields
 from ptycho.config.bridge import to_model_config, to_training_config
 from ptycho.errors import ConfigError

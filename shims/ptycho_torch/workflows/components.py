@@ -9,10 +9,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ptycho.backend import backend_for_training
+from ptycho.backends import backend_for_training
+from ptycho.compat.raw_data import RawData
 from ptycho.config import InferenceConfig, TrainingConfig
 from ptycho.errors import ConfigError
-from ptycho.raw_data import RawData
 from ptycho.workflows import components
 from ptycho.workflows.output import output_folder
 from ptycho.workflows.prediction import TrainedModel

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ptycho.cli_help import COMMANDS
-from ptycho.cli_progress import ProgressBars
-from ptycho.cli_words import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed, parse
+from ptycho.cli.help_texts import COMMANDS
+from ptycho.cli.options import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed, parse
+from ptycho.cli.progress_bars import ProgressBars
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError, DataError, PtychoError
 

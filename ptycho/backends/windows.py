@@ -115,7 +115,7 @@ def _add_by_numpy(
 def _compiled() -> Any:
     """The module of compiled loops, or None where numba is not installed or does not work."""
     try:
-        from ptycho import windows_compiled
+        from ptycho.backends import windows_compiled
     except ImportError:
         return None
     return windows_compiled

@@ -1,4 +1,4 @@
-"""The seam: who lends what, what is refused, and the primitives of every backend against plain loops."""
+"""The registry: who lends what, what is refused, and the primitives of every backend against plain loops."""
 
 import subprocess
 import sys
@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho import backend as seam
-from ptycho.backend import Backend, available_backends, backend_for_training, get_backend, get_trainer, to_numpy
+from ptycho.backends import (
+    Backend,
+    available_backends,
+    backend_for_training,
+    get_backend,
+    get_trainer,
+    registry,
+    to_numpy,
+)
 from ptycho.errors import BackendError
 
 
@@ -44,9 +51,9 @@ class TestChoice:
             def load(self):
                 raise ImportError("No module named 'torch'")
 
-        monkeypatch.setattr(seam, "entry_points", lambda group: [Point()])
+        monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
         with pytest.raises(BackendError, match=r"pip install ptychopinn\[torch\]"):
-            seam._load("ptycho.backends", "pytorch")
+            registry._load("ptycho.backends", "pytorch")
 
     def test_numpy_does_not_train(self):
         for ask in (get_trainer, backend_for_training):
@@ -62,7 +69,7 @@ class TestChoice:
 
     def test_no_framework_is_imported_unasked(self):
         code = (
-            "import sys, ptycho.backend, ptycho.physics, ptycho.model.pinn; ptycho.backend.get_backend('numpy');"
+            "import sys, ptycho.backends, ptycho.physics, ptycho.model.pinn; ptycho.backends.get_backend('numpy');"
             "print([m for m in ('torch', 'tensorflow', 'jax', 'lightning') if m in sys.modules])"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

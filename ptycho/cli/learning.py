@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli_words import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
+from ptycho.cli.options import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
 
 
 def opened(call: Call) -> tuple[Any, Any, Any]:
     """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
-    from ptycho.backend import get_trainer
+    from ptycho.backends import get_trainer
     from ptycho.config import TrainingConfig, validate
     from ptycho.workflows.fine_tuning import settled
     from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
@@ -32,7 +32,7 @@ def opened(call: Call) -> tuple[Any, Any, Any]:
 
 def simulated(call: Call) -> tuple[Any, Any]:
     """The simulated objects of a pretraining, and its configuration."""
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli.progress_bars import ProgressBars
     from ptycho.model.bundle import BUNDLE_NAME
     from ptycho.workflows.output import require_free
     from ptycho.workflows.pretrain import PretrainOptions, known_beam, simulated_like

@@ -1,4 +1,4 @@
-"""The two window loops of :mod:`ptycho.windows`, compiled; imported only where numba is installed.
+"""The two window loops of :mod:`ptycho.backends.windows`, compiled; imported only where numba is installed.
 
 A window is visited once for all its places, row by row, so that it is read from memory once, and so is each row of the
 image where the places are those of a bilinear window. Every array is real (a complex one as pairs) and flat in memory,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ptycho.errors import DataError
+from ptycho.model.importers.plain_pickle import Name, read_plain_pickle
 from ptycho.model.network import DECODERS
-from ptycho.model.plain_pickle import Name, read_plain_pickle
 from ptycho.model.safe_archive import SafeArchive
 
 __all__ = ["network_of_state", "read_state"]

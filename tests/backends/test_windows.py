@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho import windows
+from ptycho.backends import windows
 
 
 @pytest.fixture(params=["compiled", "numpy"])
@@ -119,7 +119,7 @@ class TestBothWays:
 
 def test_without_a_folder_to_keep_what_is_compiled(monkeypatch):
     numba = pytest.importorskip("numba")
-    from ptycho import windows_compiled
+    from ptycho.backends import windows_compiled
 
     def njit(*, cache=False, nogil, fastmath):
         if cache:

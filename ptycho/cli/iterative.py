@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli_words import Call, ClusterOptions, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
+from ptycho.cli.options import Call, ClusterOptions, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
 from ptycho.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ def _iterate(
     call: Call, folder: Path, work: Callable[..., Any], scan: Any, source: Any
 ) -> tuple[dict[str, float], Path]:
     """Let an engine work and save what comes of it."""
-    from ptycho.cli_page import Progress
+    from ptycho.cli.live_page import Progress
     from ptycho.config import EngineConfig, validate
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.refine import ENGINE_STATE

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho import cli_engines, cli_training
 from ptycho._version import __version__
-from ptycho.cli_help import COMMANDS, FAMILIES, overview
-from ptycho.cli_words import (
+from ptycho.cli import iterative, learning
+from ptycho.cli.help_texts import COMMANDS, FAMILIES, overview
+from ptycho.cli.options import (
     Call,
     ClusterOptions,
     CommonOptions,
@@ -90,7 +90,7 @@ def _start_logging(verbose: bool) -> None:
 
 
 def _simulate(call: Call) -> None:
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli.progress_bars import ProgressBars
     from ptycho.data import save_npz
     from ptycho.workflows.inspect import draw_inspection, inspect_scan
     from ptycho.workflows.output import output_folder
@@ -137,7 +137,7 @@ def _convert(call: Call) -> None:
 
 
 def _doctor(call: Call) -> None:
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.cli.progress_bars import ProgressBars
     from ptycho.workflows.doctor import DOCTOR_FILES, DoctorOptions, diagnose
     from ptycho.workflows.doctor_picture import draw_diagnosis
     from ptycho.workflows.output import output_folder, write_json
@@ -162,15 +162,15 @@ def _doctor(call: Call) -> None:
 
 
 def _train(call: Call) -> None:
-    _learn(call, lambda call: cli_training.opened(call)[::2])
+    _learn(call, lambda call: learning.opened(call)[::2])
 
 
 def _pretrain(call: Call) -> None:
-    _learn(call, cli_training.simulated)
+    _learn(call, learning.simulated)
 
 
 def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
-    from ptycho.cli_page import Progress
+    from ptycho.cli.live_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import save_training, train_scan
@@ -178,7 +178,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
     started, resume = time.perf_counter(), call[ResumeOptions].resume
     scan, config = begin(call)
     if call[DryRunOptions].dry_run:
-        cli_training.forecast(call, scan, None, config, reconstructed=False)
+        learning.forecast(call, scan, None, config, reconstructed=False)
         return
     replace = may_replace(scan, config, [BUNDLE], resume, call[CommonOptions].force)
     if resume and is_finished(scan, config, [BUNDLE]):
@@ -194,7 +194,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 
 
 def _reconstruct(call: Call) -> None:
-    from ptycho.cli_page import Progress
+    from ptycho.cli.live_page import Progress
     from ptycho.config import InferenceConfig, validate
     from ptycho.workflows.cluster import crew_on
     from ptycho.workflows.output import output_folder
@@ -203,8 +203,8 @@ def _reconstruct(call: Call) -> None:
     from ptycho.workflows.scans import ScanOptions, open_scan, open_scan_for_others
 
     started, config = time.perf_counter(), call[InferenceConfig]
-    if cli_engines.is_iterative(call):
-        _iteratively(cli_engines.reconstruct, call)
+    if iterative.is_iterative(call):
+        _iteratively(iterative.reconstruct, call)
         return
     path = needed(call, "scan", config.test_data_file)
     bundle = open_bundle(needed(call, "model_path", config.model_path))
@@ -231,7 +231,7 @@ def _reconstruct(call: Call) -> None:
 
 
 def _refine(call: Call) -> None:
-    _iteratively(cli_engines.refine, call)
+    _iteratively(iterative.refine, call)
 
 
 def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Call) -> None:
@@ -242,15 +242,15 @@ def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Ca
 
 
 def _run(call: Call) -> None:
-    opened = cli_training.opened(call)
+    opened = learning.opened(call)
     if call[DryRunOptions].dry_run:
-        cli_training.forecast(call, *opened, frc=call[RunOptions].frc)
+        learning.forecast(call, *opened, frc=call[RunOptions].frc)
     else:
         _train_and_reconstruct(call, *opened)
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
-    from ptycho.cli_page import Progress
+    from ptycho.cli.live_page import Progress
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.resume import is_finished, may_replace
@@ -258,7 +258,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
 
     started, refine = time.perf_counter(), call[RunOptions].refine > 0
     if refine:
-        cli_engines.check_refinement(call, scan if target is None else target)
+        iterative.check_refinement(call, scan if target is None else target)
     resume = call.command == "run" and call[ResumeOptions].resume
     results = [*RESULT_FILES, BUNDLE, *(["network/reconstruction.h5"] if refine else [])]
     force = may_replace(scan, config, results, resume, call[CommonOptions].force)
@@ -282,7 +282,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
             bars.show(result)
             if refine:
                 save_reconstruction(result, out / "network", force=force)
-                result = cli_engines.refined(call, result, scan if target is None else target, bars)
+                result = iterative.refined(call, result, scan if target is None else target, bars)
                 bars.show(result)
         save_reconstruction(result, out, force=force)
     _print_figures(result.figures)
@@ -290,7 +290,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
 
 
 def _view(call: Call) -> None:
-    from ptycho.cli_page import view
+    from ptycho.cli.live_page import view
 
     view(call)
 
@@ -311,8 +311,8 @@ def _evaluate(call: Call) -> None:
 
 
 def _demo(call: Call) -> None:
-    from ptycho.backend import get_trainer
-    from ptycho.cli_progress import ProgressBars
+    from ptycho.backends import get_trainer
+    from ptycho.cli.progress_bars import ProgressBars
     from ptycho.config import TrainingConfig, validate
     from ptycho.data import save_npz
     from ptycho.workflows.demo import apply_demo_settings

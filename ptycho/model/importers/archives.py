@@ -1,8 +1,8 @@
 """PtychoPINN's model archives as bundles of this library: their weights, their scale and their probe; never their code.
 
 An archive ``wts.h5.zip`` holds a folder per model with ``model.keras`` (TensorFlow) or ``model.pth`` (PyTorch) and the
-settings as ``params.dill``. Keras's part is read in :mod:`ptycho.model.foreign_keras`, PyTorch's in
-:mod:`ptycho.model.foreign_torch`, the settings in :mod:`ptycho.model.plain_pickle`; everything else is left unread.
+settings as ``params.dill``. The modules beside this one read them: ``keras_models``, ``torch_models`` and
+``plain_pickle``; everything else is left unread.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backend import Array, Backend
+from ptycho.backends import Array, Backend
 from ptycho.config import ModelConfig, TrainingConfig, config_from_legacy
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import BUNDLE_NAME, Bundle
-from ptycho.model.foreign_keras import network_of_keras
-from ptycho.model.foreign_torch import network_of_state, read_state
 from ptycho.model.generators import CnnGenerator
+from ptycho.model.importers.keras_models import network_of_keras
+from ptycho.model.importers.plain_pickle import read_plain_pickle
+from ptycho.model.importers.torch_models import network_of_state, read_state
 from ptycho.model.network import DECODERS, SIZES, apply_cnn, cnn_shapes
-from ptycho.model.plain_pickle import read_plain_pickle
 from ptycho.model.safe_archive import SafeArchive
 from ptycho.physics.photons import intensity_scale
 from ptycho.physics.probe import normalise_probe

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli_help import COMMANDS
+from ptycho.cli.help_texts import COMMANDS
 from ptycho.config.settings import setting
 from ptycho.errors import ConfigError
 

@@ -13,12 +13,12 @@ pytest.importorskip("tensorflow")
 
 import keras
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import DataError
 from ptycho.model.bundle import load_bundle, save_bundle
-from ptycho.model.foreign import CARTESIAN, import_archive
-from ptycho.model.foreign_keras import network_of_keras
 from ptycho.model.generators import find_generator
+from ptycho.model.importers.archives import CARTESIAN, import_archive
+from ptycho.model.importers.keras_models import network_of_keras
 from ptycho.model.pinn import PtychoPINN, merge_window
 from tests.model import keras_original as original
 

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ptycho.backend import get_backend
+from ptycho.backends import get_backend
 from ptycho.errors import DataError
-from ptycho.model.foreign import import_archive
-from ptycho.model.foreign_torch import network_of_state, read_state
 from ptycho.model.generators import find_generator
+from ptycho.model.importers.archives import import_archive
+from ptycho.model.importers.torch_models import network_of_state, read_state
 
 WIDTHS = {64: ((32, 64, 128), (64, 32)), 128: ((16, 32, 64, 128), (128, 64, 32))}
 
@@ -165,7 +165,7 @@ def test_needs_a_probe(tmp_path):
 def test_needs_no_torch(tmp_path):
     path = archive(tmp_path / "wts.h5.zip", saved(network().state_dict()))
     code = (
-        "import sys, numpy; sys.modules['torch'] = None; from ptycho.model.foreign import import_archive; "
+        "import sys, numpy; sys.modules['torch'] = None; from ptycho.model.importers.archives import import_archive; "
         f"print(len(import_archive({str(path)!r}, numpy.ones((1, 64, 64), complex)).params))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

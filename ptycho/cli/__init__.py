@@ -1,0 +1,5 @@
+"""The `ptycho` command."""
+
+from ptycho.cli.command import main
+
+__all__ = ["main"]
