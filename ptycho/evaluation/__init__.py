@@ -1,6 +1,7 @@
-"""How good a reconstruction is: registration, Fourier ring correlation, SSIM, PSNR, MAE and the R-factor; and figures.
+"""Quality of a reconstruction: registration, Fourier ring correlation, SSIM, PSNR, MAE and the R-factor; and figures.
 
-Host numpy throughout. What needs matplotlib is in :mod:`ptycho.evaluation.figures`, which this package does not load.
+Everything here works on numpy arrays. The functions that need matplotlib are in :mod:`ptycho.evaluation.figures`, which
+is not imported with the package.
 """
 
 from ptycho.evaluation.comparison import Comparison, PlacedObject, compare, evaluate, split_scan_frc

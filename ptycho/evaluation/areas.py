@@ -1,21 +1,21 @@
-"""Which part of a large object is looked at, where a part tells as much as the whole."""
+"""The part of a large object that is evaluated, where a part is as informative as the whole."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["heart"]
+__all__ = ["best_covered_box"]
 
-_BLOCKS = 16
-_NEARER = 0.01
+_BLOCKS = 16  # blocks along the side of the box: the search places it to a sixteenth of its side
+_CENTRE_BIAS = 0.01  # breaks ties between equally covered boxes in favour of the central one; 1 % of the coverage
 
 
-def heart(weight: np.ndarray, side: int) -> tuple[slice, slice]:
-    """The box of ``side`` x ``side`` pixels that is covered best, near the middle of what is covered.
+def best_covered_box(weight: np.ndarray, side: int) -> tuple[slice, slice]:
+    """The box of ``side`` x ``side`` pixels with the best coverage, near the centre of the covered area.
 
     Parameters
     ----------
-    weight : (H, W) real >= 0 or bool, how well each pixel is known.
+    weight : (H, W) real >= 0 or bool, coverage of each pixel.
     side : pixels, an upper limit where the image is smaller.
 
     Returns
@@ -35,7 +35,7 @@ def heart(weight: np.ndarray, side: int) -> tuple[slice, slice]:
         line = sums.sum(axis=1 - axis)
         middle = float(line @ np.arange(n)) / max(float(line.sum()), np.finfo(np.float64).tiny) - (wide[axis] - 1) / 2
         away += np.expand_dims(((np.arange(inside.shape[axis]) - middle) / n) ** 2, 1 - axis)
-    best = np.unravel_index(np.argmax(inside - _NEARER * inside.max() * away), inside.shape)
+    best = np.unravel_index(np.argmax(inside - _CENTRE_BIAS * inside.max() * away), inside.shape)
     firsts = [max(0, min(int(s[k]), n - side)) for s, k, n in zip(starts, best, weight.shape, strict=True)]
     rows, cols = (slice(first, min(first + side, n)) for first, n in zip(firsts, weight.shape, strict=True))
     return rows, cols

@@ -45,11 +45,11 @@ def positions_figure(
     origin: Sequence[float] = (0.0, 0.0),
     pixel_size: float | None = None,
 ) -> Figure:
-    """The scan's positions over the coverage that they give.
+    """Scan positions drawn over their coverage.
 
     Parameters
     ----------
-    positions : (M, 2) pixels, (row, col). Above 4000 an even choice of them is drawn.
+    positions : (M, 2) pixels, (row, col). Of more than 4000, every k-th is drawn.
     weight : (H, W) real coverage, or None.
     origin : (row, col), position of ``weight[0, 0]``.
     pixel_size : metres; the axes are then in micrometres, else in pixels.
@@ -89,10 +89,10 @@ def patterns_figure(
 
     Parameters
     ----------
-    measured, predicted : (K, N, N) real amplitudes, sqrt(photons). One global least-squares scale is put on the
-        predicted ones, as in the R-factor. At most four patterns are drawn.
+    measured, predicted : (K, N, N) real amplitudes, sqrt(photons). The predicted ones are multiplied
+        by one global least-squares scale, as in the R-factor. At most four patterns are drawn.
     mask : (N, N) bool, True where the detector is good.
-    names : what to call each pattern; default its number.
+    names : label of each pattern; default its number.
 
     Raises
     ------
@@ -136,12 +136,12 @@ def patterns_figure(
 
 
 def loss_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Training and validation loss by epoch; the scale is logarithmic where it helps.
+    """Training and validation loss by epoch; the scale is logarithmic where the values span more than a factor of 5.
 
     Parameters
     ----------
-    history : one value per epoch by name. ``loss`` and ``val_loss`` (or ``train_loss``) are drawn; where neither is
-        there, everything whose name contains "loss".
+    history : one value per epoch by name. ``loss`` and ``val_loss`` (or ``train_loss``) are drawn; where neither
+        exists, every series whose name contains "loss".
     """
     from matplotlib.ticker import FormatStrFormatter, MaxNLocator, ScalarFormatter
 
@@ -231,7 +231,7 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
 
 
 def _logarithmic(counts: np.ndarray) -> Any:
-    """Logarithmic colours from the faintest to the brightest measured pixel that is not dark."""
+    """Logarithmic colour scale from the faintest to the brightest non-zero measured pixel."""
     from matplotlib.colors import LogNorm
 
     positive = counts[counts > 0]

@@ -1,7 +1,8 @@
-"""A reconstruction against the truth, or against a second one made from the other half of the scan.
+"""Comparison of a reconstruction with the truth, or with a second one made from the other half of the scan.
 
-Both come with their place (``origin``), are cut to the pixels they share, registered, and compared there by Fourier
-ring correlation of the complex images, of their amplitudes and of their phases, and (with a truth) by SSIM, PSNR, MAE.
+Both images carry their position (``origin``). They are cropped to their common pixels, registered, and compared by the
+Fourier ring correlation of the complex images, of their amplitudes and of their phases; with a truth, by SSIM, PSNR and
+MAE as well.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptycho.errors import DataError
-from ptycho.evaluation.areas import heart
+from ptycho.evaluation.areas import best_covered_box
 from ptycho.evaluation.frc import FRC, fourier_ring_correlation, soft_window
 from ptycho.evaluation.metrics import mae, mse, psnr, ssim
 from ptycho.evaluation.ramps import flattening
@@ -24,11 +25,11 @@ __all__ = ["Comparison", "PlacedObject", "compare", "evaluate", "split_scan_frc"
 _SMALLEST = 16
 _SETTLED = 0.99
 MOST_COMPARED = 1536
-"""Pixels along a side of what is compared of two halves."""
+"""Side, in pixels, of the largest region of two halves that is compared; bounds memory and time."""
 
 
 class PlacedObject(Protocol):
-    """An object, how well each pixel is covered, and where it lies: a reconstruction or the result of stitching."""
+    """An object with its coverage and its position: a reconstruction or the result of stitching."""
 
     @property
     def object(self) -> np.ndarray:
@@ -36,7 +37,7 @@ class PlacedObject(Protocol):
 
     @property
     def weight(self) -> np.ndarray:
-        """(H, W) real, 0 where nothing is known."""
+        """(H, W) real coverage, 0 where the object is unknown."""
 
     @property
     def origin(self) -> Any:
@@ -45,15 +46,16 @@ class PlacedObject(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two objects laid on each other.
+    """Two registered objects and how they differ.
 
     Attributes
     ----------
     estimate : (h, w) complex, registered to ``reference``.
-    reference : (h, w) complex, the truth or the other half's object. Its own global phase and ramp are off both.
-    mask : (h, w) bool, where both are known; the figures come from here.
+    reference : (h, w) complex, the truth or the other half's object. Its global phase and phase ramp are removed
+        from both.
+    mask : (h, w) bool, where both are known; the metrics are computed there.
     origin : (row, col), position of pixel [0, 0] of the three arrays.
-    transform : what registration did to the estimate.
+    transform : the transform that registration applied to the estimate.
     frc : curves by name, ``complex``, ``amplitude`` and ``phase``.
     metrics : flat dict of numbers, see :func:`evaluate`.
     """
@@ -78,7 +80,7 @@ def compare(
     phase_range: float | None = None,
     max_shift: float | None = None,
 ) -> Comparison:
-    """Lay a reconstruction on the truth and measure how they differ.
+    """Register a reconstruction to the truth and measure how they differ.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def compare(
     truth : (H, W) complex, known everywhere.
     truth_origin : position (row, col) of ``truth[0, 0]``.
     coverage_fraction : see :func:`~ptycho.evaluation.registration.coverage`.
-    trim : pixels taken off the edge of the covered area.
+    trim : pixels removed from the edge of the covered area.
     amplitude_range, phase_range : data ranges for PSNR and SSIM; default the truth's own inside the mask.
     max_shift : pixels, see :func:`~ptycho.evaluation.registration.register`.
 
@@ -116,7 +118,7 @@ def compare(
 
 
 def evaluate(result: PlacedObject, truth: Any, truth_origin: tuple[float, float] | None = None, **options: Any) -> dict:
-    """The figures of :func:`compare` as a flat dict of floats.
+    """The metrics of :func:`compare` as a flat dict of floats.
 
     Keys: ``ssim_*``, ``psnr_*`` (dB), ``mae_*``, ``mse_*`` and ``data_range_*`` for ``amplitude`` (of the object) and
     ``phase`` (rad); ``frc_rings_half_bit_*``, ``frc_rings_0.5_*``, ``frc_cutoff_half_bit_*`` and ``frc_cutoff_0.5_*``
@@ -155,9 +157,9 @@ def split_scan_frc(
 ) -> Comparison:
     """Fourier ring correlation of two objects reconstructed independently from the two halves of one scan.
 
-    The 1/2-bit threshold is made for this case. ``metrics`` holds the FRC's figures and the transform's. Of large
-    objects at most 1536 x 1536 pixels are compared, those around the middle of what both cover: a resolution is of the
-    patterns, not of the size of the field.
+    The 1/2-bit threshold is defined for this case. ``metrics`` holds the numbers of the FRC and of the transform. Of
+    large objects at most 1536 x 1536 pixels around the centre of the common area are compared: the resolution depends
+    on the patterns, not on the size of the field of view.
 
     Parameters
     ----------
@@ -181,8 +183,8 @@ class _Placed:
 
 
 def _middles(first: PlacedObject, second: PlacedObject, fraction: float) -> tuple[PlacedObject, PlacedObject]:
-    """Of both what lies in the middle of the first, as views; both as they are where the first is small."""
-    box = heart(coverage(np.asarray(first.weight), fraction), MOST_COMPARED)
+    """The part of both that lies around the centre of the first, as views; both unchanged where the first is small."""
+    box = best_covered_box(coverage(np.asarray(first.weight), fraction), MOST_COMPARED)
     if all(side.stop - side.start == n for side, n in zip(box, np.shape(first.object), strict=True)):
         return first, second
     start, stop = (
@@ -243,7 +245,7 @@ def _registered(
     max_shift: float | None,
 ) -> Comparison:
     aligned, transform = register(ours, theirs, mask, max_shift=max_shift)
-    flat = flattening(theirs, mask)  # taken off both, so that neither phase wraps because of a slope they share
+    flat = flattening(theirs, mask)  # removed from both, so that neither phase wraps because of a slope that they share
     aligned, theirs = aligned * flat, theirs * flat
     both = mask & (transform.apply_to_weight(mask) > _SETTLED)
     if np.count_nonzero(both) < _SMALLEST**2:

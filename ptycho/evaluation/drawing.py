@@ -1,4 +1,4 @@
-"""What the figures are drawn with: limits, scale bars, hue and brightness, and matplotlib without its global state."""
+"""Elements of the figures: colour limits, scale bars, hue and brightness, and matplotlib without its global state."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ __all__ = [
 INK = "#1c2733"
 """Text and axes."""
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#5b6773"
-"""Curves, told apart by every eye (Okabe and Ito)."""
+"""Curve colours that colour-blind readers can distinguish (Okabe and Ito)."""
 FAINT = "#8a96a3"
 UNCOVERED = "#c9ced6"
-"""Pixels of which nothing is known."""
+"""Colour of pixels that no pattern covers."""
 
 _UNITS = ((1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"))
 _BAR = 0.25
 _SHOWN = 832
-"""Pixels of an object along a side that a picture shows at least, if there are as many."""
+"""Smallest number of pixels along a side that a figure shows of a larger object."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -67,7 +67,7 @@ def png_bytes(figure: Figure, dpi: int = 130) -> bytes:
 
 
 def style(axes: Axes, title: str = "") -> None:
-    """Quiet axes: dark ink, thin spines, the title at the left."""
+    """Set the common look of the axes: dark ink, thin spines, the title at the left."""
     for spine in axes.spines.values():
         spine.set(color=FAINT, linewidth=0.8)
     axes.tick_params(colors=INK, labelsize=10, width=0.8, color=FAINT)
@@ -102,7 +102,7 @@ def bounding_box(covered: np.ndarray, margin: int = 2) -> tuple[slice, slice]:
 
 
 def thinned(box: tuple[slice, slice]) -> tuple[slice, slice]:
-    """A box of pixels in steps, where there are far more than a picture shows; at most a step longer."""
+    """A box of pixels, subsampled where it has far more of them than a figure shows; at most one step longer."""
     step = max(1, max(side.stop - side.start for side in box) // _SHOWN)
     rows, cols = (slice(side.start, side.stop + (side.start - side.stop) % step, step) for side in box)
     return rows, cols
@@ -159,7 +159,7 @@ def nice_length(extent: float) -> float:
 
 
 def length_text(metres: float) -> str:
-    """A length with the unit that suits it: ``200 nm``, ``5 µm``."""
+    """A length with a suitable unit: ``200 nm``, ``5 µm``."""
     factor, unit = next(((f, u) for f, u in reversed(_UNITS) if metres >= f * (1 - 1e-9)), _UNITS[0])
     return f"{metres / factor:.4g} {unit}"
 

@@ -1,8 +1,8 @@
 """Figures of a reconstruction: object, probe, scan, patterns, loss and Fourier ring correlation.
 
-Every function returns a matplotlib ``Figure`` of its own, drawn by Agg: nothing touches pyplot, a display, or the
-caller's figures. Colour limits are percentiles inside the covered area; what is not covered is grey. The phase is shown
-without its global value and its linear ramp, which a reconstruction does not know.
+Every function returns a matplotlib ``Figure`` of its own, drawn by Agg: pyplot, the
+display and the caller's figures are untouched. Colour limits are percentiles inside the covered area; uncovered pixels
+are grey. The phase is shown without its constant and its linear ramp, which the patterns do not determine.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def complex_figure(
 
 
 def probe_figure(probe: np.ndarray, *, pixel_size: float | None = None) -> Figure:
-    """The probe's modes, phase as hue and amplitude as brightness, with the share of the power that each has.
+    """The probe's modes, phase as hue and amplitude as brightness, with each mode's share of the power.
 
     Parameters
     ----------
@@ -255,14 +255,14 @@ def _covered(image: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 
 
 def _view(covered: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box of pixels that is drawn, in steps where it is large, and what is covered in it."""
+    """The box of pixels that is drawn, subsampled where it is large, and its covered pixels."""
     box = bounding_box(covered)
     view = thinned(box)
     return (view, covered[view]) if covered[view].any() else (box, covered[box])
 
 
 def _without_ramp(image: np.ndarray, covered: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-    """The pixels of a box without the ramp of the whole."""
+    """The pixels of a box, with the phase ramp of the whole image removed."""
     rows, cols = ramp_factors(image, covered)
     return image[box] * rows[box[0], None] * cols[box[1]]
 

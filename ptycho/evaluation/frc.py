@@ -1,9 +1,9 @@
-r"""Fourier ring correlation: up to which spatial frequency two images agree.
+r"""Fourier ring correlation: the spatial frequency up to which two images agree.
 
 .. math:: \mathrm{FRC}(k) = \frac{\Re \sum_{f \in k} F_1 F_2^*}{\sqrt{\sum_{f \in k} |F_1|^2 \sum_{f \in k} |F_2|^2}}
 
 Ring k = 1, 2, ... holds the frequencies that round to k / L, L the shorter side in pixels, up to Nyquist. The mean is
-taken off first, so the zero frequency has no ring. M. van Heel and M. Schatz, J. Struct. Biol. 151, 250 (2005).
+subtracted first, so the zero frequency has no ring. M. van Heel and M. Schatz, J. Struct. Biol. 151, 250 (2005).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FRC:
         """Number of rings before the curve first falls below the threshold; all of them if it never does.
 
         The innermost rings hold a few coefficients each, and one of them may be low by chance: where the first ring of
-        at least ten independent ones lies above, those inside it are counted as well.
+        at least ten independent coefficients lies above the threshold, the rings inside it count as well.
         """
         low = self.correlation < self.threshold(threshold)
         sure = int(np.argmax(self.independent >= _ENOUGH_INDEPENDENT))

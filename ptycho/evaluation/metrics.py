@@ -1,7 +1,7 @@
-r"""Numbers for how close two images are, and for how well predicted patterns explain the measured ones.
+r"""Metrics of the difference between two images, and between predicted and measured patterns.
 
-Host numpy. Images are real (an amplitude, a phase) and registered (:mod:`ptycho.evaluation.registration`) before they
-come here; every figure that depends on a data range says which one it used.
+Numpy arrays only. Images are real (an amplitude, a phase) and already registered
+(:mod:`ptycho.evaluation.registration`); each metric that depends on a data range documents which one it uses.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ssim(
 ) -> float:
     """Structural similarity (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)) with scikit-image's 7 x 7 window.
 
-    Only windows that lie inside the mask (and the image) count, so nothing outside influences the figure.
+    Only windows that lie inside the mask (and the image) count, so nothing outside changes the value.
 
     Parameters
     ----------
@@ -106,19 +106,19 @@ def fourier_r_factor(
 ) -> float:
     r"""Fourier R-factor :math:`R = \sum |s A - \sqrt I| \,/ \sum \sqrt I` over good pixels of all patterns.
 
-    ``s`` is one global scale, the least-squares :func:`optimal_scale`: the usual choice, which never flatters (the
-    smallest possible R is at most this one).
+    ``s`` is one global scale, the least-squares :func:`optimal_scale`: the usual choice. It does not
+    minimise R itself, so this value is an upper bound of the smallest possible R.
 
     Parameters
     ----------
     predicted_amplitude, measured_amplitude : (..., N, N) real, A and sqrt(I).
     mask : (N, N) or (..., N, N) bool, True where a pixel is good.
-    scale : use this s instead.
+    scale : the value of s; default the least-squares one.
 
     Returns
     -------
     float
-        0 for a perfect prediction; 1 says no more than predicting darkness.
+        0 for a perfect prediction; 1 is the value of predicting no light at all.
 
     Raises
     ------

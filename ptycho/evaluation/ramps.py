@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from ptycho.errors import DataError
-from ptycho.evaluation.areas import heart
+from ptycho.evaluation.areas import best_covered_box
 
 __all__ = ["flattening", "normal_equations", "parabolic_peak", "plane", "ramp_factors", "remove_ramp", "spectral_peak"]
 
 _WORTH_TAKING = 1.1
 _MOST = 2**20
-"""Pixels from which a plane is found."""
+"""Largest number of pixels that a plane is fitted to; above it the image is subsampled."""
 
 
 def remove_ramp(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """The image without its global phase and linear phase ramp, judged where it is covered; for looking at the phase.
+    """The image without its global phase and its linear phase ramp, fitted where it is covered; for display.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def remove_ramp(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarr
 
 
 def flattening(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """The factor of modulus 1 that takes the global phase and the linear phase ramp off an image, (H, W) complex128.
+    """The factor of modulus 1 that removes an image's global phase and linear phase ramp, (H, W) complex128.
 
     Parameters
     ----------
-    image, weight : as for :func:`ramp_factors`, which gives the same in less memory.
+    image, weight : as for :func:`ramp_factors`, which needs less memory for the same factor.
 
     Raises
     ------
@@ -59,11 +59,11 @@ def flattening(image: np.ndarray, weight: np.ndarray | None = None) -> np.ndarra
 
 
 def ramp_factors(image: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """What rows and columns of an image are multiplied by to take its global phase and its linear phase ramp off.
+    """The factors of rows and columns that remove an image's global phase and linear phase ramp.
 
-    The ramp is the plane ``p`` that makes ``|sum w A exp(-i p)|`` large; it is taken only if that sum grows by more
-    than a tenth, and a weighted plane fitted to the remaining phase is taken after it. Of an image of more than 2**20
-    pixels it is found in the middle, and then on every second, third, ... pixel of the whole.
+    The ramp is the plane ``p`` that makes ``|sum w A exp(-i p)|`` large; it is removed only if that sum grows
+    by more than a tenth; then a weighted plane is fitted to the remaining phase and removed too. In an image of more
+    than 2**20 pixels it is fitted at the centre, and then on every second, third, ... pixel of the whole.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def ramp_factors(image: np.ndarray, weight: np.ndarray | None = None) -> tuple[n
     samples = _Samples(image, w)
     if not np.all(np.isfinite(image) | ~(w > 0)) or not np.any(samples.values):
         raise DataError(
-            "image: got NaN, infinity or nothing but zeros where it is covered; expected a phase to flatten."
+            "image: got NaN, infinity or nothing but zeros where it is covered; expected finite values with a phase."
         )
     steep = samples.steepest(image, w)
     lined_up = [abs(samples.sum_without(0.0, slope)) for slope in (np.zeros(2), steep)]
@@ -100,13 +100,13 @@ def ramp_factors(image: np.ndarray, weight: np.ndarray | None = None) -> tuple[n
 
 
 class _Samples:
-    """Pixels of an image on a grid that holds the middle one: all of them, or fewer of a large image.
+    """Pixels of an image on a grid that contains the central one: all of them, or a subset of a large image.
 
     Attributes
     ----------
     step : pixels from one to the next.
-    rows, cols : their places, pixels from the middle.
-    values, weight : there; complex128, 0 where nothing is covered, and float64.
+    rows, cols : their positions, pixels from the centre.
+    values, weight : image (complex128, 0 where nothing is covered) and weight (float64) at these pixels.
     """
 
     def __init__(self, image: np.ndarray, weight: np.ndarray) -> None:
@@ -118,7 +118,7 @@ class _Samples:
         self.values = np.where(self.weight > 0, image[grid], 0).astype(np.complex128)
 
     def without(self, height: float, slope: np.ndarray) -> np.ndarray:
-        """The values with a plane taken off their phase."""
+        """The values with a plane subtracted from their phase."""
         return self.values * np.exp(-1j * (height + slope[0] * self.rows))[:, None] * np.exp(-1j * slope[1] * self.cols)
 
     def sum_without(self, height: float, slope: np.ndarray) -> complex:
@@ -129,13 +129,13 @@ class _Samples:
         """Slope (rows, cols) at which the spectrum is largest, rad per pixel."""
         if self.step == 1:
             return spectral_peak(self.values * self.weight)
-        middle = heart(weight, math.isqrt(_MOST))
+        middle = best_covered_box(weight, math.isqrt(_MOST))
         covered = weight[middle].astype(np.float64)
         slope = spectral_peak(np.where(covered > 0, image[middle], 0) * covered)
         return slope + spectral_peak(self.without(0.0, slope) * self.weight) / self.step
 
     def fitted_plane(self, height: float, slope: np.ndarray) -> np.ndarray:
-        """Weighted least-squares plane (height, down, right) through the phase that another plane leaves."""
+        """Weighted least-squares plane (height, down, right) through the phase that remains after another plane."""
         shape = self.values.shape
         columns = [np.ones(shape), np.broadcast_to(self.rows[:, None], shape), np.broadcast_to(self.cols, shape)]
         phase = np.angle(self.without(height, slope))
@@ -173,7 +173,10 @@ def parabolic_peak(surface: np.ndarray) -> np.ndarray:
 def normal_equations(
     columns: list[np.ndarray], residual: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normal matrix (K, K) and right side (K,) of fitting ``residual`` by real multiples of complex ``columns``."""
+    """Normal matrix (K, K) and right-hand side (K,) of a least-squares fit.
+
+    ``residual`` is fitted by real multiples of the complex ``columns``.
+    """
     root = np.sqrt(weight)
     design = [(root * column).ravel() for column in columns]
     target = (root * residual).ravel()

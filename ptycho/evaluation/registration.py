@@ -1,4 +1,4 @@
-r"""Laying one complex image on another: the ambiguities of ptychography taken out before two objects are compared.
+r"""Registration of complex images: the ambiguities of ptychography are removed before two objects are compared.
 
 A ptychographic object is known up to a shift, a global phase, a linear phase ramp and an amplitude scale (each of them
 can be absorbed by the probe or the positions). The model of an aligned estimate is
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptycho.errors import DataError
-from ptycho.evaluation.areas import heart
+from ptycho.evaluation.areas import best_covered_box
 from ptycho.evaluation.ramps import normal_equations, parabolic_peak, plane, spectral_peak
 from ptycho.evaluation.resampling import Shifter, fill_uncovered, shift_image, shift_weight
 
@@ -39,7 +39,7 @@ _RIVAL = 0.05
 
 @dataclass(frozen=True)
 class Transform:
-    """What was done to an estimate so that it lies on the truth.
+    """The transform that registers an estimate to the truth.
 
     Attributes
     ----------
@@ -66,12 +66,12 @@ class Transform:
 
 
 def coverage(weight: np.ndarray, fraction: float = 0.1) -> np.ndarray:
-    """Where an object is known well enough to be looked at: more than a fraction of the typical weight.
+    """The pixels with enough coverage to be evaluated: more than a fraction of the typical weight.
 
     Parameters
     ----------
     weight : (H, W) real, the summed stitching window.
-    fraction : of the 90 % quantile of the positive weights; 0 accepts every pixel that was touched.
+    fraction : of the 90 % quantile of the positive weights; 0 accepts every pixel of positive weight.
 
     Returns
     -------
@@ -100,19 +100,20 @@ def register(
     scale: bool = True,
     max_shift: float | None = None,
 ) -> tuple[np.ndarray, Transform]:
-    """Lay ``estimate`` on ``truth`` by a sub-pixel shift, a phase ramp, a global phase and an amplitude scale.
+    """Register ``estimate`` to ``truth`` by a sub-pixel shift, a phase ramp, a global phase and an amplitude scale.
 
     Parameters
     ----------
     estimate, truth : (H, W) complex (or real), on the same grid.
-    weight : (H, W) real >= 0 or bool, how far each pixel counts; 0 where either image is unknown. Default 1 everywhere.
+    weight : (H, W) real >= 0 or bool, weight of each pixel in the fit; 0 where either image is unknown. Default 1
+        everywhere.
     shift, phase, ramp, scale : which ambiguities to remove. ``ramp`` needs ``phase``.
     max_shift : pixels, largest shift considered along an axis; default a quarter of the shorter side.
 
     Returns
     -------
     aligned : (H, W) complex, the whole estimate transformed; pixels of weight 0 repeat their nearest neighbour.
-    transform : what was done. ``transform.apply_to_weight(weight)`` says where ``aligned`` is known.
+    transform : the transform. ``transform.apply_to_weight(weight)`` is the coverage of ``aligned``.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def register(
     """
     e, t, w = _checked(estimate, truth, weight)
     pair = _Pair(_clipped(fill_uncovered(e, w > 0), w), _clipped(fill_uncovered(t, w > 0), w), w)
-    part = _heart(pair)
+    part = _best_covered(pair)
     limit = min(part.truth.shape) / 4 if max_shift is None else float(max_shift)
     ramp = ramp and phase
     starts = _starts(part, limit, shift, ramp)
@@ -137,7 +138,7 @@ def register(
 
 
 class _Pair(NamedTuple):
-    """Estimate and truth ready for fitting: filled, clipped, and how far each pixel counts."""
+    """Estimate and truth prepared for the fit (filled, clipped), and the weight of each pixel."""
 
     estimate: np.ndarray
     truth: np.ndarray
@@ -145,7 +146,7 @@ class _Pair(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """A shift and a ramp, the complex factor that goes with them, and what difference remains (0: none, 1: all)."""
+    """A shift and a ramp, the complex factor that fits best with them, and the remaining misfit (0: none, 1: all)."""
 
     shift: np.ndarray
     ramp: np.ndarray
@@ -172,7 +173,7 @@ def _checked(estimate: Any, truth: Any, weight: Any) -> tuple[np.ndarray, np.nda
 
 
 def _clipped(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Amplitudes far above the rest pulled down, so that a few wild pixels do not decide the fit."""
+    """Clip amplitudes far above the rest, so that a few outliers do not dominate the fit."""
     amplitude = np.abs(image)
     limit = _OUTLIER * float(np.quantile(amplitude[weight > 0], 0.98))
     if limit <= 0:
@@ -180,9 +181,9 @@ def _clipped(image: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return image * (limit / np.maximum(amplitude, limit))
 
 
-def _heart(pair: _Pair) -> _Pair:
-    """The part of a very large pair that shift and ramp are found from."""
-    rows, cols = heart(pair.weight, _LARGEST)
+def _best_covered(pair: _Pair) -> _Pair:
+    """The part of a very large pair that shift and ramp are fitted to."""
+    rows, cols = best_covered_box(pair.weight, _LARGEST)
     part = _Pair(*(image[rows, cols] for image in pair))
     return pair if part.weight.size == pair.weight.size else part
 
@@ -192,7 +193,7 @@ def _common_weight(pair: _Pair, shift: np.ndarray) -> np.ndarray:
 
 
 def _judged(moved: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[complex, float]:
-    """Best complex factor on ``moved``, and the fraction of the truth's power that is then left unexplained."""
+    """Best complex factor on ``moved``, and the fraction of the truth's power that it does not explain."""
     own, other = np.sum(weight * np.abs(moved) ** 2), np.sum(weight * np.abs(truth) ** 2)
     if own <= 0 or other <= 0:
         return 1.0 + 0.0j, 1.0
@@ -230,13 +231,13 @@ def _starts(pair: _Pair, limit: float, shift: bool, ramp: bool) -> list[_Fit]:
 
 
 def _near(one: _Fit, other: _Fit, shape: tuple[int, ...]) -> bool:
-    """Half a pixel, and a quarter of a turn across the image: refining either leads to the same place."""
+    """Whether two fits belong to one minimum: within half a pixel, and a quarter turn of phase across the image."""
     turn = np.abs(one.ramp - other.ramp) * np.asarray(shape)
     return bool(np.all(np.abs(one.shift - other.shift) < 0.5) and np.all(turn < np.pi / 2))
 
 
 def _spectral_offset(pair: _Pair) -> np.ndarray:
-    """Ramp from the shift between the two spectra's magnitudes, which do not care where the objects lie."""
+    """Ramp from the shift between the magnitudes of the two spectra, which do not depend on the objects' positions."""
     window = _hann(pair.weight.shape) * pair.weight
     ours, theirs = (np.abs(np.fft.fft2(window * image)) for image in (pair.estimate, pair.truth))
     correlation = np.abs(np.fft.ifft2(np.fft.fft2(theirs) * np.conj(np.fft.fft2(ours))))
@@ -298,7 +299,7 @@ def _refine(pair: _Pair, start: _Fit, shift: bool, ramp: bool, limit: float) -> 
         trial = best
         while damping < 1e4 and trial is best:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)[2:]
-            trial = _farther(pair, best, step if shift else np.concatenate([np.zeros(2), step]), shifter, limit)
+            trial = _line_search(pair, best, step if shift else np.concatenate([np.zeros(2), step]), shifter, limit)
             damping = damping * 10 if trial is best else damping / 10
         gain, best = best.misfit - trial.misfit, trial
         if gain < _CONVERGED + _SETTLED * best.misfit:
@@ -306,11 +307,11 @@ def _refine(pair: _Pair, start: _Fit, shift: bool, ramp: bool, limit: float) -> 
     return best
 
 
-def _farther(pair: _Pair, best: _Fit, step: np.ndarray, shifter: Shifter, limit: float) -> _Fit:
-    """The best of ``best`` and of going once, twice, four times ... along the step while that keeps paying.
+def _line_search(pair: _Pair, best: _Fit, step: np.ndarray, shifter: Shifter, limit: float) -> _Fit:
+    """The best of ``best`` and of one, two, four times ... the step, doubled while the misfit falls.
 
-    Noise in the estimate makes its gradients, and with them the curvature, look larger than they are; so that steps are
-    too short by a constant factor, which doubling finds.
+    Noise in the estimate makes its gradients, and so the curvature, larger than the truth's; the steps are then too
+    short by a constant factor, which the doubling finds.
     """
     ramp = step[2:] if step.size == 4 else np.zeros(2)
     found, times = best, 1.0

@@ -16,10 +16,10 @@ class Shifter:
 
     Parameters
     ----------
-    image : (H, W) complex or real. It is continued by mirroring and levelled off outside, so that opposite borders do
-        not leak into each other.
-    around : (rows, cols) pixels. Rounded, this part of every shift is made exactly, and the rest by the Fourier shift
-        theorem. What moves in from outside is the border's value: see :func:`shift_weight`.
+    image : (H, W) complex or real. Outside it is continued by reflection and tapered to its mean, so that opposite
+        borders do not leak into each other.
+    around : (rows, cols) pixels. Rounded to whole pixels, this part of every shift is exact; the rest uses the Fourier
+        shift theorem. Pixels that move in from outside get the value of the border: see :func:`shift_weight`.
     """
 
     def __init__(self, image: np.ndarray, around: Any = (0.0, 0.0)) -> None:
@@ -29,7 +29,7 @@ class Shifter:
         self._margins = (0, 0)
 
     def moved(self, shift: Any) -> np.ndarray:
-        """The image (H, W) moved by ``shift`` (rows, cols) pixels; complex unless nothing but whole pixels moved."""
+        """The image (H, W) moved by ``shift`` (rows, cols) pixels; complex unless the shift is whole pixels."""
         fraction = self._fraction(shift)
         return self._back(self._turned(fraction)) if np.any(fraction) else self._still
 
@@ -82,7 +82,7 @@ def shift_weight(weight: np.ndarray, shift: Any) -> np.ndarray:
 
 
 def fill_uncovered(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """The image with every uncovered pixel given the value of the covered pixel nearest to it."""
+    """The image with every uncovered pixel set to the value of the nearest covered pixel."""
     from scipy import ndimage
 
     if np.all(covered):
@@ -97,7 +97,7 @@ def _shift_whole(image: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _spectrum(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Fourier transform of the image continued by mirroring, levelled off to its mean at the far end."""
+    """Fourier transform of the image continued by reflection and tapered to its mean at the far end."""
     from scipy import fft
 
     sides = [fft.next_fast_len(n + 2 * _MARGIN) for n in image.shape]
