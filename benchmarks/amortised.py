@@ -33,7 +33,7 @@ from ptycho.evaluation import compare
 from ptycho.model.bundle import Bundle
 from ptycho.physics import focused_probe, picture_object, raster_positions, simulate
 from ptycho.workflows.pretrain import PretrainOptions, pretrain_scan
-from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.r_factor import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.refine import state_of_result
 from ptycho.workflows.results import Reconstruction

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptycho.data.regions import compact_runs
-from ptycho.physics.reassembly import Laid, laid_together
+from ptycho.physics.reassembly import PartialReassembly, merge_partials
 
 BYTES = 24
 """Of a pixel of a canvas that is not averaged yet: complex128 and float64."""
@@ -208,15 +208,15 @@ HEAD = [
 ]
 
 
-def lay(box: Box) -> Laid:
+def lay(box: Box) -> PartialReassembly:
     """A canvas like a chunk's."""
     shape = box.bottom - box.top, box.right - box.left
-    return Laid(np.ones(shape, np.complex128), np.ones(shape), (float(box.top), float(box.left)))
+    return PartialReassembly(np.ones(shape, np.complex128), np.ones(shape), (float(box.top), float(box.left)))
 
 
-def add(first: Laid, second: Laid) -> Laid:
+def add(first: PartialReassembly, second: PartialReassembly) -> PartialReassembly:
     """Their sum."""
-    return laid_together([first, second])
+    return merge_partials([first, second])
 
 
 def received(dask_worker: Any) -> int:

@@ -1,11 +1,21 @@
-"""Progress callbacks that also show intermediate results: a live page, a benchmark that measures each epoch."""
+"""Progress callbacks, and those that also show intermediate results: a live page, a benchmark that measures epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Observer", "notify"]
+__all__ = ["EpochProgress", "Observer", "Progress", "notify"]
+
+Progress = Callable[[int, int], None]
+"""A callback ``(done, total)`` of a step that counts patterns, groups or files."""
+
+
+class EpochProgress(Protocol):
+    """A callback after every epoch of a training."""
+
+    def __call__(self, epoch: int, n_epochs: int, metrics: dict[str, float]) -> None:
+        """``epoch`` counts from 1; ``metrics`` holds the epoch's mean losses by name."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from array_api_compat import is_array_api_obj
 
 from ptycho.backends import array_namespace, device, get_backend
 from ptycho.data import Scan
-from ptycho.workflows.quality import predict_amplitudes, sample_of
+from ptycho.workflows.r_factor import predict_amplitudes, sample_of
 from ptycho.workflows.results import Reconstruction
 
 NAMESPACES = ("numpy", "numpy-readonly", "array_api_strict", "torch", "jax", "tensorflow")
@@ -182,7 +182,7 @@ def true_result(scan: Scan, **changes: Any) -> Reconstruction:
         object=scan.object,
         weight=np.ones(scan.object.shape, np.float32),
         probe=scan.probe,
-        figures={"r_factor": 0.1},
+        metrics={"r_factor": 0.1},
         measured=scan.amplitude(index),
         **{"origin": (0.0, 0.0), "positions": scan.positions, **changes},
     )

@@ -1,4 +1,4 @@
-"""The `ptycho` command: parses, calls the workflows, draws progress, prints figures.
+"""The `ptycho` command: parses, calls the workflows, draws progress, prints metrics.
 
 Only what the chosen command needs is imported, so that `ptycho --help` is immediate.
 """
@@ -170,7 +170,7 @@ def _pretrain(call: Call) -> None:
 
 
 def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
-    from ptycho.cli.live_page import Progress
+    from ptycho.cli.live_page import ProgressDisplay
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import save_training, train_scan
@@ -185,7 +185,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
         print(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
         return
     with output_folder(config.output_dir, [BUNDLE], replace) as out:
-        with Progress(call, scan, None, out) as bars:
+        with ProgressDisplay(call, scan, None, out) as bars:
             bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume)
         save_training(bundle, out)
     for name, values in bundle.history.items():
@@ -194,9 +194,9 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 
 
 def _reconstruct(call: Call) -> None:
-    from ptycho.cli.live_page import Progress
+    from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import InferenceConfig, validate
-    from ptycho.workflows.cluster import crew_on
+    from ptycho.workflows.cluster import connect_workers
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import open_bundle, reconstruct_scan
@@ -220,13 +220,13 @@ def _reconstruct(call: Call) -> None:
         print("\n".join(said.lines()))
         return
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
-        with crew_on(dask) as crew, Progress(call, scan, None, out) as bars:
+        with connect_workers(dask) as workers, ProgressDisplay(call, scan, None, out) as bars:
             result = reconstruct_scan(
-                scan, bundle, config, backend=backend, counters=bars.counter, command=call.line, crew=crew
+                scan, bundle, config, backend=backend, counters=bars.counter, command=call.line, workers=workers
             )
             bars.show(result)
         save_reconstruction(result, out, force=call[CommonOptions].force)
-    _print_figures(result.figures)
+    _print_metrics(result.metrics)
     _finish(started, out)
 
 
@@ -236,8 +236,8 @@ def _refine(call: Call) -> None:
 
 def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Call) -> None:
     started = time.perf_counter()
-    figures, out = work(call)
-    _print_figures(figures)
+    metrics, out = work(call)
+    _print_metrics(metrics)
     _finish(started, out)
 
 
@@ -250,7 +250,7 @@ def _run(call: Call) -> None:
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
-    from ptycho.cli.live_page import Progress
+    from ptycho.cli.live_page import ProgressDisplay
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.resume import is_finished, may_replace
@@ -266,7 +266,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
         print(f"finished {config.output_dir}: nothing is left to resume")
         return
     with output_folder(config.output_dir, results, force) as out:
-        with Progress(call, scan, target, out) as bars:
+        with ProgressDisplay(call, scan, target, out) as bars:
             result, bundle = run_scan(
                 scan,
                 config,
@@ -285,7 +285,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
                 result = iterative.refined(call, result, scan if target is None else target, bars)
                 bars.show(result)
         save_reconstruction(result, out, force=force)
-    _print_figures(result.figures)
+    _print_metrics(result.metrics)
     _finish(started, out)
 
 
@@ -301,7 +301,7 @@ def _evaluate(call: Call) -> None:
 
     started, options = time.perf_counter(), call[EvaluateOptions]
     comparison = evaluate_result(needed(call, "result"), needed(call, "truth"), options)
-    _print_figures(comparison.metrics)
+    _print_metrics(comparison.metrics)
     if options.output_dir is not None:
         with output_folder(options.output_dir, EVALUATION_FILES, call[CommonOptions].force) as out:
             save_evaluation(comparison, out)
@@ -363,10 +363,10 @@ def _bundle_export(call: Call) -> None:
     _finish(started, target)
 
 
-def _print_figures(figures: Mapping[str, float]) -> None:
-    from ptycho.workflows.evaluate import figure_lines
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    from ptycho.workflows.evaluate import metric_lines
 
-    for line in figure_lines(figures):
+    for line in metric_lines(metrics):
         print(line)
 
 

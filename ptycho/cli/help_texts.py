@@ -122,7 +122,7 @@ COMMANDS = {
             ("scan", "the scan that it was made from; by default the one that the result names"),
         ),
         "Start an iterative engine from a result, of a network or of an engine, and write the refined one to DIR with\n"
-        "the figures of both. A run that was killed goes on where it was when the same command is given again.",
+        "the metrics of both. A run that was killed goes on where it was when the same command is given again.",
         "  ptycho refine result --epochs 5 --out refined\n"
         "  ptycho refine result scan.npz --engine rpie --epochs 20 --modes 3 --out refined\n"
         "  ptycho refine result --correct_positions gradient --affine --out refined",

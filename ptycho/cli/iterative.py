@@ -16,7 +16,7 @@ def is_iterative(call: Call) -> bool:
 
 
 def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
-    """Reconstruct without a network; the figures, and the folder they are in."""
+    """Reconstruct without a network; the metrics, and the folder they are in."""
     from ptycho.config import InferenceConfig
     from ptycho.workflows.refine import reconstruct_iteratively
     from ptycho.workflows.scans import ScanOptions, open_scan
@@ -36,7 +36,7 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
 
 
 def refine(call: Call) -> tuple[dict[str, float], Path]:
-    """Refine a result; the figures of both, and the folder they are in."""
+    """Refine a result; the metrics of both, and the folder they are in."""
     from ptycho.workflows.refine import refine_result, scan_of_result
     from ptycho.workflows.results import load_reconstruction
     from ptycho.workflows.scans import ScanOptions, open_scan
@@ -76,7 +76,7 @@ def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
         command=call.line,
         source=training.test_data_file or training.train_data_file,
     )
-    better.figures["seconds"] += result.figures["seconds"]
+    better.metrics["seconds"] += result.metrics["seconds"]
     return better
 
 
@@ -84,7 +84,7 @@ def _iterate(
     call: Call, folder: Path, work: Callable[..., Any], scan: Any, source: Any
 ) -> tuple[dict[str, float], Path]:
     """Let an engine work and save what comes of it."""
-    from ptycho.cli.live_page import Progress
+    from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import EngineConfig, validate
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.refine import ENGINE_STATE
@@ -95,7 +95,7 @@ def _iterate(
     with output_folder(folder, RESULT_FILES, force) as out:
         if force:
             (out / ENGINE_STATE).unlink(missing_ok=True)
-        with Progress(call, scan, None, out) as bars:
+        with ProgressDisplay(call, scan, None, out) as bars:
             result = work(
                 config,
                 split_frc=call[IterativeOptions].frc,
@@ -106,4 +106,4 @@ def _iterate(
             )
             bars.show(result)
         save_reconstruction(result, out, force=force)
-    return result.figures, out
+    return result.metrics, out

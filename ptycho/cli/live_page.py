@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Progress(ProgressBars):
+class ProgressDisplay(ProgressBars):
     """The bars of a command and, where `--live` asks for it, a page beside them that lasts until the command ends.
 
     Parameters
@@ -37,7 +37,7 @@ class Progress(ProgressBars):
         super().__init__(not call[CommonOptions].quiet)
         self._page = _live_page(call, scan, target, output_dir)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         """Start drawing."""
         super().__enter__()
         return self
@@ -48,7 +48,7 @@ class Progress(ProgressBars):
         return bar if self._page is None else _Both(bar, self._page.counter(label))
 
     def epochs(self, label: str) -> Callable[..., None]:
-        """Return a callback that draws the epochs and the figures of the last one."""
+        """Return a callback that draws the epochs and the metrics of the last one."""
         bar = super().epochs(label)
         return bar if self._page is None else _Both(bar, self._page.epochs(label))
 

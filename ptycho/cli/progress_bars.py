@@ -74,14 +74,14 @@ class ProgressBars:
 
 
 class EpochBar:
-    """Training callback: a bar of epochs with the figures of the last one; a log line where there is no bar."""
+    """Training callback: a bar of epochs with the metrics of the last one; a log line where there is no bar."""
 
     def __init__(self, bars: Progress | None, label: str) -> None:
         self._bars, self._label = bars, label
         self._task: TaskID | None = None
 
     def __call__(self, epoch: int, n_epochs: int, metrics: Mapping[str, float]) -> None:
-        """Draw that ``epoch`` of ``n_epochs`` is done (counted from 1) with these figures."""
+        """Draw that ``epoch`` of ``n_epochs`` is done (counted from 1) with these metrics."""
         note = "  ".join(f"{name} {value:.5g}" for name, value in metrics.items())
         if self._bars is None:
             logger.info("%s %d/%d  %s", self._label, epoch, n_epochs, note)

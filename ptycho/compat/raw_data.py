@@ -269,7 +269,7 @@ class RawData:
         nominal = np.stack([self.xcoords_start[groups.indices], self.ycoords_start[groups.indices]], axis=1)[:, None]
         start_offsets, start_relative = get_relative_coords(nominal)
         grouped = {
-            "diffraction": amplitude / np.float32(groups.factor),
+            "diffraction": amplitude / np.float32(groups.amplitude_factor),
             "X_full": amplitude,
             "Y": self._true_patches(scan, groups),
             "coords_offsets": groups.global_offsets,

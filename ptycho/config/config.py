@@ -119,7 +119,7 @@ class TrainingConfig:
 
     learning_rate: float = setting(1e-3, "step size of the Adam optimiser", above=0)
     lr_schedule: str = setting(
-        "constant", "course of the learning rate", choices=("constant", "cosine", "onecycle", "plateau")
+        "constant", "schedule of the learning rate", choices=("constant", "cosine", "onecycle", "plateau")
     )
     gradient_clip: float | None = setting(None, "largest norm of the gradient; none does not clip", above=0)
     early_stopping_patience: int | None = setting(

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ptycho.data.grouping import group_positions
 from ptycho.data.lazy import unpacked
 from ptycho.data.offsets import LocalOffsets
-from ptycho.data.scan import KEPT_BYTES, Scan
+from ptycho.data.scan import MAX_BYTES_IN_MEMORY, Scan
 from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -29,15 +29,15 @@ class GroupedAmplitudes:
         The measurement.
     indices
         (G, C) numbers of its patterns.
-    factor
+    amplitude_factor
         What the amplitudes are multiplied by.
     """
 
     dtype = np.dtype(np.float32)
     ndim = 4
 
-    def __init__(self, scan: Scan, indices: NDArray[np.int64], factor: float) -> None:
-        self.scan, self.indices, self.factor = scan, indices, factor
+    def __init__(self, scan: Scan, indices: NDArray[np.int64], amplitude_factor: float) -> None:
+        self.scan, self.indices, self.amplitude_factor = scan, indices, amplitude_factor
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -46,9 +46,9 @@ class GroupedAmplitudes:
         return groups, self.scan.N, self.scan.N, channels
 
     @property
-    def together(self) -> int:
+    def frames_per_chunk(self) -> int:
         """How many patterns their store unpacks at once."""
-        return self.scan.together
+        return self.scan.frames_per_chunk
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +64,7 @@ class GroupedAmplitudes:
         if isinstance(index, tuple):
             return self[index[0]][(*[slice(None)] * (np.ndim(self.indices[index[0]]) - 1), *index[1:])]
         chosen = self.indices[index]
-        scaled = self.scan.amplitude(chosen.reshape(-1), np.float32) * np.float32(self.factor)
+        scaled = self.scan.amplitude(chosen.reshape(-1), np.float32) * np.float32(self.amplitude_factor)
         return np.moveaxis(scaled.reshape(*chosen.shape, self.scan.N, self.scan.N), -3, -1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class GroupedAmplitudes:
         folder
             Of the file, made if missing.
         """
-        if self.together == 1:
+        if self.frames_per_chunk == 1:
             return self
         used, places = np.unique(self.indices, return_inverse=True)
         scan = self.scan.subset(used)
@@ -96,11 +96,13 @@ class GroupedAmplitudes:
         except OSError as error:
             logger.warning("the patterns are unpacked again and again, since %s: %s", folder, error.strerror or error)
             return self
-        return GroupedAmplitudes(scan.replace(patterns=patterns), places.reshape(self.indices.shape), self.factor)
+        return GroupedAmplitudes(
+            scan.replace(patterns=patterns), places.reshape(self.indices.shape), self.amplitude_factor
+        )
 
     def select(self, groups: Any) -> GroupedAmplitudes:
         """Some of the groups, unread."""
-        return GroupedAmplitudes(self.scan, self.indices[groups], self.factor)
+        return GroupedAmplitudes(self.scan, self.indices[groups], self.amplitude_factor)
 
 
 @dataclass
@@ -110,14 +112,14 @@ class Container:
     Parameters
     ----------
     X
-        (G, N, N, C) float32, amplitude times `factor`, bad pixels 0; `GroupedAmplitudes` where memory is to hold only
-        the groups that are indexed.
+        (G, N, N, C) float32, amplitude times `amplitude_factor`, bad pixels 0; `GroupedAmplitudes` where memory is to
+        hold only the groups that are indexed.
     positions
         (G, C, 2) float64 pixels, (row, col) of every patch's centre.
     indices
         (G, C) int64, which pattern of the scan each is.
-    factor
-        X per square root of a count; see `amplitude_factor`.
+    amplitude_factor
+        X per square root of a count; see the function of this name.
     mask
         (N, N) bool, True where the detector pixel is good; None where all are.
     probe
@@ -131,7 +133,7 @@ class Container:
     X: Any
     positions: NDArray[np.float64]
     indices: NDArray[np.int64]
-    factor: float
+    amplitude_factor: float
     mask: NDArray[np.bool_] | None = None
     probe: NDArray[np.complexfloating] | None = None
     patches: NDArray[np.complexfloating] | None = None
@@ -225,7 +227,7 @@ class Container:
     def to_scan(self) -> Scan:
         """The scan that the groups were drawn from, as far as they show it: each of their patterns once."""
         return scan_from_groups(
-            np.asarray(self.X) / np.float32(self.factor), self.positions, self.indices, self.probe, self.mask
+            np.asarray(self.X) / np.float32(self.amplitude_factor), self.positions, self.indices, self.probe, self.mask
         )
 
     def subset(self, groups: ArrayLike | slice) -> Container:
@@ -266,7 +268,7 @@ def make_container(
     *,
     sequential: bool = False,
     factor: float | None = None,
-    at_most: int = KEPT_BYTES,
+    at_most: int = MAX_BYTES_IN_MEMORY,
     patches: NDArray[np.complexfloating] | None = None,
 ) -> Container:
     """Group a scan and bring its patterns into the network's units.

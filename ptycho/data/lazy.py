@@ -30,7 +30,7 @@ _PIECE_BYTES = 2**24
 class Source(Protocol):
     """Frames in some store, the last two axes being a frame's.
 
-    A store that unpacks several frames at once, however few are wanted, says how many as ``together``.
+    A store that unpacks several frames at once, however few are wanted, says how many as ``frames_per_chunk``.
     """
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class ArraySource:
         self.array = array
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
-        self.together: int = getattr(array, "together", frames_in(getattr(array, "chunks", None)))
+        self.frames_per_chunk: int = getattr(array, "frames_per_chunk", frames_in(getattr(array, "chunks", None)))
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the array; whole frames are asked for by their numbers alone."""
@@ -82,7 +82,7 @@ class ChangedSource:
         self.patterns, self.change = LazyPatterns.of(patterns), change
         self.shape: tuple[int, ...] = (len(self.patterns), *frame)
         self.dtype = np.dtype(dtype)
-        self.together = self.patterns.together
+        self.frames_per_chunk = self.patterns.frames_per_chunk
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the changed frames, made of some megabytes of the others at a time."""
@@ -90,7 +90,7 @@ class ChangedSource:
         rows, columns = self.patterns.shape[1:]
         size = rows * columns * self.patterns.dtype.itemsize
         window = (slice(None), *part[1:])
-        made = [self.change(self.patterns[some])[window] for some in _pieces(numbers, size, self.together)]
+        made = [self.change(self.patterns[some])[window] for some in _pieces(numbers, size, self.frames_per_chunk)]
         return made[0] if len(made) == 1 else np.concatenate(made)
 
     def close(self) -> None:
@@ -197,9 +197,9 @@ class LazyPatterns:
         return self.converts_to or self._stored_dtype
 
     @property
-    def together(self) -> int:
+    def frames_per_chunk(self) -> int:
         """How many patterns a store unpacks at once, so that they are better read together; 1 where it can tell."""
-        return max(getattr(source, "together", 1) for source in self.sources)
+        return max(getattr(source, "frames_per_chunk", 1) for source in self.sources)
 
     @property
     def _stored_dtype(self) -> np.dtype[Any]:
@@ -295,7 +295,7 @@ class LazyPatterns:
         rows, columns = self.sources[0].shape[-2:] if self.window is None else self._window_shape()
         out = np.empty((len(numbers), rows, columns), self._stored_dtype)
         start = 0
-        for stop in (*_ends(numbers, self.together), len(numbers)):
+        for stop in (*_ends(numbers, self.frames_per_chunk), len(numbers)):
             if stop > start:
                 wanted = numbers[start:stop] - numbers[start]
                 count = int(wanted[-1]) + 1
@@ -327,7 +327,7 @@ def _read_frames(source: Source, low: int, high: int, cut: tuple[slice, slice], 
     lines = source.shape[:-2]
     if len(lines) == 1:
         size = source.shape[-2] * source.shape[-1] * source.dtype.itemsize
-        for some in _pieces(range(low, high), size, getattr(source, "together", 1)):
+        for some in _pieces(range(low, high), size, getattr(source, "frames_per_chunk", 1)):
             out[some.start - low : some.stop - low] = source.read((some, *cut))
         return
     width, done = lines[-1], 0
@@ -339,9 +339,9 @@ def _read_frames(source: Source, low: int, high: int, cut: tuple[slice, slice], 
         done, low = done + end - low, end
 
 
-def _pieces(numbers: range, size: int, together: int) -> Iterator[slice]:
+def _pieces(numbers: range, size: int, frames_per_chunk: int) -> Iterator[slice]:
     """Slices of a run of frames of so many bytes, which end where a store's pieces of so many frames end."""
-    step = max(1, _PIECE_BYTES // size // together) * together
+    step = max(1, _PIECE_BYTES // size // frames_per_chunk) * frames_per_chunk
     start = numbers.start
     while start < numbers.stop:
         stop = min(numbers.stop, (start // step + 1) * step)
@@ -349,9 +349,9 @@ def _pieces(numbers: range, size: int, together: int) -> Iterator[slice]:
         start = stop
 
 
-def _ends(numbers: NDArray[np.int64], together: int) -> NDArray[np.int64]:
+def _ends(numbers: NDArray[np.int64], frames_per_chunk: int) -> NDArray[np.int64]:
     """Where runs of rising numbers end: at gaps, unless a store unpacks both sides of the gap together."""
-    piece = numbers // together
+    piece = numbers // frames_per_chunk
     gap, next_piece = np.diff(numbers) != 1, np.diff(piece) != 0
     gapped = np.unique(piece[1:][gap & ~next_piece])  # read alone, whatever lies beside them
     alone = np.isin(piece, gapped)

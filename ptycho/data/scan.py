@@ -24,8 +24,8 @@ Measurement = Literal["counts", "amplitude"]
 SplitRule = Literal["rows", "columns", "alternate", "random"]
 
 _CHUNK_BYTES = 64 * 2**20
-KEPT_BYTES = 2**28
-"""Patterns of a file that take no more memory than this are read once and kept where they are read again and again."""
+MAX_BYTES_IN_MEMORY = 2**28
+"""Patterns of a file that take no more memory than this are read once where they are needed again and again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +127,9 @@ class Scan:
         return int(self.patterns.shape[1])
 
     @property
-    def together(self) -> int:
+    def frames_per_chunk(self) -> int:
         """How many patterns a store unpacks at once, so that they are better read together; 1 in memory."""
-        return 1 if in_memory(self.patterns) else int(self.patterns.together)
+        return 1 if in_memory(self.patterns) else int(self.patterns.frames_per_chunk)
 
     @property
     def object_pixel_size(self) -> float | None:
@@ -195,8 +195,8 @@ class Scan:
             scan_index=None if self.scan_index is None else self.scan_index[index],
         )
 
-    def kept(self, at_most: int = KEPT_BYTES) -> Scan:
-        """The scan with its patterns in memory if they take at most so many bytes there; else as it is."""
+    def in_memory(self, at_most: int = MAX_BYTES_IN_MEMORY) -> Scan:
+        """The scan with its patterns in memory, if they take at most `at_most` bytes; otherwise unchanged."""
         if in_memory(self.patterns) or self.patterns.dtype.itemsize * len(self) * self.N**2 > at_most:
             return self
         return self.replace(patterns=self.patterns[:])

@@ -47,7 +47,7 @@ class Bundle:
     config : the training's configuration; ``config.model`` rebuilds the network.
     intensity_scale : s; ``s * X`` is the amplitude in sqrt(photons).
     nphotons : mean photons per pattern in the model's units.
-    side : pixels of a group's own canvas at training.
+    group_canvas_side : pixels of a group's own canvas at training.
     history : losses per epoch.
     native : files in the writing backend's own form.
     manifest : what the file says of itself; filled on loading, and before with where the model came from.
@@ -58,7 +58,7 @@ class Bundle:
     config: TrainingConfig
     intensity_scale: float
     nphotons: float
-    side: int
+    group_canvas_side: int
     history: dict[str, list[float]] = field(default_factory=dict)
     native: dict[str, bytes] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
             {
                 "intensity_scale": bundle.intensity_scale,
                 "nphotons": bundle.nphotons,
-                "side": bundle.side,
+                "side": bundle.group_canvas_side,
                 "history": bundle.history,
                 **({} if bundle.measurement is None else {"measurement": bundle.measurement}),
             }
@@ -167,7 +167,7 @@ def load_bundle(path: str | Path) -> Bundle:
             config=config_from_dict(TrainingConfig, config),
             intensity_scale=_positive(units, "intensity_scale"),
             nphotons=_positive(units, "nphotons"),
-            side=int(_positive(units, "side")),
+            group_canvas_side=int(_positive(units, "side")),
             history=_history(units.get("history", {})),
             manifest=parse_json(read["manifest.json"], f"{target}: manifest.json"),
             measurement=_measurement(units),

@@ -26,7 +26,7 @@ _FREE = ("train_data_file", "test_data_file", "output_dir", "num_workers", "tens
 _PLACES = ("device", "accelerator", "devices", "strategy")
 """Where it computes: a training may go on elsewhere, with the other place's rounding."""
 _ENDLESS = ("constant", "plateau")
-"""Courses of the learning rate that do not ask how many epochs there will be."""
+"""Schedules of the learning rate that do not ask how many epochs there will be."""
 
 
 class Checkpoints:

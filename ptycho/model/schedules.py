@@ -1,4 +1,4 @@
-"""Courses of the learning rate, the same in every framework, and resumed at any epoch."""
+"""Schedules of the learning rate, the same in every framework, and resumed at any epoch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Schedule:
     """
 
     def __init__(self, config: TrainingConfig, steps: int) -> None:
-        self.course, self.peak, self.steps = config.lr_schedule, config.learning_rate, max(1, steps)
+        self.kind, self.peak, self.steps = config.lr_schedule, config.learning_rate, max(1, steps)
         self.rate, self._best, self._waited = config.learning_rate, math.inf, 0
 
     def at(self, step: int) -> tuple[float, float]:
         """Rate and momentum of a step, counted from 0."""
-        if self.course == "cosine":
+        if self.kind == "cosine":
             return _cosine(self.peak, 0.0, step / self.steps), 0.9
-        if self.course != "onecycle":
+        if self.kind != "onecycle":
             return self.rate, 0.9
         turn = 0.3 * (self.steps + 1) - 1.0  # the rate after the last step belongs to the cycle too
         if step <= turn:
@@ -37,7 +37,7 @@ class Schedule:
 
     def watch(self, loss: float) -> None:
         """Told of every epoch's loss; on a plateau of three epochs the rate is halved, down to a tenth."""
-        if self.course != "plateau":
+        if self.kind != "plateau":
             return
         if loss < self._best:
             self._best, self._waited = loss, 0

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +17,9 @@ from ptycho.config import TrainingConfig
 from ptycho.data.atomic import written_whole
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.schedules import Schedule
-from ptycho.observers import notify
+from ptycho.observers import EpochProgress, notify
 
-__all__ = ["Course", "Progress", "TrainResult", "damaged", "is_network", "is_trained", "report"]
+__all__ = ["TrainResult", "TrainingPlan", "damaged", "is_network", "is_trained", "report"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +28,6 @@ _TRAINED_IF = {
     "probe/imag": "probe_trainable",
     "log_scale": "intensity_scale_trainable",
 }
-
-
-class Progress(Protocol):
-    """Told of every finished epoch."""
-
-    def __call__(self, epoch: int, n_epochs: int, metrics: dict[str, float]) -> None:
-        """``epoch`` counts from 1; ``metrics`` holds the epoch's mean losses by name."""
 
 
 @dataclass
@@ -50,12 +42,12 @@ class TrainResult:
     """Files in the framework's own form to go into the bundle, by name."""
 
 
-class Course:
+class TrainingPlan:
     """How far a training is and how it went: all that a checkpoint keeps beside weights and optimiser.
 
     Parameters
     ----------
-    config : epochs, course of the learning rate, patience.
+    config : epochs, schedule of the learning rate, patience.
     per_epoch : steps of the optimiser in an epoch.
     """
 
@@ -160,7 +152,7 @@ def damaged(path: Path, reason: object) -> DataError:
 
 
 def report(
-    progress: Iterable[Progress],
+    progress: Iterable[EpochProgress],
     epoch: int,
     n_epochs: int,
     metrics: dict[str, float],
@@ -171,7 +163,7 @@ def report(
     Parameters
     ----------
     progress : who is told.
-    epoch, n_epochs, metrics : as :class:`Progress` takes them.
+    epoch, n_epochs, metrics : as :class:`~ptycho.observers.EpochProgress` takes them.
     params : makes host copies of the parameters as they are now.
     """
     for each in progress:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ptycho.backends import Array, NumpyBackend
 from ptycho.backends.windows import add_windows
-from ptycho.data.ahead import read_ahead
+from ptycho.data.prefetch import prefetch
 from ptycho.observers import notify
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.fourier import fft2, ifft2, ifftshift2
@@ -107,7 +107,7 @@ def estimate_object(
     refine_probe: bool = False,
     seed: int = 0,
     on_pass: Callable[[int, int], None] | None = None,
-    together: int = 1,
+    frames_per_chunk: int = 1,
 ) -> Estimate:
     """Object of a scan after some passes from a flat one, on the host.
 
@@ -129,7 +129,7 @@ def estimate_object(
     refine_probe : update the probe modes by the same rule, from the second pass on.
     seed : of the order in which patterns are taken.
     on_pass : called with the number of passes done and their total; an onlooker is offered the estimate so far.
-    together : patterns of consecutive numbers that a store unpacks at once.
+    frames_per_chunk : patterns of consecutive numbers that a store unpacks at once.
 
     Returns
     -------
@@ -145,9 +145,11 @@ def estimate_object(
         last = done >= passes - averaged
         canvas.damping = _AVERAGED_DAMPING if last else _DAMPING
         visits = (
-            _in_order(len(positions), probe, together) if last else _at_random(len(positions), probe, together, rng)
+            _in_order(len(positions), probe, frames_per_chunk)
+            if last
+            else _at_random(len(positions), probe, frames_per_chunk, rng)
         )
-        for index, batches, measured in read_ahead(lambda visit: (*visit, amplitude(visit[0])), visits):
+        for index, batches, measured in prefetch(lambda visit: (*visit, amplitude(visit[0])), visits):
             for batch in batches:
                 canvas.see(on_canvas[index[batch]], measured[batch], mask, refine_probe and done > 0)
                 if not last:
@@ -174,26 +176,26 @@ _STRIP = 256
 """Rows of the canvas that are changed at once where all of it is."""
 
 
-def _in_order(count: int, probe: np.ndarray, together: int) -> Iterator[tuple[np.ndarray, list[Any]]]:
+def _in_order(count: int, probe: np.ndarray, frames_per_chunk: int) -> Iterator[tuple[np.ndarray, list[Any]]]:
     """Rising indices of patterns that are read at once, and the pieces in which they are looked at."""
     chunk = max(_BATCH, min(_CHUNK, _CHUNK_PIXELS // probe.size))
-    size = chunk if together == 1 else _pool(probe, together)
+    size = chunk if frames_per_chunk == 1 else _pool(probe, frames_per_chunk)
     for first in range(0, count, size):
         index = _host.arange(first, min(first + size, count))
         yield index, [slice(k, k + chunk) for k in range(0, index.size, chunk)]
 
 
 def _at_random(
-    count: int, probe: np.ndarray, together: int, rng: np.random.Generator
+    count: int, probe: np.ndarray, frames_per_chunk: int, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, list[Any]]]:
     """Rising indices of patterns that are read at once, and random batches of them."""
-    if together == 1:
+    if frames_per_chunk == 1:
         order = rng.permutation(count)
         for first in range(0, count, _BATCH):
             yield _host.sort(order[first : first + _BATCH]), [slice(None)]
         return
-    pool = _pool(probe, together)
-    block = min(pool, together)
+    pool = _pool(probe, frames_per_chunk)
+    block = min(pool, frames_per_chunk)
     order = rng.permutation(-(-count // block))
     for first in range(0, order.size, pool // block):
         blocks = _host.sort(order[first : first + pool // block])
@@ -203,10 +205,10 @@ def _at_random(
         yield index, [_host.sort(mixed[k : k + _BATCH]) for k in range(0, index.size, _BATCH)]
 
 
-def _pool(probe: np.ndarray, together: int) -> int:
+def _pool(probe: np.ndarray, frames_per_chunk: int) -> int:
     """How many patterns are read at once: whole blocks of those that a store unpacks together, if they fit."""
     size = max(_BATCH, _POOL_PIXELS // probe.shape[-1] ** 2)
-    return size if together > size else size // together * together
+    return size if frames_per_chunk > size else size // frames_per_chunk * frames_per_chunk
 
 
 class _Canvas:

@@ -22,13 +22,13 @@ from ptycho.physics.patches import accumulate_patches, extract_patches, place_pa
 
 __all__ = [
     "Canvas",
-    "Laid",
+    "PartialReassembly",
     "Reassembled",
     "canvas_for",
     "extract_groups",
     "group_canvas_size",
-    "laid_together",
     "merge_groups",
+    "merge_partials",
     "reassemble",
     "stitching_window",
     "summed_window",
@@ -58,8 +58,8 @@ class Reassembled(NamedTuple):
     """Position (row, col) of pixel [0, 0]: a position p lies on pixel ``p - origin``."""
 
 
-class Laid(NamedTuple):
-    """What was laid down on a part of a canvas and is not averaged yet, so that it may be added to what others laid."""
+class PartialReassembly(NamedTuple):
+    """The sums of a reassembly over some of the patches, before averaging, so that they can be added to others."""
 
     total: np.ndarray
     """(H, W) complex128, the sum of the weighted patches."""
@@ -232,13 +232,13 @@ class Canvas:
         add_windows(self._total, windows, corners, shares)
         add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
 
-    def laid(self) -> Laid:
-        """What was added so far; copies."""
+    def partial(self) -> PartialReassembly:
+        """The sums so far; copies."""
         total, weight = self._inner()
-        return Laid(total.copy(), weight.copy(), self.origin)
+        return PartialReassembly(total.copy(), weight.copy(), self.origin)
 
-    def lay(self, part: Laid) -> None:
-        """Add what was laid down on another canvas, which must lie within this one.
+    def add_partial(self, part: PartialReassembly) -> None:
+        """Add the sums of another canvas, which must lie within this one.
 
         Raises
         ------
@@ -263,8 +263,8 @@ class Canvas:
         return self._total[inner], self._weight[inner]
 
 
-def laid_together(parts: Sequence[Laid]) -> Laid:
-    """The sum of what was laid down on several canvases, on the smallest rectangle that holds them."""
+def merge_partials(parts: Sequence[PartialReassembly]) -> PartialReassembly:
+    """The sum of partial reassemblies, on the smallest rectangle that holds them."""
     corners = _host.asarray([part.origin for part in parts])
     ends = corners + _host.asarray([part.weight.shape for part in parts])
     origin = corners.min(axis=0)
@@ -273,10 +273,10 @@ def laid_together(parts: Sequence[Laid]) -> Laid:
     weight = _host.zeros((rows, columns), dtype=np.float64)
     for part in parts:
         _lay(part, total, weight, origin)
-    return Laid(total, weight, (float(origin[0]), float(origin[1])))
+    return PartialReassembly(total, weight, (float(origin[0]), float(origin[1])))
 
 
-def _lay(part: Laid, total: np.ndarray, weight: np.ndarray, origin: Any) -> None:
+def _lay(part: PartialReassembly, total: np.ndarray, weight: np.ndarray, origin: Any) -> None:
     """Add a part to sums whose pixel [0, 0] lies at ``origin``."""
     corner = _host.asarray(part.origin) - _host.asarray(origin)
     first = _host.astype(_host.round(corner), np.int64)

@@ -20,7 +20,7 @@ from ptycho.viewer.picture import Picture
 from ptycho.viewer.result import picture_of_result, result_patterns
 from ptycho.viewer.server import PageServer
 from ptycho.viewer.stage import Stage
-from ptycho.workflows.report import headline_figures
+from ptycho.workflows.report import headline_metrics
 from ptycho.workflows.results import Reconstruction
 
 __all__ = ["LivePage"]
@@ -89,23 +89,23 @@ class LivePage:
         self._lock = threading.Lock()
         self.stage.change(status="running", steps=self._listed, charts=self._charts, elapsed=self._elapsed)
 
-    def counter(self, label: str) -> StepTold:
+    def counter(self, label: str) -> StepReported:
         """A callback ``(done, total)`` for a step of the work."""
-        return StepTold(self, label)
+        return StepReported(self, label)
 
-    def epochs(self, label: str) -> EpochTold:
-        """A callback ``(epoch, all epochs, figures)`` for a training or an iterative engine."""
-        return EpochTold(self, label)
+    def epochs(self, label: str) -> EpochReported:
+        """A callback ``(epoch, all epochs, metrics)`` for a training or an iterative engine."""
+        return EpochReported(self, label)
 
     def told(self, label: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Show how far a step is, and its figures."""
+        """Show how far a step is, and its metrics."""
         now = time.monotonic()
         self._told, self._epoch_takes = now, now - self._told
-        figures = {name: float(value) for name, value in (metrics or {}).items()}
+        metrics = {name: float(value) for name, value in (metrics or {}).items()}
         with self._lock:
-            step = self._steps.setdefault(label, {"words": _words(label), "figures": {}})
-            step |= {"done": int(done), "total": int(total), "figures": figures}
-            for name, value in figures.items():
+            step = self._steps.setdefault(label, {"words": _words(label), "metrics": {}})
+            step |= {"done": int(done), "total": int(total), "metrics": metrics}
+            for name, value in metrics.items():
                 if name in LOSSES:
                     self._losses.setdefault(name, []).append((done, value))
                 elif name == "r_factor" and label not in _UNSEEN:
@@ -139,7 +139,7 @@ class LivePage:
             patterns = result_patterns(result, self.target, "")
             self.stage.put(picture_of_result(result, self.target), patterns)
             self._frc = result.frc
-            self.stage.change(headline=headline_figures(result))
+            self.stage.change(headline=headline_metrics(result))
         except Exception:
             logger.warning("The page cannot show the result.", exc_info=True)
 
@@ -211,7 +211,7 @@ def _words(label: str) -> str:
     return _WORDS.get(label, f"Engine {label}")
 
 
-class StepTold:
+class StepReported:
     """A progress callback ``(done, total)`` that looks on."""
 
     def __init__(self, page: LivePage, label: str) -> None:
@@ -227,10 +227,10 @@ class StepTold:
         self._page.observe(self._label, self._done, make_snapshot)
 
 
-class EpochTold(StepTold):
-    """A progress callback ``(epoch, all epochs, figures)`` that looks on."""
+class EpochReported(StepReported):
+    """A progress callback ``(epoch, all epochs, metrics)`` that looks on."""
 
     def __call__(self, epoch: int, n_epochs: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Show the figures of an epoch."""
+        """Show the metrics of an epoch."""
         self._done = epoch
         self._page.told(self._label, epoch, n_epochs, metrics)

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho.data import Scan
 from ptycho.errors import PtychoError
 from ptycho.viewer.picture import Picture
-from ptycho.workflows.quality import predict_amplitudes
+from ptycho.workflows.r_factor import predict_amplitudes
 
 __all__ = ["SAMPLED", "Patterns", "Samples"]
 

@@ -19,8 +19,8 @@ from ptycho.viewer.patterns import Patterns, Samples
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.server import PageServer
 from ptycho.viewer.stage import Stage
-from ptycho.workflows.quality import sample_of
-from ptycho.workflows.report import headline_figures, provenance_rows
+from ptycho.workflows.r_factor import sample_of
+from ptycho.workflows.report import headline_metrics, provenance_rows
 from ptycho.workflows.results import Reconstruction
 
 __all__ = ["picture_of_result", "result_patterns", "result_state", "serve_result"]
@@ -161,6 +161,6 @@ def result_state(result: Reconstruction) -> dict[str, Any]:
     losses = {name: curves[name] for name in LOSSES if name in curves}
     r_factors = {"R-factor": curves["r_factor"]} if "r_factor" in curves else {}
     return {
-        "headline": headline_figures(result),
+        "headline": headline_metrics(result),
         "charts": epoch_charts(losses, r_factors) + frc_chart(result.frc),
     }

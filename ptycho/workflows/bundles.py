@@ -108,7 +108,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
         "units": {
             "intensity_scale": bundle.intensity_scale,
             "nphotons": bundle.nphotons,
-            "side": bundle.side,
+            "side": bundle.group_canvas_side,
             "measurement": bundle.measurement,
             "log_scale": float(bundle.params["log_scale"]),
         },

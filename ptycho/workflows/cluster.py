@@ -1,7 +1,7 @@
-"""Reconstruction by the workers of a Dask cluster: each answers for chunks of the scan, what they lay down is summed.
+"""Reconstruction by the workers of a Dask cluster: each reconstructs chunks of the scan, and the chunks are summed.
 
-A chunk is a compact part of the field. Its worker reads the patterns from the scan file itself, lets the network
-answer, lays the answers on a canvas of that part alone and keeps it. The canvases of neighbouring chunks are summed two
+A chunk is a compact part of the field. Its worker reads the patterns from the scan file itself, runs the network,
+reassembles the patches on a canvas of that part alone and keeps it. The canvases of neighbouring chunks are summed two
 by two on the worker that has them, and their sums again; one canvas of each worker comes back. Functions and canvas are
 those of a reconstruction in one process. What the network corrects, the estimate from plain physics, is made where the
 command runs: every one of its small steps needs the one before.
@@ -29,15 +29,16 @@ from ptycho.data.regions import compact_runs
 from ptycho.errors import BackendError, ConfigError
 from ptycho.evaluation import PlacedObject
 from ptycho.model.bundle import Bundle
+from ptycho.observers import Progress
 from ptycho.physics.reassembly import canvas_for
 from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.inference import Network, Stitched, canvas_of, finished
-from ptycho.workflows.quality import Figure, Progress, r_factor_from
+from ptycho.workflows.r_factor import PatternSums, r_factor_from
 from ptycho.workflows.results import Reconstruction
 from ptycho.workflows.run import Counters, reconstruct_scan
 from ptycho.workflows.scans import ScanOptions, open_scan_for_others
 
-__all__ = ["Crew", "crew_on", "reconstruct_on_cluster"]
+__all__ = ["WorkerPool", "connect_workers", "reconstruct_on_cluster"]
 
 LOCAL = "local"
 _CHUNK = 2048
@@ -68,7 +69,7 @@ def reconstruct_on_cluster(
     options
         How it is read.
     cluster
-        As for :func:`crew_on`.
+        As for :func:`connect_workers`.
     bundle, config, backend, split_frc, counters, command
         As for :func:`ptycho.workflows.run.reconstruct_scan`.
 
@@ -80,7 +81,7 @@ def reconstruct_on_cluster(
         The workers are lost.
     """
     scan = open_scan_for_others(path, options)
-    with crew_on(cluster) as crew:
+    with connect_workers(cluster) as workers:
         return reconstruct_scan(
             scan,
             bundle,
@@ -89,12 +90,12 @@ def reconstruct_on_cluster(
             split_frc=split_frc,
             counters=counters,
             command=command,
-            crew=crew,
+            workers=workers,
         )
 
 
 @contextlib.contextmanager
-def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
+def connect_workers(cluster: Any = LOCAL) -> Iterator[WorkerPool | None]:
     """The workers of a Dask cluster.
 
     Parameters
@@ -102,7 +103,7 @@ def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
     cluster
         ``"local"`` starts a process for every core of this machine, ``"4"`` four of them; ``"tcp://host:port"`` is the
         address of a scheduler; a cluster of ``dask.distributed`` or its client is taken as it is, and left running.
-        None means this process, and that there is no crew.
+        None means this process; the context then gives None.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def crew_on(cluster: Any = LOCAL) -> Iterator[Crew | None]:
             raise ConfigError(
                 f"dask: the scheduler at {address} has no workers: 'dask worker {address}' adds one."
             ) from error
-        yield Crew(client)
+        yield WorkerPool(client)
 
 
 def _connected(cluster: Any) -> Any:
@@ -157,8 +158,8 @@ def _connected(cluster: Any) -> Any:
         ) from error
 
 
-class Crew:
-    """Workers that answer for a network and judge what comes of it.
+class WorkerPool:
+    """Workers of a Dask cluster that run a network on parts of a scan and compute the R-factor of the result.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ class Crew:
         self._client.register_plugin(cluster_worker.NetworkPlugin(sent), name=name)
         canvas = canvas_of(container, probe, network.window, network.crop)
         try:
-            for laid in sums_by(
+            for partial in sums_by(
                 self._client,
                 cluster_worker.answer,
                 runs,
@@ -199,7 +200,7 @@ class Crew:
                 cluster_worker.both,
                 progress,
             ):
-                canvas.lay(laid)
+                canvas.add_partial(partial)
         finally:
             with contextlib.suppress(Exception):  # a scheduler that is gone keeps nothing
                 self._client.unregister_worker_plugin(name)
@@ -212,12 +213,12 @@ class Crew:
         scan: Scan,
         progress: Progress | None = None,
     ) -> float:
-        """The R-factor of an object, as :func:`ptycho.workflows.quality.scan_r_factor`."""
+        """The R-factor of an object, as :func:`ptycho.workflows.r_factor.scan_r_factor`."""
         from ptycho.workflows import cluster_worker
 
         runs = self._runs(scan.positions)
 
-        def summed(of: Figure) -> NDArray[np.float64]:
+        def summed(of: PatternSums) -> NDArray[np.float64]:
             def sent(numbers: NDArray[np.int64]) -> tuple[Any, ...]:
                 return of, Part.of(placed, scan.positions[numbers], scan.N), probe, _bare(scan, numbers)
 
@@ -270,10 +271,10 @@ def _part_of(container: Container, scan: Scan, groups: NDArray[np.int64]) -> Con
     """Some groups of a container as they are sent: with patterns that are read where they arrive."""
     indices, positions = container.indices[groups], container.positions[groups]
     numbers, where = np.unique(indices, return_inverse=True)
-    X = GroupedAmplitudes(_bare(scan, numbers), where.reshape(indices.shape), container.factor)
+    X = GroupedAmplitudes(_bare(scan, numbers), where.reshape(indices.shape), container.amplitude_factor)
     estimate = container.estimate
     near = None if estimate is None else Part.of(estimate, positions, container.N)
-    return Container(X, positions, indices, container.factor, estimate=near)
+    return Container(X, positions, indices, container.amplitude_factor, estimate=near)
 
 
 def _bare(scan: Scan, numbers: NDArray[np.int64]) -> Scan:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ptycho.data import Container, Scan
 from ptycho.errors import PtychoError
-from ptycho.physics.reassembly import Laid, laid_together
+from ptycho.physics.reassembly import PartialReassembly, merge_partials
 from ptycho.workflows.inference import Inference, Network
-from ptycho.workflows.quality import Figure, sum_over
+from ptycho.workflows.r_factor import PatternSums, sum_over
 
 if TYPE_CHECKING:
     from ptycho.evaluation import PlacedObject
@@ -39,13 +39,13 @@ class NetworkPlugin(distributed.WorkerPlugin):
         self._lock = threading.Lock()
         self._inference: Inference | None = None
 
-    def laid(self, chunk: Container) -> Laid:
+    def partial(self, chunk: Container) -> PartialReassembly:
         """What the network lays down for some groups."""
         with self._lock:
             if self._inference is None:
                 self._inference = self.network.opened(chunk)
             inference = self._inference
-        return inference.on(chunk).answered(self.network.bundle.params).laid()
+        return inference.on(chunk).answered(self.network.bundle.params).partial()
 
 
 async def look(scan: Scan, dask_worker: Any) -> None:
@@ -54,22 +54,22 @@ async def look(scan: Scan, dask_worker: Any) -> None:
         await asyncio.to_thread(scan.amplitude, slice(0, 1))
 
 
-def answer(name: str, chunk: Container) -> Laid:
+def answer(name: str, chunk: Container) -> PartialReassembly:
     """What the network of that name lays down for a chunk of groups."""
     worker = distributed.get_worker()
     with _named(worker):
         plugin: Any = worker.plugins[name]
-        laid: Laid = plugin.laid(chunk)
-        return laid
+        partial: PartialReassembly = plugin.partial(chunk)
+        return partial
 
 
-def both(first: Laid, second: Laid) -> Laid:
+def both(first: PartialReassembly, second: PartialReassembly) -> PartialReassembly:
     """Two neighbouring parts as one."""
-    return laid_together([first, second])
+    return merge_partials([first, second])
 
 
-def judge(of: Figure, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan) -> NDArray[np.float64]:
-    """Sums over the patterns of a chunk, as :func:`ptycho.workflows.quality.sum_over`."""
+def judge(of: PatternSums, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan) -> NDArray[np.float64]:
+    """Sums over the patterns of a chunk, as :func:`ptycho.workflows.r_factor.sum_over`."""
     with _named(distributed.get_worker()):
         return sum_over(of, placed, probe, scan)
 

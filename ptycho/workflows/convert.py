@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho.config.settings import setting
 from ptycho.data import Scan, save_scan
 from ptycho.data.lazy import LazyPatterns
-from ptycho.data.readers.exact import counts_of_amplitudes
+from ptycho.data.readers.roundtrip import counts_of_amplitudes
 from ptycho.data.writers import writer_for
 from ptycho.errors import OutputError
 from ptycho.workflows.scans import ScanOptions, open_scan

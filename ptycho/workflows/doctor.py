@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ptycho.config.settings import setting
 from ptycho.data import Scan
 from ptycho.data.lazy import LazyPatterns
 from ptycho.errors import DataError
+from ptycho.observers import Progress
 from ptycho.physics import canvas_for, probe_from_patterns
 from ptycho.workflows.doctor_checks import (
     Findings,
@@ -29,8 +29,6 @@ from ptycho.workflows.doctor_checks import (
     sum_patterns,
 )
 from ptycho.workflows.doctor_orientation import Orientations, try_orientations
-
-Progress = Callable[[int, int], None]
 
 DOCTOR_FILES = ("doctor.json", "doctor.png")
 _ENOUGH_OVERLAP = 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,9 @@ import numpy as np
 from ptycho.data import Scan, crop_detector
 from ptycho.data.orientation import ORIENTATIONS, reorient
 from ptycho.errors import DataError
+from ptycho.observers import Progress
 from ptycho.physics import estimate_object, probe_from_patterns, scale_probe_to_counts
-from ptycho.workflows.quality import scan_r_factor
-
-Progress = Callable[[int, int], None]
+from ptycho.workflows.r_factor import scan_r_factor
 
 _DECIDED = 0.01
 _FEWEST = 12

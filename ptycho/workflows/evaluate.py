@@ -87,45 +87,45 @@ def save_evaluation(comparison: Comparison, folder: str | Path) -> None:
         write_bytes(png_bytes(figure), Path(folder) / name)
 
 
-def figure_lines(figures: Mapping[str, float]) -> list[str]:
-    """Return figures as lines of text, the ones that are there, in the order in which they matter.
+def metric_lines(metrics: Mapping[str, float]) -> list[str]:
+    """Return metrics as lines of text, the ones that are there, in the order in which they matter.
 
     Parameters
     ----------
-    figures
+    metrics
         By name as in :func:`ptycho.evaluation.evaluate`, ``r_factor`` and ``r_factor_estimate``.
     """
     lines = []
-    if "r_factor" in figures:
-        lines.append(f"R-factor {figures['r_factor']:.3f}")
-    if "r_factor_estimate" in figures:
-        lines.append(f"R-factor {figures['r_factor_estimate']:.3f} of the physics estimate alone, without the network")
-    if "r_factor_before" in figures:
-        took = f", in {figures['seconds_before']:.1f} s" if "seconds_before" in figures else ""
-        lines.append(f"R-factor {figures['r_factor_before']:.3f} before the refinement{took}")
-    if "seconds_engine" in figures:
-        epochs, seconds = figures["epochs"], figures["seconds_engine"]
+    if "r_factor" in metrics:
+        lines.append(f"R-factor {metrics['r_factor']:.3f}")
+    if "r_factor_estimate" in metrics:
+        lines.append(f"R-factor {metrics['r_factor_estimate']:.3f} of the physics estimate alone, without the network")
+    if "r_factor_before" in metrics:
+        took = f", in {metrics['seconds_before']:.1f} s" if "seconds_before" in metrics else ""
+        lines.append(f"R-factor {metrics['r_factor_before']:.3f} before the refinement{took}")
+    if "seconds_engine" in metrics:
+        epochs, seconds = metrics["epochs"], metrics["seconds_engine"]
         lines.append(f"engine {seconds:.1f} s for {epochs:.0f} epochs, {seconds / epochs:.3f} s each")
-    if "position_shift_rms" in figures:
-        moved, most = figures["position_shift_rms"], figures["position_shift_largest"]
+    if "position_shift_rms" in metrics:
+        moved, most = metrics["position_shift_rms"], metrics["position_shift_largest"]
         lines.append(
             f"positions moved by {moved:.3g} pixels RMS, at most {most:.3g}; scale "
-            f"{figures['position_scale_row']:.5f} {figures['position_scale_column']:.5f}, rotation "
-            f"{figures['position_rotation_degrees']:.3f} degrees, shear {figures['position_shear']:.5f}"
+            f"{metrics['position_scale_row']:.5f} {metrics['position_scale_column']:.5f}, rotation "
+            f"{metrics['position_rotation_degrees']:.3f} degrees, shear {metrics['position_shear']:.5f}"
         )
-    against = "against the reference" if "ssim_amplitude" in figures else "between two halves of the scan"
+    against = "against the reference" if "ssim_amplitude" in metrics else "between two halves of the scan"
     for name in ("amplitude", "phase"):
-        if f"frc_rings_0.5_{name}" in figures:
-            rings, strict = figures[f"frc_rings_0.5_{name}"], figures[f"frc_rings_half_bit_{name}"]
-            total = figures["frc_n_rings"]
+        if f"frc_rings_0.5_{name}" in metrics:
+            rings, strict = metrics[f"frc_rings_0.5_{name}"], metrics[f"frc_rings_half_bit_{name}"]
+            total = metrics["frc_n_rings"]
             lines.append(f"FRC {name} {rings:.0f}/{total:.0f} rings above 0.5, {strict:.0f} above 1/2-bit, {against}")
-        if f"frc_rings_0.5_{name}_before" in figures:
-            rings, strict = (figures[f"frc_rings_{level}_{name}_before"] for level in ("0.5", "half_bit"))
-            total = figures["frc_n_rings_before"]
+        if f"frc_rings_0.5_{name}_before" in metrics:
+            rings, strict = (metrics[f"frc_rings_{level}_{name}_before"] for level in ("0.5", "half_bit"))
+            total = metrics["frc_n_rings_before"]
             lines.append(f"FRC {name} {rings:.0f}/{total:.0f} rings above 0.5, {strict:.0f} above 1/2-bit, before")
     for label, key, unit in (("SSIM", "ssim", ""), ("PSNR", "psnr", " dB"), ("MAE", "mae", "")):
-        if f"{key}_amplitude" in figures:
-            amplitude, phase = figures[f"{key}_amplitude"], figures[f"{key}_phase"]
+        if f"{key}_amplitude" in metrics:
+            amplitude, phase = metrics[f"{key}_amplitude"], metrics[f"{key}_phase"]
             lines.append(f"{label} {amplitude:.3g}{unit} amplitude, {phase:.3g}{unit} phase")
     return lines
 

@@ -20,18 +20,18 @@ import numpy as np
 
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.data import Scan
-from ptycho.data.ahead import MOST_READ, read_at_once
 from ptycho.data.lazy import in_memory
+from ptycho.data.prefetch import MAX_PIXELS_READ, read_at_once
 from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.data.regions import compact_regions
-from ptycho.data.scan import KEPT_BYTES
+from ptycho.data.scan import MAX_BYTES_IN_MEMORY
 from ptycho.evaluation import compare, split_scan_frc
 from ptycho.evaluation.comparison import MOST_COMPARED
 from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
 from ptycho.workflows.fine_tuning import settled
-from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.r_factor import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.report import duration, write_pictures
 from ptycho.workflows.results import Reconstruction, provenance, write_arrays
@@ -177,7 +177,7 @@ def forecast_reconstruction(
     """
     model, clock, frc = bundle.config.model, _Clock(), frc and true_object(scan) is None
     groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
-    sample, reading = _sample(scan, _BATCHES * config.batch_size).kept(), _reading(scan)
+    sample, reading = _sample(scan, _BATCHES * config.batch_size).in_memory(), _reading(scan)
     few = dataclasses.replace(bundle.config.model, estimate_passes=_few(model))
     trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
     with clock("trial"):
@@ -286,19 +286,21 @@ def _training_bytes(part: Scan, config: TrainingConfig, groups: int) -> int:
     (height, width), _ = canvas_for(part.positions, part.N)
     gathered = 4 * groups * config.model.gridsize**2 * part.N**2
     estimate = _ESTIMATE_BYTES * height * width if config.model.estimate_passes else 0
-    return estimate + _kept_bytes(part) + (gathered if gathered <= KEPT_BYTES else 0) + _PATTERN_BYTES * len(part)
+    return (
+        estimate + _kept_bytes(part) + (gathered if gathered <= MAX_BYTES_IN_MEMORY else 0) + _PATTERN_BYTES * len(part)
+    )
 
 
 def _kept_bytes(scan: Scan) -> int:
     """Bytes of the patterns that are read into memory and kept there."""
     size = scan.patterns.dtype.itemsize * len(scan) * scan.N**2
-    return size if size <= KEPT_BYTES and not isinstance(scan.patterns, np.ndarray) else 0
+    return size if size <= MAX_BYTES_IN_MEMORY and not isinstance(scan.patterns, np.ndarray) else 0
 
 
 def _halves_bytes(scan: Scan) -> int:
     """Bytes of the two halves of a scan whose patterns are in memory; others are views of the file."""
     size = scan.patterns.dtype.itemsize * len(scan) * scan.N**2
-    return size if isinstance(scan.patterns, np.ndarray) or size <= KEPT_BYTES else 0
+    return size if isinstance(scan.patterns, np.ndarray) or size <= MAX_BYTES_IN_MEMORY else 0
 
 
 def _facts(scan: Scan, part: Scan, groups: int, bundle: Bundle) -> dict[str, str]:
@@ -331,8 +333,8 @@ def _is_kept(scan: Scan) -> bool:
 
 def _reading(scan: Scan) -> float:
     """Seconds to read a pattern and to sum its counts, of whole pieces that a store unpacks at once."""
-    size = min(len(scan), scan.together * -(-_READ // scan.together))
-    step = read_at_once(_READ, scan.together, MOST_READ // scan.N**2)
+    size = min(len(scan), scan.frames_per_chunk * -(-_READ // scan.frames_per_chunk))
+    step = read_at_once(_READ, scan.frames_per_chunk, MAX_PIXELS_READ // scan.N**2)
     started = time.perf_counter()
     for start in range(0, size, step):
         scan.counts(slice(start, min(start + step, size))).sum(dtype=np.float64)

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho.backends import get_backend
 from ptycho.config import InferenceConfig
 from ptycho.data import Container
-from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
+from ptycho.data.prefetch import MAX_PIXELS_READ, prefetch, read_at_once
 from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import Bundle, probe_of
 from ptycho.model.generators import Generator
@@ -151,9 +151,11 @@ class Inference:
         """
         groups, total = self.container, len(self.container)
         size = -(-total // -(-total // self.batch_size))
-        at_once = read_at_once(size, getattr(groups.X, "together", 1), MOST_READ // (groups.channels * groups.N**2))
+        at_once = read_at_once(
+            size, getattr(groups.X, "frames_per_chunk", 1), MAX_PIXELS_READ // (groups.channels * groups.N**2)
+        )
         visits = epoch_batches(total, at_once, 0, None)
-        for visit, read in zip(visits, read_ahead(lambda visit: make_batch(groups, visit), visits), strict=True):
+        for visit, read in zip(visits, prefetch(lambda visit: make_batch(groups, visit), visits), strict=True):
             for start in range(0, len(visit), size):
                 index = visit[start : start + size]
                 batch = {name: values[start : start + size] for name, values in read.items()}

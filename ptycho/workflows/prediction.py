@@ -128,7 +128,7 @@ class TrainedModel(Bundle):
                 "local offsets of a container as they are, or the global offsets as a third array."
             )
         window = merge_window(self.probe)
-        side = max(self.side, group_canvas_size(groups.relative, groups.N, config.gridsize))
+        side = max(self.group_canvas_side, group_canvas_size(groups.relative, groups.N, config.gridsize))
         model = PtychoPINN(config, lender, self.intensity_scale, side, groups.mask, window)
         params = {name: lender.asarray(values, device=where) for name, values in self.params.items()}
         weights = lender.asarray(window, dtype="float32", device=where)

@@ -15,7 +15,7 @@ from ptycho.config import TrainingConfig, validate
 from ptycho.config.settings import setting
 from ptycho.data import Scan
 from ptycho.model.bundle import Bundle
-from ptycho.model.training import Progress
+from ptycho.observers import EpochProgress
 from ptycho.physics import dead_leaves_object, lines_object, picture_object, random_field_object, simulate
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.run import Counters, train_scan
@@ -62,7 +62,7 @@ def pretrain_scan(
     scan: Scan,
     config: TrainingConfig,
     options: PretrainOptions | None = None,
-    epochs: Progress | None = None,
+    epochs: EpochProgress | None = None,
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,

@@ -18,7 +18,7 @@ from ptycho.workflows.inference import Network, Stitched
 from ptycho.workflows.train import scan_estimate
 
 if TYPE_CHECKING:
-    from ptycho.workflows.cluster import Crew
+    from ptycho.workflows.cluster import WorkerPool
 
 __all__ = ["Stitched", "reconstruct"]
 
@@ -36,7 +36,7 @@ def reconstruct(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
-    crew: Crew | None = None,
+    workers: WorkerPool | None = None,
 ) -> Stitched:
     """Infer every pattern's patch and stitch the patches at their positions.
 
@@ -53,7 +53,7 @@ def reconstruct(
     neighbor_count, seed : of the grouping, for gridsize above 1.
     progress : told of the groups done and their total.
     generator : the network, where the bundle's was handed to the training as ``generator=``.
-    crew : others who do the network's work, from :func:`ptycho.workflows.cluster.crew_on`; the result is the same to
+    workers : a Dask cluster's, from :func:`ptycho.workflows.cluster.connect_workers`; the result is the same to
         rounding.
 
     Raises
@@ -67,16 +67,16 @@ def reconstruct(
             f"N: the scan's patterns are {scan.N} x {scan.N} and the model's are {config.N} x {config.N}; crop or bin "
             f"the detector to {config.N} (--crop {config.N}), or train a model for {scan.N}."
         )
-    if crew is None:
+    if workers is None:
         get_backend(backend or bundle.config.backend)  # before there is any work
     else:
-        crew.check(scan)
-    here = scan.kept()
+        workers.check(scan)
+    here = scan.in_memory()
     container = make_container(here, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
     if config.estimate_passes:
         container.estimate = scan_estimate(here, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
-    side = max(bundle.side, group_canvas_size(container.relative, scan.N, config.gridsize))
+    side = max(bundle.group_canvas_side, group_canvas_size(container.relative, scan.N, config.gridsize))
     network = Network(bundle, side, scan.mask, backend, device, batch_size, window, crop, generator)
-    if crew is not None:
-        return crew.stitched(network, scan, container, progress)
+    if workers is not None:
+        return workers.stitched(network, scan, container, progress)
     return network.opened(container).stitched(bundle.params, progress)

@@ -17,7 +17,7 @@ from ptycho.data import Scan
 from ptycho.engines import Callback, State, fit_affine, predictor, solve
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.workflows.quality import sample_of, scan_r_factor
+from ptycho.workflows.r_factor import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid, true_object
 
@@ -66,7 +66,7 @@ def reconstruct_iteratively(
         Where the true object is not known: reconstruct the two halves of the scan too, every other pattern each, and
         compare them by Fourier ring correlation.
     counters
-        Makes a callback (epochs done, all epochs, figures) for a step of the work from its name.
+        Makes a callback (epochs done, all epochs, metrics) for a step of the work from its name.
     checkpoint
         File that a killed run goes on from, see :func:`ptycho.engines.solve`.
     command, source
@@ -126,10 +126,10 @@ def refine_result(
     )
     before = {
         f"{name}_before": value
-        for name, value in result.figures.items()
+        for name, value in result.metrics.items()
         if name in _KEPT or name.startswith(("frc_rings_", "frc_cutoff_"))
     }
-    refined.figures |= before
+    refined.metrics |= before
     refined.history = {**result.history, **refined.history}
     refined.provenance["refined_from"] = {
         name: result.provenance[name] for name in ("created", "command", "seed", "config") if name in result.provenance
@@ -209,14 +209,14 @@ def _worked(
     seconds = time.perf_counter() - began
     placed = _Solved(state.projection, state.weight, state.origin)
     seen, predict = scan.replace(positions=state.positions), predictor(state, scan, config)
-    figures = {
+    metrics = {
         "r_factor": scan_r_factor(placed, state.probe, seen, predict=predict),
         "n_patterns": float(len(scan)),
         "seconds_engine": seconds,
         "epochs": float(config.epochs),
-        **_shift_figures(state),
-        **_mode_figures(state),
-        **_variation_figures(state),
+        **_shift_metrics(state),
+        **_mode_metrics(state),
+        **_variation_metrics(state),
     }
     truth, comparison = None, None
     if (known := true_object(scan)) is not None:
@@ -226,9 +226,9 @@ def _worked(
     elif split_frc:
         comparison = _compared_halves(seen, config, start, told)
     if comparison is not None:
-        figures |= comparison.metrics
+        metrics |= comparison.metrics
     samples = sample_of(len(scan))
-    figures["seconds"] = time.perf_counter() - began
+    metrics["seconds"] = time.perf_counter() - began
     came_from = provenance(config, scan, config.seed, command)
     if source is not None:
         came_from["data"]["file"] = str(source)
@@ -241,7 +241,7 @@ def _worked(
         pixel_size=scan.object_pixel_size,
         history={"r_factor": state.history["r_factor"]},
         provenance=came_from,
-        figures=figures,
+        metrics=metrics,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
         predicted=predict(samples),
@@ -283,7 +283,7 @@ def _compared_halves(
         return None
 
 
-def _shift_figures(state: State) -> dict[str, float]:
+def _shift_metrics(state: State) -> dict[str, float]:
     """What the correction of the positions came to; nothing where none moved."""
     if not np.any(state.shifts):
         return {}
@@ -299,14 +299,14 @@ def _shift_figures(state: State) -> dict[str, float]:
     }
 
 
-def _mode_figures(state: State) -> dict[str, float]:
+def _mode_metrics(state: State) -> dict[str, float]:
     if state.probe.shape[0] == 1:
         return {}
     power = (np.abs(state.probe) ** 2).sum(axis=(1, 2))
     return {f"mode_{k}_power": float(part) for k, part in enumerate(power / power.sum(), 1)}
 
 
-def _variation_figures(state: State) -> dict[str, float]:
+def _variation_metrics(state: State) -> dict[str, float]:
     """How much the beam varies from pattern to pattern; nothing where all are lit alike."""
     if state.components is None or state.weights is None:
         return {}

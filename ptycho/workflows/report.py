@@ -16,7 +16,7 @@ from ptycho.errors import DataError
 if TYPE_CHECKING:
     from ptycho.workflows.results import Reconstruction
 
-__all__ = ["draw_pictures", "headline_figures", "provenance_rows", "report_html", "write_pictures"]
+__all__ = ["draw_pictures", "headline_metrics", "provenance_rows", "report_html", "write_pictures"]
 
 _SECTIONS = (
     ("Object", "two", ("amplitude", "phase", "complex", "probe")),
@@ -152,7 +152,7 @@ def write_pictures(result: Reconstruction, folder: Path) -> None:
     (folder / "report.html").write_text(report_html(result, pictures), encoding="utf-8")
 
 
-def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
+def headline_metrics(result: Reconstruction) -> list[tuple[str, str, str]]:
     """What a reader wants to know first, as (name, value, remark); only what is known.
 
     Parameters
@@ -161,7 +161,7 @@ def headline_figures(result: Reconstruction) -> list[tuple[str, str, str]]:
     """
     from ptycho.evaluation.drawing import length_text
 
-    numbers = result.figures
+    numbers = result.metrics
     tiles: list[tuple[str, str, str]] = []
     if "r_factor" in numbers:
         remark = "Σ |s A − √I| / Σ √I, all patterns"
@@ -217,7 +217,7 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
     created, command = (html.escape(str(result.provenance.get(key) or "")) for key in ("created", "command"))
     tiles = "".join(
         f"<li><span>{html.escape(label)}</span><b>{html.escape(value)}</b><small>{html.escape(remark)}</small></li>"
-        for label, value, remark in headline_figures(result)
+        for label, value, remark in headline_metrics(result)
     )
     body = "".join(
         _section(heading, columns, names, pictures, result.truth is not None) for heading, columns, names in _SECTIONS
@@ -252,9 +252,9 @@ def _figure(name: str, picture: bytes, truth_known: bool) -> str:
 
 
 def _numbers(result: Reconstruction) -> str:
-    if not result.figures:
+    if not result.metrics:
         return ""
-    rows = [(key.replace("_", " "), _number(value)) for key, value in sorted(result.figures.items())]
+    rows = [(key.replace("_", " "), _number(value)) for key, value in sorted(result.metrics.items())]
     return f'<h2>All figures</h2>\n<section class="table">{_table(rows)}</section>\n'
 
 

@@ -17,7 +17,7 @@ Layout, the same names in both (``/`` makes groups in HDF5)::
     weights              (M, 1 + V) complex64  brightness and components of every pattern, or absent
     mask                 (N, N) bool         True where the detector is good; absent when all of it is
     history/NAME         (E,) float64        one value per epoch
-    figures/NAME         () float64          R-factor and the like
+    metrics/NAME         () float64          R-factor and the like
     frc/NAME/{frequency, correlation, independent}  (R,) float64; frequency in cycles per pixel
     provenance           JSON text           versions, configuration, seed, data hash, command
 

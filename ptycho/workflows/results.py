@@ -74,7 +74,7 @@ class Reconstruction:
     slice_spacing : metres from one slice to the next, or None.
     history : one value per epoch, by name: ``loss``, ``val_loss``, ...
     provenance : see :func:`provenance`.
-    figures : numbers by name: ``r_factor``, ``seconds``, ``n_patterns``, what
+    metrics : numbers by name: ``r_factor``, ``seconds``, ``n_patterns``, what
         :func:`~ptycho.evaluation.evaluate` returns, ...
     frc : Fourier ring correlation curves by name: ``complex``, ``amplitude``, ``phase``.
     measured, predicted : (K, N, N) float32, amplitudes of a few patterns, sqrt(photons).
@@ -95,7 +95,7 @@ class Reconstruction:
     pixel_size: float | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     frc: dict[str, FRC] = field(default_factory=dict)
     measured: np.ndarray | None = None
     predicted: np.ndarray | None = None
@@ -119,7 +119,7 @@ class Reconstruction:
             values = getattr(self, name)
             setattr(self, name, None if values is None else _array(name, values, dtype, dimensions))
         self.history = {name: [float(value) for value in values] for name, values in self.history.items()}
-        self.figures = {name: float(value) for name, value in self.figures.items()}
+        self.metrics = {name: float(value) for name, value in self.metrics.items()}
         self.frc = {name: dataclasses.replace(curve, pixel_size=self.pixel_size) for name, curve in self.frc.items()}
         for name, image in (("weight", self.weight), ("truth", self.truth), ("slices", self.slices)):
             if image is not None and image.shape[-2:] != self.object.shape:
@@ -208,7 +208,9 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
         **dict[str, Any]({name: float(arrays[name]) for name in _LENGTHS if name in arrays}),
         history={name: list(values) for name, values in _under("history", arrays).items()},
         provenance=dict(json.loads(arrays.get("provenance", "{}"))),
-        figures={name: float(value) for name, value in _under("figures", arrays).items()},
+        metrics={
+            name: float(value) for name, value in {**_under("figures", arrays), **_under("metrics", arrays)}.items()
+        },
         frc=_curves(arrays),
         **{name: arrays.get(name) for name in _OPTIONAL},
     )
@@ -337,7 +339,7 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
             arrays[name] = getattr(result, name)
     arrays |= {name: np.float64(getattr(result, name)) for name in _LENGTHS if getattr(result, name) is not None}
     arrays |= {f"history/{name}": np.asarray(values, dtype=np.float64) for name, values in result.history.items()}
-    arrays |= {f"figures/{name}": np.float64(value) for name, value in result.figures.items()}
+    arrays |= {f"metrics/{name}": np.float64(value) for name, value in result.metrics.items()}
     for name, curve in result.frc.items():
         for part in ("frequency", "correlation", "independent"):
             arrays[f"frc/{name}/{part}"] = np.asarray(getattr(curve, part), dtype=np.float64)

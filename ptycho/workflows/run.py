@@ -19,16 +19,16 @@ from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.model.bundle import Bundle, load_bundle, origins, save_bundle
-from ptycho.model.training import Progress
+from ptycho.observers import EpochProgress
 from ptycho.workflows.fine_tuning import settled
-from ptycho.workflows.quality import predict_amplitudes, sample_of, scan_r_factor
+from ptycho.workflows.r_factor import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.scans import subsample
 from ptycho.workflows.train import train
 
 if TYPE_CHECKING:
-    from ptycho.workflows.cluster import Crew
+    from ptycho.workflows.cluster import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _SMALLEST_HALF = 16
 def train_scan(
     scan: Scan,
     config: TrainingConfig,
-    epochs: Progress | None = None,
+    epochs: EpochProgress | None = None,
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
@@ -124,7 +124,7 @@ def reconstruct_scan(
     split_frc: bool = False,
     counters: Counters | None = None,
     command: str = "",
-    crew: Crew | None = None,
+    workers: WorkerPool | None = None,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained bundle and say how well the object explains the patterns.
 
@@ -140,14 +140,14 @@ def reconstruct_scan(
         Which computes; none takes the one that trained.
     split_frc
         Where the true object is not known: reconstruct the two halves of the scan too, every other pattern each, and
-        put their Fourier ring correlation into the figures. The network is shared, so this shows the noise and not
+        put their Fourier ring correlation into the metrics. The network is shared, so this shows the noise and not
         what the network got wrong twice.
     counters
         Makes a callback (done, total) for a step of the work from its name.
     command
         The command line, for the provenance.
-    crew
-        Others who do the network's work, from :func:`ptycho.workflows.cluster.crew_on`.
+    workers
+        A Dask cluster's, from :func:`ptycho.workflows.cluster.connect_workers`.
 
     Returns
     -------
@@ -165,8 +165,8 @@ def reconstruct_scan(
     validate(config)
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
     chosen = subsample(scan, config.n_subsample, seed)
-    scan = chosen.kept()
-    seen = scan if crew is None else chosen  # a crew reads the patterns itself
+    scan = chosen.in_memory()
+    seen = scan if workers is None else chosen  # the workers read the patterns themselves
 
     def stitch(part: Scan, label: str) -> Stitched:
         return reconstruct(
@@ -179,20 +179,20 @@ def reconstruct_scan(
             neighbor_count=config.neighbor_count,
             seed=config.seed,
             progress=None if counters is None else counters(label),
-            crew=crew,
+            workers=workers,
         )
 
     started = time.perf_counter()
     stitched = stitch(seen, "reconstruct")
-    figures = _r_factors(stitched, seen, scan_r_factor if crew is None else crew.r_factor)
-    figures["n_patterns"] = float(len(scan))
+    metrics = _r_factors(stitched, seen, scan_r_factor if workers is None else workers.r_factor)
+    metrics["n_patterns"] = float(len(scan))
     comparison, truth = _against_truth(stitched, scan)
     if truth is None and split_frc:
         comparison = _split_frc(seen, stitch)
     if comparison is not None:
-        figures |= comparison.metrics
+        metrics |= comparison.metrics
     samples = sample_of(len(scan))
-    figures["seconds"] = time.perf_counter() - started
+    metrics["seconds"] = time.perf_counter() - started
     return Reconstruction(
         object=stitched.object,
         weight=stitched.weight,
@@ -202,7 +202,7 @@ def reconstruct_scan(
         pixel_size=scan.object_pixel_size,
         history=bundle.history,
         provenance=provenance(bundle.config, scan, bundle.config.seed, command) | origins(bundle),
-        figures=figures,
+        metrics=metrics,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
         predicted=_scaled_to_counts(
@@ -219,7 +219,7 @@ def run_scan(
     target: Scan | None = None,
     *,
     split_frc: bool = True,
-    epochs: Progress | None = None,
+    epochs: EpochProgress | None = None,
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
@@ -253,7 +253,7 @@ def run_scan(
     result = reconstruct_scan(
         scan if target is None else target, bundle, inference, split_frc=split_frc, counters=counters, command=command
     )
-    result.figures["seconds"] = time.perf_counter() - started
+    result.metrics["seconds"] = time.perf_counter() - started
     return result, bundle
 
 

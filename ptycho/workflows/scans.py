@@ -121,7 +121,7 @@ class ScanFileSource:
     def __init__(self, path: str | Path, options: ScanOptions, patterns: Any) -> None:
         self.path, self.options = Path(path).resolve(), dataclasses.astuple(options)
         self.shape, self.dtype = tuple(patterns.shape), patterns.dtype
-        self.together = 1 if in_memory(patterns) else patterns.together
+        self.frames_per_chunk = 1 if in_memory(patterns) else patterns.frames_per_chunk
         self._bytes = _state(self.path)[:1]
         self._patterns: Any = patterns
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ptycho.config import validate
 from ptycho.config.settings import setting
 from ptycho.data import Scan, load_scan
 from ptycho.errors import ConfigError, DataError
+from ptycho.observers import Progress
 from ptycho.physics import (
     dead_leaves_object,
     fermat_positions,
@@ -26,8 +26,6 @@ from ptycho.physics import (
     raster_positions,
     simulate,
 )
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -19,15 +19,15 @@ from ptycho.model.bundle import Bundle
 from ptycho.model.checkpoints import Checkpoints
 from ptycho.model.generators import Generator, find_generator
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
-from ptycho.model.training import Progress
+from ptycho.observers import EpochProgress
 from ptycho.physics.estimate import Estimate, estimate_object
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import intensity_scale
 from ptycho.physics.probe import scale_probe_to_counts
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
-from ptycho.workflows.answer import answering, ask_of
 from ptycho.workflows.fine_tuning import origin_of, settled, start_of, with_network_of
+from ptycho.workflows.live_reconstruction import attach_network, with_live_reconstruction
 
 __all__ = ["Beam", "beam_of", "is_of_this_training", "scan_estimate", "train", "training_part"]
 
@@ -39,7 +39,7 @@ _BRIGHT_QUANTILE = 0.99
 def train(
     scan: Scan,
     config: TrainingConfig,
-    progress: Sequence[Progress] = (),
+    progress: Sequence[EpochProgress] = (),
     log_dir: str | Path | None = None,
     on_pass: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
@@ -59,7 +59,7 @@ def train(
     resume : go on after the last whole epoch of a training in ``log_dir`` that was broken off, to the weights that it
         would have had; from the beginning where there is none. Scan and settings must be its own, except where they
         have no part in the numbers (``output_dir``, ``num_workers``, ``tensorboard``), where it computes (``device``,
-        ``devices``), and a larger ``nepochs`` where the course of the learning rate does not depend on it (constant,
+        ``devices``), and a larger ``nepochs`` where the schedule of the learning rate does not depend on it (constant,
         plateau).
 
     Returns
@@ -77,9 +77,9 @@ def train(
     backend = backend_for_training(config.backend)
     _check(scan, config.model)
     generator = generator or find_generator(config.model.architecture)
-    told = answering(progress)
+    told = with_live_reconstruction(progress)
     trainer = get_trainer(config.backend)(config, told, log_dir)
-    scan = training_part(scan, config).kept()
+    scan = training_part(scan, config).in_memory()
     checkpoints = None if log_dir is None or not config.checkpoint else Checkpoints(log_dir, config)
     going_on = resume and _goes_on(checkpoints, scan)
     beam = beam_of(scan, config, on_pass)
@@ -102,7 +102,7 @@ def train(
         params = with_network_of(params, start)
     side = group_canvas_size(container.relative, scan.N, config.model.gridsize)
     model = PtychoPINN(config.model, backend, scale, side, scan.mask, merge_window(beam.probe), generator)
-    ask_of(told, model, container, config.device)
+    attach_network(told, model, container, config.device)
     if checkpoints is not None:
         checkpoints.begin(scan, going_on)
     if isinstance(container.X, GroupedAmplitudes) and log_dir is not None:
@@ -206,7 +206,7 @@ def scan_estimate(
         refine_probe=refine_probe,
         seed=seed,
         on_pass=on_pass,
-        together=scan.together,
+        frames_per_chunk=scan.frames_per_chunk,
     )
 
 

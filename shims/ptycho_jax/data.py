@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ptycho.config import TrainingConfig
-from ptycho.data.ahead import read_ahead
+from ptycho.data.prefetch import prefetch
 from ptycho.model.batches import epoch_batches, make_batch
 
 __all__ = ["PtychoData"]
@@ -42,7 +42,7 @@ class PtychoData:
 
     def _batches(self, groups: Any, epoch: int | None) -> Iterator[dict[str, jax.Array]]:
         order = epoch_batches(len(groups), self.config.batch_size, self.config.seed, epoch)
-        made = read_ahead(lambda index: make_batch(groups, index), order, max(1, self.config.num_workers))
+        made = prefetch(lambda index: make_batch(groups, index), order, max(1, self.config.num_workers))
         return (self._placed(batch) for batch in made)
 
     def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

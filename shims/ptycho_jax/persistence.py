@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from ptycho.data.atomic import written_whole
 from ptycho.errors import BackendError
-from ptycho.model.training import Course, damaged
+from ptycho.model.training import TrainingPlan, damaged
 
 __all__ = ["Logs", "load_checkpoint", "native_members", "save_checkpoint"]
 
@@ -28,7 +28,7 @@ def native_members(params: Arrays) -> dict[str, bytes]:
     return {"model.jax.safetensors": save(_contiguous(params), metadata={"framework": f"jax {jax.__version__}"})}
 
 
-def save_checkpoint(path: Path, params: Arrays, state: Any, course: str) -> None:
+def save_checkpoint(path: Path, params: Arrays, state: Any, plan: str) -> None:
     """Write all that a training needs to go on, whole or not at all.
 
     Parameters
@@ -36,16 +36,16 @@ def save_checkpoint(path: Path, params: Arrays, state: Any, course: str) -> None
     path : the file.
     params : host arrays by name.
     state : the optimiser's; its arrays are written as ``optimiser/<path in the state>``.
-    course : the rest, see :class:`ptycho.model.training.Course`.
+    plan : the rest, see :class:`ptycho.model.training.TrainingPlan`.
     """
     arrays = _contiguous({**params, **_named(state)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as stream:
-        stream.write(save(arrays, metadata={"course": course, "sha256": _digest(arrays, course)}))
+        stream.write(save(arrays, metadata={"course": plan, "sha256": _digest(arrays, plan)}))
 
 
 def load_checkpoint(path: Path, params: Arrays, state: Any) -> tuple[Arrays, Any, str]:
-    """Read what :func:`save_checkpoint` wrote: parameters, state of the optimiser, course.
+    """Read what :func:`save_checkpoint` wrote: parameters, state of the optimiser, plan.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ def load_checkpoint(path: Path, params: Arrays, state: Any) -> tuple[Arrays, Any
     wanted = {**params, **_named(state)}
     if {k: (v.shape, v.dtype) for k, v in arrays.items()} != {k: (v.shape, v.dtype) for k, v in wanted.items()}:
         raise damaged(path, "its arrays are not those of this network")
-    course = told.get("course", "")
-    if told.get("sha256") != _digest(arrays, course):
+    plan = told.get("course", "")
+    if told.get("sha256") != _digest(arrays, plan):
         raise damaged(path, "it does not match its checksum")
     leaves = [arrays[name] for name in _named(state)]
-    return {name: arrays[name] for name in params}, jax.tree.unflatten(jax.tree.structure(state), leaves), course
+    return {name: arrays[name] for name in params}, jax.tree.unflatten(jax.tree.structure(state), leaves), plan
 
 
 class Logs:
@@ -95,12 +95,12 @@ class Logs:
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
             self._events = folder / "tensorboard" / name
 
-    def write(self, course: Course) -> None:
+    def write(self, plan: TrainingPlan) -> None:
         """Add the last epoch."""
         if self.folder is not None:
-            course.write_table(self.folder / "logs" / "metrics.csv")
+            plan.write_table(self.folder / "logs" / "metrics.csv")
         if self._events is not None:
-            self._write_events(self._events, course.step, course.last())
+            self._write_events(self._events, plan.step, plan.last())
 
     def _write_events(self, path: Path, step: int, metrics: dict[str, float]) -> None:
         record_writer, event, summary = _tensorboard()
@@ -138,8 +138,8 @@ def _named(state: Any) -> Arrays:
     }
 
 
-def _digest(arrays: Arrays, course: str) -> str:
-    digest = hashlib.sha256(course.encode())
+def _digest(arrays: Arrays, plan: str) -> str:
+    digest = hashlib.sha256(plan.encode())
     for name, values in sorted(arrays.items()):
         digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()

@@ -12,7 +12,8 @@ import numpy as np
 from ptycho.config import TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Course, Progress, TrainResult, report
+from ptycho.model.training import TrainingPlan, TrainResult, report
+from ptycho.observers import EpochProgress
 from ptycho_jax.backend import find_devices
 from ptycho_jax.data import PtychoData
 from ptycho_jax.model import PtychoModule
@@ -39,7 +40,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
+        self, config: TrainingConfig, progress: Sequence[EpochProgress] = (), log_dir: str | Path | None = None
     ) -> None:
         self.config, self.progress = config, tuple(progress)
         self.devices = _hardware(config)
@@ -73,45 +74,45 @@ class Trainer:
         config = self.config
         data = PtychoData(training, validation, config, self.devices)
         module = PtychoModule(model, params, config, data.everywhere)
-        course = Course(config, -(-len(training) // config.batch_size))
-        kept = self._go_on(module, course) if resume else module.to_params()
-        while not course.finished:
-            better = course.add(_epoch(module, data, course))
+        plan = TrainingPlan(config, -(-len(training) // config.batch_size))
+        kept = self._go_on(module, plan) if resume else module.to_params()
+        while not plan.finished:
+            better = plan.add(_epoch(module, data, plan))
             if better and config.checkpoint:
                 kept = module.to_params()
-            self._keep(module, course, better)
-            report(self.progress, course.epoch, config.nepochs, course.last(), module.to_params)
+            self._keep(module, plan, better)
+            report(self.progress, plan.epoch, config.nepochs, plan.last(), module.to_params)
         trained = kept if config.checkpoint else module.to_params()
-        return TrainResult(trained, course.history, native_members(trained))
+        return TrainResult(trained, plan.history, native_members(trained))
 
-    def _go_on(self, module: PtychoModule, course: Course) -> dict[str, np.ndarray]:
-        """Bring the module and the course to the last checkpoint; the parameters of the best."""
+    def _go_on(self, module: PtychoModule, plan: TrainingPlan) -> dict[str, np.ndarray]:
+        """Bring the module and the plan to the last checkpoint; the parameters of the best."""
         best, last = (
             load_checkpoint(_checkpoint(self.folder or Path(), name), module.to_params(), module.state)
             for name in ("best", "last")
         )
         module.go_on(last[0], last[1])
-        course.go_on(last[2], _checkpoint(self.folder or Path(), "last"))
+        plan.go_on(last[2], _checkpoint(self.folder or Path(), "last"))
         return best[0]
 
-    def _keep(self, module: PtychoModule, course: Course, better: bool) -> None:
+    def _keep(self, module: PtychoModule, plan: TrainingPlan, better: bool) -> None:
         """Write checkpoints and logs after an epoch."""
         if self.folder is not None and self.config.checkpoint:
-            params, told = module.to_params(), course.to_json()
+            params, told = module.to_params(), plan.to_json()
             for name in ("best", "last") if better else ("last",):
                 save_checkpoint(_checkpoint(self.folder, name), params, module.state, told)
-        self.logs.write(course)
+        self.logs.write(plan)
 
 
 def _checkpoint(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / f"{name}.safetensors"
 
 
-def _epoch(module: PtychoModule, data: PtychoData, course: Course) -> dict[str, float]:
+def _epoch(module: PtychoModule, data: PtychoData, plan: TrainingPlan) -> dict[str, float]:
     """One pass over the training groups and one over the validation groups: the mean losses."""
     trained = (
-        (module.training_step(batch, *course.schedule.at(course.step + i)), batch)
-        for i, batch in enumerate(data.training_batches(course.epoch))
+        (module.training_step(batch, *plan.schedule.at(plan.step + i)), batch)
+        for i, batch in enumerate(data.training_batches(plan.epoch))
     )
     losses = _means(trained)
     watched = ((module.validation_step(batch), batch) for batch in data.validation_batches())

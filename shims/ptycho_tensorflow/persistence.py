@@ -30,27 +30,27 @@ def native_members(model: PtychoModel) -> dict[str, bytes]:
         return {path.name: path.read_bytes()}
 
 
-def save_checkpoint(path: Path, model: PtychoModel, course: str) -> None:
+def save_checkpoint(path: Path, model: PtychoModel, plan: str) -> None:
     """Write all that a training needs to go on, whole or not at all: Keras's archive with one member more.
 
     Parameters
     ----------
     path : the file.
     model : with its optimiser.
-    course : the rest, see :class:`ptycho.model.training.Course`.
+    plan : the rest, see :class:`ptycho.model.training.TrainingPlan`.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.keras"
         keras.saving.save_model(model, whole)
         with zipfile.ZipFile(whole, "a") as archive:
-            archive.writestr(_COURSE, course)
+            archive.writestr(_COURSE, plan)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as stream:
             stream.write(whole.read_bytes())
 
 
 def load_checkpoint(path: Path, model: PtychoModel) -> str:
-    """Bring the weights and the optimiser to what :func:`save_checkpoint` wrote; the course.
+    """Bring the weights and the optimiser to what :func:`save_checkpoint` wrote; the plan.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def load_checkpoint(path: Path, model: PtychoModel) -> str:
     """
     try:
         with SafeArchive(path) as archive:
-            course = {name: archive.read(name) for name in archive.names()}[_COURSE].decode()  # each against its sum
+            plan = {name: archive.read(name) for name in archive.names()}[_COURSE].decode()  # each against its sum
         model.load_weights(path)
     except Exception as error:  # whatever another network's file makes of Keras and h5py
         raise damaged(path, error) from error
-    return course
+    return plan

@@ -15,7 +15,8 @@ from keras import callbacks as hooks
 from ptycho.config import TrainingConfig
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Course, Progress, TrainResult, report
+from ptycho.model.training import TrainingPlan, TrainResult, report
+from ptycho.observers import EpochProgress
 from ptycho_tensorflow.backend import find_devices
 from ptycho_tensorflow.data import PtychoData
 from ptycho_tensorflow.model import PtychoModel
@@ -42,7 +43,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
+        self, config: TrainingConfig, progress: Sequence[EpochProgress] = (), log_dir: str | Path | None = None
     ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise BackendError(
@@ -84,23 +85,25 @@ class Trainer:
         batches = data.dataset()
         module.compile_for(next(iter(batches)))
         watching = None if validation is None else PtychoData(validation, config).dataset()
-        course = Course(config, -(-len(training) // config.batch_size))
+        plan = TrainingPlan(config, -(-len(training) // config.batch_size))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
             if resume:
                 load_checkpoint(_checkpoint(folder, "best"), module)  # none is found damaged at the end
-                course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
-            if not course.finished:
-                self._run(module, batches, watching, [_Course(course, data, self.progress, folder), *self.callbacks])
+                plan.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
+            if not plan.finished:
+                self._run(
+                    module, batches, watching, [_PlanCallback(plan, data, self.progress, folder), *self.callbacks]
+                )
             if config.checkpoint:
                 load_checkpoint(_checkpoint(folder, "best"), module)
-        return TrainResult(module.to_params(), course.history, native_members(module))
+        return TrainResult(module.to_params(), plan.history, native_members(module))
 
     def _run(self, module: PtychoModel, batches: Any, watching: Any, told: list[Any]) -> None:
         """Keras's ``fit``; the logs are closed if it is broken off."""
         if self.config.tensorboard:
             told.append(hooks.TensorBoard(told[0].folder / "tensorboard", write_graph=False))
-        epochs, done = self.config.nepochs, told[0].course.epoch
+        epochs, done = self.config.nepochs, told[0].plan.epoch
         callbacks = hooks.CallbackList(told, add_history=True, model=module, epochs=epochs)
         try:
             module.fit(
@@ -120,39 +123,39 @@ def _checkpoint(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / f"{name}.keras"
 
 
-class _Course(hooks.Callback):
-    """The core's course in Keras's loop: order and learning rate before a step, checkpoints and logs after an epoch."""
+class _PlanCallback(hooks.Callback):
+    """The core's plan in Keras's loop: order and learning rate before a step, checkpoints and logs after an epoch."""
 
-    def __init__(self, course: Course, data: PtychoData, progress: tuple[Progress, ...], folder: Path) -> None:
+    def __init__(self, plan: TrainingPlan, data: PtychoData, progress: tuple[EpochProgress, ...], folder: Path) -> None:
         super().__init__()
-        self.course, self.data, self.progress, self.folder = course, data, progress, folder
+        self.plan, self.data, self.progress, self.folder = plan, data, progress, folder
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._set(self.course.step)
+        self._set(self.plan.step)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.data.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._set(self.course.step + batch + 1)
+        self._set(self.plan.step + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        course = self.course
-        better = course.add({name: float(value) for name, value in logs.items()})
-        logs.update(course.last())
+        plan = self.plan
+        better = plan.add({name: float(value) for name, value in logs.items()})
+        logs.update(plan.last())
         self._keep(better)
-        report(self.progress, course.epoch, course.config.nepochs, course.last(), self.model.to_params)
-        self.model.stop_training = course.finished
-        self._set(course.step)
+        report(self.progress, plan.epoch, plan.config.nepochs, plan.last(), self.model.to_params)
+        self.model.stop_training = plan.finished
+        self._set(plan.step)
 
     def _keep(self, better: bool) -> None:
-        if self.course.config.checkpoint:
+        if self.plan.config.checkpoint:
             for name in ("best", "last") if better else ("last",):
-                save_checkpoint(_checkpoint(self.folder, name), self.model, self.course.to_json())
-        self.course.write_table(self.folder / "logs" / "metrics.csv")
+                save_checkpoint(_checkpoint(self.folder, name), self.model, self.plan.to_json())
+        self.plan.write_table(self.folder / "logs" / "metrics.csv")
 
     def _set(self, step: int) -> None:
-        self.model.optimizer.learning_rate, momentum = self.course.schedule.at(step)
+        self.model.optimizer.learning_rate, momentum = self.plan.schedule.at(step)
         self.model.optimizer.momentum.assign(momentum)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptycho.config import TrainingConfig
-from ptycho.data.ahead import read_ahead
+from ptycho.data.prefetch import prefetch
 from ptycho.model.batches import epoch_batches, make_batch
 
 __all__ = ["PtychoData"]
@@ -103,7 +103,7 @@ class _Ahead:
         self.batches, self.order, self.pinned = batches, order, torch.cuda.is_available()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return read_ahead(self._made, self.order)
+        return prefetch(self._made, self.order)
 
     def __len__(self) -> int:
         return len(self.order)  # type: ignore[arg-type]  # a sampler need not have a length, this one has

@@ -33,7 +33,14 @@ Configs = dict[str, Any]
 BEST = "best-checkpoint.ckpt"
 _KEPT = ("data_config", "model_config", "training_config", "inference_config")
 _PREFIX = "weights."
-_UNITS = ("intensity_scale", "nphotons", "side", "measurement", "history")
+_UNITS = {
+    "intensity_scale": "intensity_scale",
+    "nphotons": "nphotons",
+    "side": "group_canvas_side",
+    "measurement": "measurement",
+    "history": "history",
+}
+"""Fields of a bundle by their key in the checkpoint."""
 
 
 def find_best_checkpoint(run_dir: str | Path) -> Path | None:
@@ -74,7 +81,7 @@ def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path
             {
                 "config": config_to_dict(bundle.config),
                 "numbers": numbers(bundle.params),
-                **{name: getattr(bundle, name) for name in _UNITS},
+                **{key: getattr(bundle, name) for key, name in _UNITS.items()},
             }
         ),
         "pytorch-lightning_version": lightning.__version__,
@@ -112,7 +119,7 @@ def read_checkpoint(path: str | Path) -> tuple[Bundle, Configs]:
         bundle = Bundle(
             params=_params(content["state_dict"], told["numbers"]),
             config=config_from_dict(TrainingConfig, told["config"], str(path)),
-            **{name: told[name] for name in _UNITS},
+            **{name: told[key] for key, name in _UNITS.items()},
         )
         _ = bundle.probe  # KeyError or ValueError where its parts are not there or do not belong together
         return bundle, {name: CLASSES[name](**content["hyper_parameters"][name]) for name in _KEPT}

@@ -40,7 +40,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def load_checkpoint(path: Path, module: torch.nn.Module) -> str:
-    """Bring the weights to what a checkpoint holds; the course, see :class:`ptycho.model.training.Course`.
+    """Bring the weights to what a checkpoint holds; the plan, see :class:`ptycho.model.training.TrainingPlan`.
 
     Parameters
     ----------

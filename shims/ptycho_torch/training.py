@@ -21,7 +21,8 @@ from ptycho.config import TrainingConfig
 from ptycho.config.processes import is_first_process
 from ptycho.errors import BackendError, ConfigError, PtychoError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.model.training import Course, Progress, TrainResult, report
+from ptycho.model.training import TrainingPlan, TrainResult, report
+from ptycho.observers import EpochProgress
 from ptycho_torch.data import PtychoData
 from ptycho_torch.model import PtychoModule
 from ptycho_torch.persistence import CheckpointFiles, load_checkpoint, native_members
@@ -47,7 +48,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainingConfig, progress: Sequence[Progress] = (), log_dir: str | Path | None = None
+        self, config: TrainingConfig, progress: Sequence[EpochProgress] = (), log_dir: str | Path | None = None
     ) -> None:
         self.config, self.log_dir, self.machines = config, log_dir, _machines(config)
         devices = config.devices * self.machines
@@ -95,15 +96,15 @@ class Trainer:
         config = self.config
         module = PtychoModule(model, params, config)
         data = PtychoData(training, validation, config)
-        course = Course(config, -(-len(training) // config.batch_size))
+        plan = TrainingPlan(config, -(-len(training) // config.batch_size))
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(self.log_dir) if self.log_dir is not None else Path(scratch)
             if resume:
                 load_checkpoint(_checkpoint(folder, "best"), module)  # none is found damaged at the end
-                course.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
-            if not course.finished:
+                plan.go_on(load_checkpoint(_checkpoint(folder, "last"), module), _checkpoint(folder, "last"))
+            if not plan.finished:
                 others = Others()
-                told = [_Course(course, data, self.progress, folder), others, *self.callbacks]
+                told = [_PlanCallback(plan, data, self.progress, folder), others, *self.callbacks]
                 trainer = self._trainer(folder, told, data)
                 _run(trainer, others, module, data, _checkpoint(folder, "last") if resume else None)
                 module.gather()
@@ -111,7 +112,7 @@ class Trainer:
                     raise SystemExit(0)
             if config.checkpoint:
                 load_checkpoint(_checkpoint(folder, "best"), module)
-        return TrainResult(module.to_params(), course.history, native_members(module))
+        return TrainResult(module.to_params(), plan.history, native_members(module))
 
     def _trainer(self, folder: Path, extra: list[Any], data: PtychoData) -> lightning.Trainer:
         config = self.config
@@ -186,40 +187,40 @@ def _run(trainer: lightning.Trainer, others: Others, module: PtychoModule, data:
             others.over.set()
 
 
-class _Course(hooks.Callback):
-    """The core's course in Lightning's loop: order and learning rate before a step, checkpoints and logs after."""
+class _PlanCallback(hooks.Callback):
+    """The core's plan in Lightning's loop: order and learning rate before a step, checkpoints and logs after."""
 
-    def __init__(self, course: Course, data: PtychoData, progress: tuple[Progress, ...], folder: Path) -> None:
-        self.course, self.data, self.progress, self.folder = course, data, progress, folder
+    def __init__(self, plan: TrainingPlan, data: PtychoData, progress: tuple[EpochProgress, ...], folder: Path) -> None:
+        self.plan, self.data, self.progress, self.folder = plan, data, progress, folder
         # Lightning's own count lags behind when it goes on from a checkpoint, and workers ask for the order at once
-        data.epoch = course.epoch
+        data.epoch = plan.epoch
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        rate, momentum = self.course.schedule.at(self.course.step + batch_idx)
+        rate, momentum = self.plan.schedule.at(self.plan.step + batch_idx)
         for group in trainer.optimizers[0].param_groups:
             group["lr"], group["betas"] = rate, (momentum, group["betas"][1])
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        course = self.course
-        better = course.add({name: float(value) for name, value in trainer.callback_metrics.items()})
-        self.data.epoch = course.epoch
+        plan = self.plan
+        better = plan.add({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self.data.epoch = plan.epoch
         self._keep(trainer, better)
         params = pl_module.to_params
         if pl_module.sharded:  # that takes all processes, and the first alone reports
             params = functools.partial(dict, params())
         if trainer.is_global_zero:
-            report(self.progress, course.epoch, course.config.nepochs, course.last(), params)
-        trainer.should_stop = trainer.should_stop or course.finished
+            report(self.progress, plan.epoch, plan.config.nepochs, plan.last(), params)
+        trainer.should_stop = trainer.should_stop or plan.finished
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["course"] = self.course.to_json()
+        checkpoint["course"] = self.plan.to_json()
 
     def _keep(self, trainer: lightning.Trainer, better: bool) -> None:
-        if self.course.config.checkpoint:
+        if self.plan.config.checkpoint:
             for name in ("best", "last") if better else ("last",):
                 trainer.save_checkpoint(_checkpoint(self.folder, name))
         if trainer.is_global_zero:
-            self.course.write_table(self.folder / "logs" / "metrics.csv")
+            self.plan.write_table(self.folder / "logs" / "metrics.csv")
 
 
 _STRATEGIES = ("auto", "ddp", "fsdp")

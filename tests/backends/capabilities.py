@@ -77,7 +77,7 @@ TABLE: list[Row] = [
     Row("reassembly", "canvas_for", ALL, NOWHERE, NOWHERE, _CANVAS),
     Row("reassembly", "stitching_window", ALL, NOWHERE, NOWHERE, "weights of any framework become numpy's"),
     *host("reassembly", "group_canvas_size", note="plans on the host"),
-    *host("reassembly", "Laid", "laid_together", "summed_window", note="sums in place, on the host"),
+    *host("reassembly", "PartialReassembly", "merge_partials", "summed_window", note="sums in place, on the host"),
     Row("likelihood", "poisson_nll"),
     Row("likelihood", "mae"),
     Row("regularisation", "total_variation"),

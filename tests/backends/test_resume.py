@@ -17,7 +17,7 @@ from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, save_bundle
 from ptycho.model.checkpoints import Checkpoints
-from ptycho.model.training import Course
+from ptycho.model.training import TrainingPlan
 from ptycho.workflows.resume import is_finished, may_replace
 from ptycho.workflows.run import train_scan
 from ptycho.workflows.train import train
@@ -250,12 +250,12 @@ class TestCourse:
     )
     def test_text_between_two_epochs_changes_nothing(self, losses, part, schedule, patience, watched):
         config = configured(lr_schedule=schedule, early_stopping_patience=patience, nepochs=len(losses))
-        whole, first = Course(config, 3), Course(config, 3)
+        whole, first = TrainingPlan(config, 3), TrainingPlan(config, 3)
         when = 1 + int(part * (len(losses) - 2))
         for number, loss in enumerate(losses):
             told = {"loss": 1.0, "val_loss": loss} if watched else {"loss": loss}
             if number == when:
-                resumed = Course(config, 3)
+                resumed = TrainingPlan(config, 3)
                 resumed.go_on(first.to_json(), Path("last"))
                 first = resumed
             assert first.add(told) == whole.add(told)
@@ -269,14 +269,14 @@ class TestCourse:
     )
     def test_other_texts_are_refused(self, text):
         with pytest.raises(DataError, match="last: no checkpoint from which this training could go on"):
-            Course(configured(), 1).go_on(text, Path("last"))
+            TrainingPlan(configured(), 1).go_on(text, Path("last"))
 
     def test_a_figure_that_is_not_told_of_every_epoch(self, tmp_path):
-        course = Course(configured(), 1)
-        course.add({"loss": 1.0})
-        course.add({"loss": 1.0, "other": 2.0})
-        course.write_table(tmp_path / "table.csv")
-        assert math.isnan(course.history["other"][0])
-        again = Course(configured(), 1)
-        again.go_on(course.to_json(), tmp_path)
-        assert json.dumps(again.history) == json.dumps(course.history)
+        plan = TrainingPlan(configured(), 1)
+        plan.add({"loss": 1.0})
+        plan.add({"loss": 1.0, "other": 2.0})
+        plan.write_table(tmp_path / "table.csv")
+        assert math.isnan(plan.history["other"][0])
+        again = TrainingPlan(configured(), 1)
+        again.go_on(plan.to_json(), tmp_path)
+        assert json.dumps(again.history) == json.dumps(plan.history)

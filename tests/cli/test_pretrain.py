@@ -6,7 +6,7 @@ import pytest
 from ptycho.cli import main
 from ptycho.data import load_scan, save_npz
 from ptycho.model.bundle import BUNDLE_NAME, load_bundle
-from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.r_factor import scan_r_factor
 from ptycho.workflows.results import load_reconstruction
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 

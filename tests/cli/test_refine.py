@@ -44,7 +44,7 @@ def test_reconstruct_without_a_network(done, measured_path, engine):
     assert "between two halves of the scan" in outcome.figure("FRC")
     assert {path.name for path in (done.folder / "result").iterdir()} == set(RESULT_FILES)
     result = load_reconstruction(done.folder / "result")
-    assert f"{result.figures['r_factor']:.3f}" == outcome.figure("R-factor")
+    assert f"{result.metrics['r_factor']:.3f}" == outcome.figure("R-factor")
     assert len(result.history["r_factor"]) == 8
     assert result.provenance["config"]["engine"] == engine
     assert result.provenance["data"]["sha256"] == load_scan(measured_path).fingerprint()
@@ -62,8 +62,8 @@ def test_refine_a_result_whose_scan_it_names(done, measured_path):
     assert float(outcome.figure("R-factor")) < float(first.figure("R-factor"))
     assert f"R-factor {first.figure('R-factor')} before the refinement" in outcome.out
     result = load_reconstruction(done.folder / "second")
-    assert f"{result.figures['r_factor_before']:.3f}" == first.figure("R-factor")
-    assert result.figures["seconds_before"] > 0
+    assert f"{result.metrics['r_factor_before']:.3f}" == first.figure("R-factor")
+    assert result.metrics["seconds_before"] > 0
     assert result.probe.shape[0] == 2
     assert result.provenance["refined_from"]["command"].startswith("ptycho reconstruct")
     report = (done.folder / "second" / "report.html").read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def test_positions_are_corrected_and_reported(done, simulation, tmp_path):
     assert float(moved.figure("R-factor")) < float(kept.figure("R-factor"))
     assert "pixels RMS" in moved.figure("positions")
     result = load_reconstruction(done.folder / "moved")
-    assert result.figures["position_shift_rms"] > 0.1
+    assert result.metrics["position_shift_rms"] > 0.1
 
 
 def test_a_killed_reconstruction_goes_on(done, ptycho, scan_path):
@@ -134,10 +134,10 @@ class TestAfterANetwork:
     def test_run_and_refine(self, done, measured_path):
         outcome = done("run", measured_path, "--out", "result", *QUICK, "--refine", 4)
         result, network = (load_reconstruction(done.folder / name) for name in ("result", "result/network"))
-        assert result.figures["r_factor"] < result.figures["r_factor_before"]
-        assert result.figures["r_factor_before"] == network.figures["r_factor"]
+        assert result.metrics["r_factor"] < result.metrics["r_factor_before"]
+        assert result.metrics["r_factor_before"] == network.metrics["r_factor"]
         assert "before the refinement" in outcome.out
-        assert "frc_rings_half_bit_complex_before" in result.figures
+        assert "frc_rings_half_bit_complex_before" in result.metrics
         assert {"loss", "r_factor"} <= set(result.history)
         assert result.provenance["refined_from"]["config"]["nepochs"] == 1
         again = done("refine", "result/network", "--epochs", 4, "--out", "again")

@@ -50,7 +50,7 @@ def test_run_says_its_figures_and_writes_everything(done, ptycho, measured_path)
     out = done.folder / "result"
     assert {*RESULT_FILES, "wts.h5.zip", "config.yaml"} <= {path.name for path in out.iterdir()}
     result = load_reconstruction(out)
-    assert f"{result.figures['r_factor']:.3f}" == outcome.figure("R-factor")
+    assert f"{result.metrics['r_factor']:.3f}" == outcome.figure("R-factor")
     assert set(result.frc) == {"complex", "amplitude", "phase"}
     assert result.provenance["command"].startswith("ptycho run ")
     assert "--seed 3" in result.provenance["command"]
@@ -89,7 +89,7 @@ def test_evaluate_against_the_truth(done, scan_path):
         assert outcome.figure(name)
     result = load_reconstruction(done.folder / "result")
     assert result.truth is not None
-    assert f"SSIM {result.figures['ssim_amplitude']:.3g} amplitude" in outcome.out
+    assert f"SSIM {result.metrics['ssim_amplitude']:.3g} amplitude" in outcome.out
 
 
 def test_a_test_file_is_what_is_reconstructed(done, simulation, tmp_path):

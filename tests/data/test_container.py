@@ -20,7 +20,7 @@ def test_amplitudes_are_scaled_by_the_whole_scan(gridsize):
     assert (len(box), box.N, box.channels) == (7, 16, gridsize**2)
     for group in range(7):
         for channel, index in enumerate(box.indices[group]):
-            expected = np.sqrt(scan.patterns[index].astype(np.float64)) * box.factor
+            expected = np.sqrt(scan.patterns[index].astype(np.float64)) * box.amplitude_factor
             np.testing.assert_allclose(box.X[group, :, :, channel], expected, rtol=1e-6)
             np.testing.assert_array_equal(box.positions[group, channel], scan.positions[index])
 
@@ -41,14 +41,14 @@ def test_groups_that_memory_does_not_hold_are_read_when_they_are_indexed(gridsiz
 class Packed:
     """Patterns in pieces of five, as a store unpacks them; tells how often it did."""
 
-    together = 5
+    frames_per_chunk = 5
 
     def __init__(self, patterns):
         self.patterns, self.shape, self.dtype, self.unpacked = patterns, patterns.shape, patterns.dtype, []
 
     def __getitem__(self, numbers):
         chosen = np.arange(len(self.patterns))[numbers]
-        self.unpacked += list(np.unique(np.atleast_1d(chosen) // self.together))
+        self.unpacked += list(np.unique(np.atleast_1d(chosen) // self.frames_per_chunk))
         return self.patterns[chosen]
 
 
@@ -65,7 +65,7 @@ class TestStoreOfPieces:
         np.testing.assert_array_equal(groups[np.arange(8, -1, -1)], held.X[::-1])
         np.testing.assert_array_equal(np.asarray(groups.select([4, 2])), held.X[[4, 2]])
         assert store.unpacked == list(np.unique(used // 5))
-        assert groups.together == 1
+        assert groups.frames_per_chunk == 1
         assert list((tmp_path / "new").iterdir()) == []
 
     def test_what_costs_nothing_to_read_stays_where_it_is(self, tmp_path):
@@ -88,8 +88,8 @@ def test_mean_energy_is_that_of_ptychopinn():
     scan = simulated_scan(30, 16)
     box = make_container(scan)
     assert (box.X.astype(np.float64) ** 2).sum(axis=(1, 2, 3)).mean() == pytest.approx((16 / 2) ** 2, rel=1e-6)
-    assert make_container(scan, n_groups=3).factor == box.factor == amplitude_factor(scan)
-    assert make_container(scan, factor=2.0).factor == 2.0
+    assert make_container(scan, n_groups=3).amplitude_factor == box.amplitude_factor == amplitude_factor(scan)
+    assert make_container(scan, factor=2.0).amplitude_factor == 2.0
 
 
 def test_factor_does_not_depend_on_how_the_measurement_is_stored():

@@ -45,7 +45,7 @@ def test_every_order_is_read_once_in_rising_order(index):
 @given(st.lists(st.integers(0, 49), max_size=30), st.integers(2, 12))
 def test_no_piece_of_a_store_is_asked_for_twice(index, together):
     store = Store(50, 8)
-    store.together = together
+    store.frames_per_chunk = together
     found = LazyPatterns.of(store)[np.array(index, np.int64)]
     np.testing.assert_array_equal(found, Store(50, 8)[0:50][index])
     pieces = [piece for start, stop in store.asked for piece in range(start // together, (stop - 1) // together + 1)]
@@ -114,7 +114,7 @@ def test_large_frames_are_made_small_some_megabytes_at_a_time(change):
 @pytest.mark.parametrize(("together", "first"), [(1, 0), (7, 3), (700, 600), (5000, 10)])
 def test_pieces_of_a_store_are_read_whole_and_once(together, first):
     store = Store(2000, 128)
-    store.together = together
+    store.frames_per_chunk = together
     LazyPatterns.of(store)[first:1999]
     assert store.asked[0][0] == first
     assert store.asked[-1][1] == 1999
@@ -133,15 +133,15 @@ def test_a_store_says_what_it_unpacks_together(tmp_path):
     scan = simulated_scan(30, 16)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         chunked = file.create_dataset("a", data=scan.patterns, chunks=(7, 16, 8))
-        assert scan.replace(patterns=chunked).patterns.together == 7
+        assert scan.replace(patterns=chunked).patterns.frames_per_chunk == 7
         whole = file.create_dataset("b", data=scan.patterns)
-        assert scan.replace(patterns=whole).patterns.together == 1
+        assert scan.replace(patterns=whole).patterns.frames_per_chunk == 1
         raster = file.create_dataset("c", data=scan.patterns.reshape(5, 6, 16, 16), chunks=(2, 6, 16, 16))
-        assert LazyPatterns((ArraySource(raster),)).together == 12
+        assert LazyPatterns((ArraySource(raster),)).frames_per_chunk == 12
         part = bin_detector(crop_detector(scan.replace(patterns=chunked), 8), 2).subset(slice(3, 20))
-        assert part.patterns.together == 7
+        assert part.patterns.frames_per_chunk == 7
     save_scan(scan.replace(pixel_size=1e-8), tmp_path / "scan.cxi")
-    assert load_scan(tmp_path / "scan.cxi").patterns.together == 1
+    assert load_scan(tmp_path / "scan.cxi").patterns.frames_per_chunk == 1
     pytest.importorskip("zarr")
     save_scan(scan, tmp_path / "scan.zarr")
-    assert load_scan(tmp_path / "scan.zarr").patterns.together == 30
+    assert load_scan(tmp_path / "scan.zarr").patterns.frames_per_chunk == 30

@@ -224,9 +224,9 @@ def test_hdf5_and_memory_maps_read_lazily(tmp_path):
             assert other.fingerprint() == scan.fingerprint()
             assert other.mean_total_counts() == scan.mean_total_counts()
             np.testing.assert_array_equal(other.subset([5, 1, 5]).patterns, scan.patterns[[5, 1, 5]])
-            assert other.kept(at_most=100) is other
-            np.testing.assert_array_equal(other.kept().patterns, scan.patterns)
-            assert isinstance(other.kept().patterns, np.ndarray)
+            assert other.in_memory(at_most=100) is other
+            np.testing.assert_array_equal(other.in_memory().patterns, scan.patterns)
+            assert isinstance(other.in_memory().patterns, np.ndarray)
 
 
 def test_lazy_patterns_are_checked_when_read(tmp_path):

@@ -13,7 +13,7 @@ from ptycho.data import Scan
 from ptycho.engines import State
 from ptycho.evaluation import compare
 from ptycho.physics import focused_probe, lines_object, raster_positions, simulate
-from ptycho.workflows.quality import scan_r_factor
+from ptycho.workflows.r_factor import scan_r_factor
 from ptycho.workflows.reconstruct import Stitched
 
 N = 32

@@ -57,7 +57,7 @@ def test_stays_at_the_truth(settings, engine, near):
 
 def test_results_of_a_near_detector(near, settings):
     result = reconstruct_iteratively(near, settings(epochs=20, **NEAR))
-    assert result.figures["r_factor"] < 0.08
+    assert result.metrics["r_factor"] < 0.08
     again = refine_result(result, near, settings(epochs=2, **NEAR))
     assert again.history["r_factor"][0] < 1.3 * result.history["r_factor"][-1]
 

@@ -266,7 +266,7 @@ def test_results_keep_their_slices(scan, settings, tmp_path):
     assert refined.history["r_factor"][0] < 1.3 * result.history["r_factor"][-1]
     thin = refine_result(again, scan, settings(epochs=1, slices=1))
     assert thin.slices is None
-    assert thin.figures["r_factor"] > 2 * refined.figures["r_factor"]
+    assert thin.metrics["r_factor"] > 2 * refined.metrics["r_factor"]
 
 
 def test_the_page_of_a_result_shows_and_predicts_with_all_slices(scan, settings):
@@ -275,13 +275,13 @@ def test_the_page_of_a_result_shows_and_predicts_with_all_slices(scan, settings)
     assert picture.names()[:3] == ["object", "slice 1", "slice 2"]
     assert picture.header(True)["images"]["slice 2"]["shape"] == list(result.object.shape)
     np.testing.assert_array_equal(picture.pyramid("slice 2", False).image, result.slices[1])
-    assert result_patterns(result, scan, "").at(picture, 40)[0]["r_factor"] < 1.5 * result.figures["r_factor"]
+    assert result_patterns(result, scan, "").at(picture, 40)[0]["r_factor"] < 1.5 * result.metrics["r_factor"]
 
 
 def test_a_result_of_one_slice_is_shared_out(scan, settings):
     result = reconstruct_iteratively(scan, settings(epochs=5))
     two = refine_result(result, scan, settings(epochs=10, momentum=0.5, **TWO))
-    assert two.figures["r_factor"] < 0.6 * result.figures["r_factor"]
+    assert two.metrics["r_factor"] < 0.6 * result.metrics["r_factor"]
     assert two.slices.shape == (2, *result.object.shape)
 
 

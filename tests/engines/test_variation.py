@@ -145,14 +145,14 @@ def test_no_nan_where_nothing_is_predicted(settings):
 def test_results_keep_the_variation_and_go_on_from_it(wandering, settings, tmp_path):
     scan = wandering[0]
     result = reconstruct_iteratively(scan, settings(epochs=20, **VARYING))
-    assert result.figures["probe_brightness_spread"] == pytest.approx(0.2, abs=0.05)
-    assert 0 < result.figures["probe_variation_power"] < 0.2
+    assert result.metrics["probe_brightness_spread"] == pytest.approx(0.2, abs=0.05)
+    assert 0 < result.metrics["probe_variation_power"] < 0.2
     save_reconstruction(result, tmp_path / "out")
     again = load_reconstruction(tmp_path / "out")
     np.testing.assert_array_equal(again.components, result.components)
     alike, varied = (refine_result(again, scan, settings(epochs=2, opr_modes=v, opr_from=0)) for v in (0, 2))
     assert varied.history["r_factor"][0] < 1.3 * result.history["r_factor"][-1]
-    assert varied.figures["r_factor"] < 0.5 * alike.figures["r_factor"]
+    assert varied.metrics["r_factor"] < 0.5 * alike.metrics["r_factor"]
 
 
 @pytest.mark.parametrize("engine", ["difference_map", "gradient"])

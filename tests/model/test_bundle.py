@@ -64,7 +64,7 @@ class TestRoundTrip:
                 assert back.params[name].dtype == values.dtype
                 assert back.params[name].shape == values.shape
             assert back.config == bundle.config
-            assert (back.intensity_scale, back.nphotons, back.side) == (12.5, 1e6, 78)
+            assert (back.intensity_scale, back.nphotons, back.group_canvas_side) == (12.5, 1e6, 78)
             assert back.history == bundle.history
             np.testing.assert_array_equal(back.probe, bundle.probe)
 
@@ -88,9 +88,9 @@ class TestRoundTrip:
 
     def test_a_new_bundle_replaces_the_old(self, bundle, tmp_path):
         save_bundle(bundle, tmp_path)
-        bundle.side = 99
+        bundle.group_canvas_side = 99
         save_bundle(bundle, tmp_path)
-        assert load_bundle(tmp_path).side == 99
+        assert load_bundle(tmp_path).group_canvas_side == 99
         assert os.listdir(tmp_path) == [BUNDLE_NAME]
 
 
@@ -221,7 +221,7 @@ class TestSafety:
             write(self, name, data)
 
         monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
-        bundle.side = 1
+        bundle.group_canvas_side = 1
         with pytest.raises(OutputError, match="No space left on device"):
             save_bundle(bundle, path)
         assert path.read_bytes() == before

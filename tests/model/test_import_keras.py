@@ -99,7 +99,12 @@ class TestOutput:
         bundle = load_bundle(save_bundle(bundle, tmp_path / "imported"))
         config, x = bundle.config.model, pattern(64, 1)
         model = PtychoPINN(
-            config, get_backend("numpy"), bundle.intensity_scale, bundle.side, None, merge_window(bundle.probe)
+            config,
+            get_backend("numpy"),
+            bundle.intensity_scale,
+            bundle.group_canvas_side,
+            None,
+            merge_window(bundle.probe),
         )
         batch = {"X": x / np.float32(bundle.intensity_scale), "relative": np.zeros((2, 1, 2), np.float32)}
         patches = model.patches(bundle.params, batch)

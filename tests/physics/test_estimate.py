@@ -185,7 +185,7 @@ def test_what_a_store_unpacks_together_is_read_together(truth, monkeypatch, toge
         return amplitude[index]
 
     passes = 6
-    estimate = estimate_object(read, positions, probe, passes, together=together)
+    estimate = estimate_object(read, positions, probe, passes, frames_per_chunk=together)
     counts = np.bincount(np.concatenate(asked), minlength=len(positions))
     np.testing.assert_array_equal(counts, passes)
     block = min(together, pool)

@@ -12,8 +12,8 @@ from ptycho.physics.reassembly import (
     canvas_for,
     extract_groups,
     group_canvas_size,
-    laid_together,
     merge_groups,
+    merge_partials,
     reassemble,
     stitching_window,
 )
@@ -152,19 +152,19 @@ class TestCanvas:
             if numbers.size:
                 part = Canvas.covering(positions[numbers], 8, weights)
                 part.add(patches[numbers], positions[numbers])
-                parts.append(part.laid())
+                parts.append(part.partial())
         canvas = Canvas.covering(positions, 8, weights)
-        for part in [laid_together(parts)] if together else parts:
-            canvas.lay(part)
+        for part in [merge_partials(parts)] if together else parts:
+            canvas.add_partial(part)
         one, other = whole.result("complex128"), canvas.result("complex128")
         np.testing.assert_allclose(other.weight, one.weight, rtol=1e-12)
         np.testing.assert_allclose(other.object, one.object, atol=1e-9)
 
     @pytest.mark.parametrize("origin", [(0.5, 0.0), (-1.0, 0.0), (3.0, 3.0)])
     def test_a_part_between_the_pixels_or_outside_is_refused(self, origin):
-        part = Canvas((4, 4), origin, 4).laid()
+        part = Canvas((4, 4), origin, 4).partial()
         with pytest.raises(DataError, match="does not lie on the pixels of this canvas"):
-            Canvas((6, 6), (0, 0), 4).lay(part)
+            Canvas((6, 6), (0, 0), 4).add_partial(part)
 
     @pytest.mark.parametrize(("patches", "positions"), [((2, 4, 4), (3, 2)), ((2, 5, 5), (2, 2))])
     def test_other_shapes_are_refused(self, patches, positions):

@@ -178,15 +178,15 @@ def run(folder: Path) -> int:
     save_npz(scan, folder / "scan.npz")
     pictures = {name: name.encode() for name in ("amplitude", "phase", "complex", "probe")}
     report.draw_pictures = lambda result: pictures
-    report.report_html = lambda result, drawn: f"<p>{result.figures}</p>"
+    report.report_html = lambda result, drawn: f"<p>{result.metrics}</p>"
     bundles.zipfile.ZipFile.writestr = _without_a_clock(bundles.zipfile.ZipFile.writestr)
     number = [1.0]
 
     def trained(*_, **__):
-        model.side = int(number[0]) + 100
+        model.group_canvas_side = int(number[0]) + 100
         image = np.full((20, 20), number[0] + 0j)
-        figures = {"r_factor": number[0]}
-        result = Reconstruction(image, np.ones((20, 20)), (0, 0), np.ones((4, 2)), np.ones((1, 8, 8)), figures=figures)
+        metrics = {"r_factor": number[0]}
+        result = Reconstruction(image, np.ones((20, 20)), (0, 0), np.ones((4, 2)), np.ones((1, 8, 8)), metrics=metrics)
         return result, model
 
     running.run_scan = trained

@@ -74,7 +74,9 @@ def read_scan(path: Path, format: str) -> str:
 def read_bundle(path: Path) -> str:
     """A bundle but for its native files and its manifest, whose versions mean nothing to the model."""
     bundle = load_bundle(path)
-    return digest([bundle.params, config_to_dict(bundle.config), bundle.nphotons, bundle.side, bundle.history])
+    return digest(
+        [bundle.params, config_to_dict(bundle.config), bundle.nphotons, bundle.group_canvas_side, bundle.history]
+    )
 
 
 def read_archive(path: Path) -> str:
@@ -108,7 +110,7 @@ def write_result(name: str) -> Callable[[Path], Path]:
             positions=rng.uniform(5, 15, (6, 2)),
             probe=rng.normal(size=(1, 8, 8)) + 0j,
             history={"loss": [2.0, 1.0]},
-            figures={"r_factor": 0.1},
+            metrics={"r_factor": 0.1},
             provenance={"command": "ptycho run"},
             measured=np.ones((2, 8, 8)),
             predicted=np.ones((2, 8, 8)),

@@ -18,7 +18,7 @@ from ptycho.observers import Observer
 from ptycho.viewer import LivePage, live
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.stage import Stage
-from ptycho.workflows.quality import sample_of
+from ptycho.workflows.r_factor import sample_of
 from ptycho.workflows.refine import reconstruct_iteratively
 from tests.support import simulated_scan
 
@@ -66,7 +66,7 @@ def test_callbacks_are_told_and_look_on(page):
     rpie = next(step for words, step in steps.items() if words.endswith("rpie"))
     assert (rpie["done"], rpie["total"]) == (3, 10)
     assert (steps["Physics estimate"]["done"], steps["Physics estimate"]["total"]) == (1, 4)
-    assert steps["Training"]["figures"]["val_loss"] is None
+    assert steps["Training"]["metrics"]["val_loss"] is None
     charts = {chart["title"]: [(each["name"], each["y"]) for each in chart["series"]] for chart in state["charts"]}
     assert charts["R-factor"] == [(rpie["words"], [0.25])]
     assert ("training", [2.0]) in charts["Loss"]

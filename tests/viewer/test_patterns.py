@@ -13,7 +13,7 @@ from ptycho.engines import State, predictor
 from ptycho.viewer.patterns import Patterns, Samples
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.result import picture_of_result, result_patterns, result_state, serve_result
-from ptycho.workflows.quality import predict_amplitudes, sample_of
+from ptycho.workflows.r_factor import predict_amplitudes, sample_of
 from tests.support import simulated_scan, true_result
 
 NOISE = 0.08
@@ -185,7 +185,7 @@ def test_figures_and_curves_of_a_result(result):
 
 
 def test_a_result_with_nothing_known_is_served(result):
-    blank = dataclasses.replace(result, weight=np.zeros_like(result.weight), history={}, figures={})
+    blank = dataclasses.replace(result, weight=np.zeros_like(result.weight), history={}, metrics={})
     with_page = serve_result(blank)
     try:
         assert with_page.url.startswith("http://127.0.0.1:")

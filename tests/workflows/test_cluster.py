@@ -18,7 +18,7 @@ from ptycho.model.pinn import initial_parameters
 from ptycho.physics.photons import intensity_scale
 from ptycho.workflows import cluster as cluster_module
 from ptycho.workflows import cluster_sums
-from ptycho.workflows.cluster import crew_on, reconstruct_on_cluster
+from ptycho.workflows.cluster import connect_workers, reconstruct_on_cluster
 from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.results import load_reconstruction
@@ -93,7 +93,7 @@ def test_the_result_is_that_of_one_process(cluster, scan_path, gridsize, passes,
     assert shared.origin == alone.origin
     assert shared.provenance["data"] == alone.provenance["data"]
     for name in ("r_factor", "r_factor_estimate") if passes else ("r_factor",):
-        assert shared.figures[name] == pytest.approx(alone.figures[name], rel=1e-5)
+        assert shared.metrics[name] == pytest.approx(alone.metrics[name], rel=1e-5)
     groups = len(scan)
     assert told[-1] == ("reconstruct", groups, groups)
     assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
@@ -104,8 +104,8 @@ def test_a_scan_in_memory_is_sent(cluster, scan_path):
     scan = open_scan(scan_path)
     scan, bundle = scan.replace(patterns=np.asarray(scan.patterns)), untrained(scan)
     alone = reconstruct(scan, bundle, batch_size=4)
-    with crew_on(cluster) as crew:
-        shared = reconstruct(scan, bundle, batch_size=4, crew=crew)
+    with connect_workers(cluster) as workers:
+        shared = reconstruct(scan, bundle, batch_size=4, workers=workers)
     np.testing.assert_allclose(shared.object, alone.object, atol=ROUNDING)
 
 
@@ -125,17 +125,17 @@ def test_the_work_of_a_lost_worker_is_repeated(cluster, scan_path):
     scan = open_scan_for_others(scan_path)
     bundle = untrained(scan)
     alone = reconstruct(open_scan(scan_path), bundle, batch_size=2)
-    with crew_on(cluster) as crew:
-        before = set(crew._client.run(os.getpid).values())
+    with connect_workers(cluster) as workers:
+        before = set(workers._client.run(os.getpid).values())
         victims = sorted(before)[:1]
 
         def kill(done, total):
             while victims:
                 os.kill(victims.pop(), signal.SIGKILL)
 
-        shared = reconstruct(scan, bundle, batch_size=2, progress=kill, crew=crew)
-        crew._client.wait_for_workers(2, timeout=60)
-        after = set(crew._client.run(os.getpid).values())
+        shared = reconstruct(scan, bundle, batch_size=2, progress=kill, workers=workers)
+        workers._client.wait_for_workers(2, timeout=60)
+        after = set(workers._client.run(os.getpid).values())
     assert len(before & after) == 1
     np.testing.assert_allclose(shared.object, alone.object, atol=ROUNDING)
 
@@ -148,12 +148,12 @@ def test_a_task_that_fails_is_tried_again(cluster, tmp_path, caplog):
             raise OSError("the network drive is away")
         return number
 
-    with crew_on(cluster) as crew:
+    with connect_workers(cluster) as workers:
         runs = [[[0], [1], [2], [3]], [[4], [5], [6]]]
-        assert list(sums_by(crew._client, fails_once, runs, tuple, operator.add)) == [0 + 1 + 2 + 3, 4 + 5 + 6]
+        assert list(sums_by(workers._client, fails_once, runs, tuple, operator.add)) == [0 + 1 + 2 + 3, 4 + 5 + 6]
         with pytest.raises(ZeroDivisionError):
-            list(sums_by(crew._client, operator.truediv, [[[1, 0]] * 9], tuple, operator.add))
-        assert list(sums_by(crew._client, abs, [[[-3]]], tuple, operator.add)) == [3]
+            list(sums_by(workers._client, operator.truediv, [[[1, 0]] * 9], tuple, operator.add))
+        assert list(sums_by(workers._client, abs, [[[-3]]], tuple, operator.add)) == [3]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -188,8 +188,11 @@ def test_a_worker_without_the_file_is_named(cluster, scan_path, tmp_path, change
     path.unlink()
     if change == "another":
         save_npz(simulated_scan(7, 64), path)
-    with crew_on(cluster) as crew, pytest.raises(DataError, match=r"On the worker tcp://127\.0\.0\.1") as refusal:
-        reconstruct(scan, untrained(scan), crew=crew)
+    with (
+        connect_workers(cluster) as workers,
+        pytest.raises(DataError, match=r"On the worker tcp://127\.0\.0\.1") as refusal,
+    ):
+        reconstruct(scan, untrained(scan), workers=workers)
     assert str(path) in str(refusal.value)
     assert ("another file has this name here" in str(refusal.value)) == (change == "another")
 
@@ -200,8 +203,8 @@ def test_a_file_that_was_replaced_is_opened_anew(cluster, scan_path, tmp_path):
         path.unlink(missing_ok=True)
         save_scan(simulated_scan(20, 64, seed=seed), path)
         scan = open_scan_for_others(path)
-        with crew_on(cluster) as crew:
-            (shared,) = sums_by(crew._client, _patterns, [[[scan.subset([2])]]], tuple, operator.add)
+        with connect_workers(cluster) as workers:
+            (shared,) = sums_by(workers._client, _patterns, [[[scan.subset([2])]]], tuple, operator.add)
         np.testing.assert_array_equal(shared, scan.counts([2]))
 
 
@@ -215,14 +218,14 @@ def test_no_scheduler_is_a_sentence(scan_path, tmp_path, monkeypatch, capsys):
     words = ["reconstruct", str(scan_path), str(tmp_path / "model"), "--out", str(tmp_path / "result"), "--dask"]
     assert main([*words, "tcp://127.0.0.1:9"]) == 2
     assert capsys.readouterr().err.startswith("ptycho: dask: no scheduler answers at tcp://127.0.0.1:9: start one with")
-    with pytest.raises(ConfigError, match="no scheduler answers at no:address"), crew_on("no:address"):
+    with pytest.raises(ConfigError, match="no scheduler answers at no:address"), connect_workers("no:address"):
         pass
     assert not (tmp_path / "result").exists()
 
 
 def test_what_has_to_be_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(BackendError, match=r"pip install ptychopinn\[dask\]"), crew_on():
+    with pytest.raises(BackendError, match=r"pip install ptychopinn\[dask\]"), connect_workers():
         pass
 
 

@@ -15,7 +15,7 @@ from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data import Scan, make_container
 from ptycho.physics.estimate import estimate_object
 from ptycho.workflows.inference import Inference
-from ptycho.workflows.quality import scan_r_factor, sum_over
+from ptycho.workflows.r_factor import scan_r_factor, sum_over
 from ptycho.workflows.train import training_part
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ class Packed(Repeated):
         self.unpacked = []
 
     def __getitem__(self, part):
-        self.unpacked += range(part.start // self.together, -(-part.stop // self.together))
+        self.unpacked += range(part.start // self.frames_per_chunk, -(-part.stop // self.frames_per_chunk))
         return super().__getitem__(part)
 
 
@@ -102,7 +102,7 @@ class Copying:
     [
         lambda scan: scan.fingerprint(),
         lambda scan: sum_over(lambda predicted, measured: np.zeros(1), Flat(), PROBE, scan, batch_size=16),
-        lambda scan: estimate_object(scan.amplitude, scan.positions, PROBE, 1, together=scan.together),
+        lambda scan: estimate_object(scan.amplitude, scan.positions, PROBE, 1, frames_per_chunk=scan.frames_per_chunk),
         lambda scan: Inference(Copying(), make_container(scan, 1, at_most=0), None, 16).answered(PARAMS),
     ],
     ids=["hash", "r-factor", "estimate", "network"],
@@ -122,7 +122,7 @@ def test_a_pass_over_a_scan_unpacks_every_piece_once(work):
 def test_a_network_sees_the_same_batches_however_they_are_stored():
     scan = small_field(100)
     store = Packed(100, scan.patterns.sources[0].array.pattern)
-    read, kept = (make_container(some, 1, at_most=0) for some in (scan.replace(patterns=store), scan.kept()))
+    read, kept = (make_container(some, 1, at_most=0) for some in (scan.replace(patterns=store), scan.in_memory()))
     packed, plain = (Inference(Copying(), each, None, 7).answered(PARAMS).result() for each in (read, kept))
     np.testing.assert_array_equal(packed.object, plain.object)
     np.testing.assert_array_equal(packed.weight, plain.weight)
@@ -161,7 +161,7 @@ config = TrainingConfig(
 bundle = train_scan(scan, config)
 part = open_scan(scan, ScanOptions(region="500:540,500:540"))
 result = reconstruct_scan(part, bundle, InferenceConfig(batch_size=16))
-print(before, peak_memory(), len(part), result.figures["r_factor"])
+print(before, peak_memory(), len(part), result.metrics["r_factor"])
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.evaluation import FRC
-from ptycho.workflows.report import draw_pictures, duration, headline_figures, report_html
+from ptycho.workflows.report import draw_pictures, duration, headline_metrics, report_html
 from ptycho.workflows.results import Reconstruction
 
 
@@ -59,7 +59,7 @@ def result():
             "data": {"name": 'a "b" <i>c</i>', "sha256": "ab" * 32, "wavelength": None},
             "config": {"model": {"N": 16}},
         },
-        figures={"r_factor": 0.17345, "seconds": 312.0, "ssim_amplitude": 0.5, "ssim_phase": 0.625},
+        metrics={"r_factor": 0.17345, "seconds": 312.0, "ssim_amplitude": 0.5, "ssim_phase": 0.625},
         frc={"phase": curve, "complex": curve},
         measured=rng.uniform(0, 3, (2, 16, 16)),
         predicted=rng.uniform(0, 3, (2, 16, 16)),
@@ -133,9 +133,9 @@ def test_a_bare_reconstruction_has_a_report():
     )
     outline = Outline(report_html(result))
     assert {image["alt"] for image in outline.images} == {"amplitude", "phase", "complex", "probe", "positions"}
-    assert [label for label, *_ in headline_figures(result)] == ["Patterns"]
-    both = Reconstruction(**{**vars(result), "figures": {"r_factor": 0.15, "r_factor_estimate": 0.16}})
-    assert headline_figures(both)[0][1:] == ("0.150", "Σ |s A − √I| / Σ √I, all patterns; physics estimate alone 0.160")
+    assert [label for label, *_ in headline_metrics(result)] == ["Patterns"]
+    both = Reconstruction(**{**vars(result), "metrics": {"r_factor": 0.15, "r_factor_estimate": 0.16}})
+    assert headline_metrics(both)[0][1:] == ("0.150", "Σ |s A − √I| / Σ √I, all patterns; physics estimate alone 0.160")
 
 
 def test_a_truth_elsewhere_is_left_out(result):
@@ -146,12 +146,12 @@ def test_a_truth_elsewhere_is_left_out(result):
 
 def test_headline_without_pixel_size_counts_pixels(result):
     tiles = {
-        label: value for label, value, _ in headline_figures(Reconstruction(**{**vars(result), "pixel_size": None}))
+        label: value for label, value, _ in headline_metrics(Reconstruction(**{**vars(result), "pixel_size": None}))
     }
     assert tiles["FRC half period"].endswith("pixels")
-    assert {label: value for label, value, _ in headline_figures(result)}["FRC half period"].endswith("nm")
+    assert {label: value for label, value, _ in headline_metrics(result)}["FRC half period"].endswith("nm")
     dead = FRC(np.asarray([0.25, 0.5]), np.zeros(2), np.full(2, 50.0))
-    tiles = headline_figures(Reconstruction(**{**vars(result), "frc": {"amplitude": dead}}))
+    tiles = headline_metrics(Reconstruction(**{**vars(result), "frc": {"amplitude": dead}}))
     assert ("FRC half period", "none", "amplitude: 0 of 2 rings above 1/2 bit, 0 above 0.5") in tiles
 
 

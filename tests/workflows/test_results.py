@@ -44,7 +44,7 @@ def reconstruction(**changes):
         "pixel_size": 2e-8,
         "history": {"loss": [3.0, 1.0], "val_loss": [4.0, float("nan")]},
         "provenance": {"seed": 3, "config": {"N": 16}, "data": {"name": "test scan"}},
-        "figures": {"r_factor": 0.2, "psnr_phase": float("inf"), "frc_rings_0.5_phase": 4},
+        "metrics": {"r_factor": 0.2, "psnr_phase": float("inf"), "frc_rings_0.5_phase": 4},
         "frc": {"complex": curve, "phase": curve},
         "measured": rng.uniform(0, 3, (2, 16, 16)),
         "predicted": rng.uniform(0, 3, (2, 16, 16)),
@@ -88,7 +88,7 @@ def assert_same(loaded, result):
         assert getattr(loaded, name).dtype == expected.dtype
     assert loaded.origin == result.origin
     assert loaded.pixel_size == result.pixel_size
-    assert loaded.figures == result.figures
+    assert loaded.metrics == result.metrics
     assert loaded.provenance == result.provenance
     assert loaded.history.keys() == result.history.keys()
     for name, values in result.history.items():
@@ -111,7 +111,7 @@ def test_round_trip_of_the_bare_minimum(tmp_path, plain_pictures):
         pixel_size=None,
         history={},
         provenance={},
-        figures={},
+        metrics={},
         frc={},
         measured=None,
         predicted=None,
@@ -148,7 +148,7 @@ def test_hdf5_states_units_and_layout(saved):
         assert file["object"].attrs["axes"] == "row, column"
         assert file["object"].dtype == np.complex64
         assert json.loads(file["provenance"].asstr()[()])["config"] == {"N": 16}
-        assert file["figures/r_factor"][()] == result.figures["r_factor"]
+        assert file["metrics/r_factor"][()] == result.metrics["r_factor"]
 
 
 def test_npz_is_plain_arrays_and_the_same_bytes_each_time(saved, tmp_path, plain_pictures):

@@ -6,7 +6,7 @@ import pytest
 from ptycho.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.pinn import PtychoPINN
-from ptycho.workflows.evaluate import evaluate_result, figure_lines
+from ptycho.workflows.evaluate import evaluate_result, metric_lines
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.run import open_bundle, reconstruct_scan, run_scan, save_training, train_scan
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -34,14 +34,14 @@ def measured(scan):
 
 def test_a_simulated_scan_is_compared_with_its_object(scan, bundle):
     result = reconstruct_scan(scan, bundle)
-    assert {"r_factor", "ssim_amplitude", "psnr_phase", "frc_n_rings", "n_patterns", "seconds"} <= set(result.figures)
+    assert {"r_factor", "ssim_amplitude", "psnr_phase", "frc_n_rings", "n_patterns", "seconds"} <= set(result.metrics)
     rows, columns = (round(value) for value in result.origin)
     height, width = result.object.shape
     np.testing.assert_allclose(result.truth, scan.object[rows : rows + height, columns : columns + width], atol=1e-5)
-    assert result.figures["ssim_amplitude"] == evaluate_result(result, scan).metrics["ssim_amplitude"]
-    lines = figure_lines(result.figures)
-    assert lines[0] == f"R-factor {result.figures['r_factor']:.3f}"
-    assert lines[1].startswith(f"R-factor {result.figures['r_factor_estimate']:.3f} of the physics estimate alone")
+    assert result.metrics["ssim_amplitude"] == evaluate_result(result, scan).metrics["ssim_amplitude"]
+    lines = metric_lines(result.metrics)
+    assert lines[0] == f"R-factor {result.metrics['r_factor']:.3f}"
+    assert lines[1].startswith(f"R-factor {result.metrics['r_factor_estimate']:.3f} of the physics estimate alone")
     assert any("against the reference" in line for line in lines)
 
 
@@ -62,10 +62,10 @@ def test_the_truth_follows_a_broken_origin(scan, bundle):
 def test_a_measured_scan_is_compared_with_itself(scan, bundle):
     result = reconstruct_scan(measured(scan), bundle, split_frc=True)
     assert set(result.frc) == {"complex", "amplitude", "phase"}
-    assert result.figures["frc_rings_0.5_amplitude"] > 0
-    assert "ssim_amplitude" not in result.figures
+    assert result.metrics["frc_rings_0.5_amplitude"] > 0
+    assert "ssim_amplitude" not in result.metrics
     assert result.truth is None
-    assert any("between two halves" in line for line in figure_lines(result.figures))
+    assert any("between two halves" in line for line in metric_lines(result.metrics))
     assert reconstruct_scan(measured(scan), bundle).frc == {}
 
 
@@ -140,7 +140,7 @@ def test_another_scan_may_be_the_target(scan):
     assert labels[:2] == ["estimate", "reconstruct"]
     assert result.history == bundle.history
     assert result.provenance["seed"] == 5
-    assert result.figures["seconds"] > 0
+    assert result.metrics["seconds"] > 0
 
 
 def test_a_training_is_kept_with_its_settings(bundle, tmp_path):

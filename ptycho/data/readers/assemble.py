@@ -16,7 +16,7 @@ import numpy as np
 
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import reorient
-from ptycho.data.readers.exact import restore
+from ptycho.data.readers.roundtrip import restore
 from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.errors import DataError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.exact import read_record
 from ptycho.data.readers.hdf5 import Hdf5File
+from ptycho.data.readers.roundtrip import read_record
 from ptycho.data.readers.units import energy_unit, wavelength_of
 from ptycho.errors import DataError
 

@@ -208,8 +208,8 @@ class Hdf5File:
                     "(number, row, column) are expected."
                 )
             self._check_storage(dataset, what)
-            together, where = frames_in(dataset.chunks), Path(dataset.file.filename)
-            sources.append(Hdf5Source(where, dataset.name, dataset.shape, dataset.dtype, together))
+            frames, where = frames_in(dataset.chunks), Path(dataset.file.filename)
+            sources.append(Hdf5Source(where, dataset.name, dataset.shape, dataset.dtype, frames))
         return LazyPatterns(tuple(sources))
 
     def _file(self, path: Path) -> Any:

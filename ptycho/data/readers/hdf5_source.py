@@ -64,12 +64,14 @@ class Hdf5Source:
         File and dataset.
     shape, dtype
         As the dataset has them.
-    together
+    frames_per_chunk
         Frames that it unpacks at once.
     """
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], together: int = 1) -> None:
-        self.path, self.name, self.shape, self.dtype, self.together = path, name, shape, dtype, together
+    def __init__(
+        self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], frames_per_chunk: int = 1
+    ) -> None:
+        self.path, self.name, self.shape, self.dtype, self.frames_per_chunk = path, name, shape, dtype, frames_per_chunk
         self._open: tuple[int, Any, Any] | None = None
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.lazy import LazyPatterns
-from ptycho.data.readers.exact import read_record
+from ptycho.data.readers.roundtrip import read_record
 from ptycho.data.readers.units import ELECTRON_VOLT, wavelength_of
 from ptycho.errors import DataError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.exact import FORMAT_ID, stated_fields
+from ptycho.data.readers.roundtrip import FORMAT_ID, stated_fields
 from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.data.scan import measurement_by_contract
 from ptycho.errors import DataError

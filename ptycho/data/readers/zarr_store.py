@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.lazy import LazyPatterns, frames_in
-from ptycho.data.readers.exact import FORMAT_ID, stated_fields
 from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
+from ptycho.data.readers.roundtrip import FORMAT_ID, stated_fields
 from ptycho.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ZarrSource:
         array = self._open()
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
-        self.together = frames_in(array.chunks)
+        self.frames_per_chunk = frames_in(array.chunks)
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the array.

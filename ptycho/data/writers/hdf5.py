@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.readers.exact import counts_of_amplitudes, scan_record
+from ptycho.data.readers.roundtrip import counts_of_amplitudes, scan_record
 from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError

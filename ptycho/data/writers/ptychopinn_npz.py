@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.atomic import written_whole
-from ptycho.data.readers.exact import scan_record
 from ptycho.data.readers.npz import MAP_FROM_BYTES
+from ptycho.data.readers.roundtrip import scan_record
 from ptycho.data.scan import Measurement, Scan
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same scan gives the same bytes

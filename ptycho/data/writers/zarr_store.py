@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho.data.readers.exact import scan_record
+from ptycho.data.readers.roundtrip import scan_record
 from ptycho.data.readers.zarr_store import ARRAYS
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError

@@ -178,8 +178,8 @@ function tell(state) {
   if (step) {
     find("step").textContent = state.ended ? (state.message ?? "") : `${step.words}, ${step.done} of ${step.total}`;
     find("bar").value = state.status === "finished" ? 1 : step.done / (step.total || 1);
-    const told = Object.keys(FIGURES).filter((name) => name in step.figures);
-    find("figures").textContent = told.map((name) => `${FIGURES[name]} ${exact(step.figures[name])}`).join(", ");
+    const told = Object.keys(FIGURES).filter((name) => name in step.metrics);
+    find("figures").textContent = told.map((name) => `${FIGURES[name]} ${exact(step.metrics[name])}`).join(", ");
   } else if (state.ended) find("step").textContent = state.message ?? "";
   tick(state);
   if (state.headline) {

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data import Scan
-from ptycho.data.ahead import MOST_READ, read_ahead, read_at_once
+from ptycho.data.prefetch import MAX_PIXELS_READ, prefetch, read_at_once
 from ptycho.errors import DataError
 from ptycho.evaluation import PlacedObject
+from ptycho.observers import Progress
 from ptycho.physics import diffraction_amplitude, extract_patches
-
-Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 16 * 2**20
 _SAMPLES = 4
@@ -82,7 +81,7 @@ def scan_r_factor(
     """
     done = 0
 
-    def summed(of: Figure) -> NDArray[np.float64]:
+    def summed(of: PatternSums) -> NDArray[np.float64]:
         nonlocal done
         total, done = sum_over(of, placed, probe, scan, batch_size, progress, predict, done), done + len(scan)
         return total
@@ -90,11 +89,11 @@ def scan_r_factor(
     return r_factor_from(summed)
 
 
-Figure = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
+PatternSums = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
 """Sums over predicted and measured amplitudes (k, N, N) of some patterns."""
 
 
-def r_factor_from(summed: Callable[[Figure], NDArray[np.float64]]) -> float:
+def r_factor_from(summed: Callable[[PatternSums], NDArray[np.float64]]) -> float:
     """The R-factor of :func:`scan_r_factor` from sums over all patterns, whoever makes them.
 
     Parameters
@@ -115,7 +114,7 @@ def r_factor_from(summed: Callable[[Figure], NDArray[np.float64]]) -> float:
 
 
 def sum_over(
-    of: Figure,
+    of: PatternSums,
     placed: PlacedObject,
     probe: NDArray[np.complexfloating],
     scan: Scan,
@@ -163,8 +162,8 @@ def _pairs(
     predict: Callable[[slice], NDArray[np.floating]], scan: Scan, size: int
 ) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
     """Predicted and measured amplitudes of one chunk after the other, bad pixels 0 in both."""
-    visits = scan.chunks(read_at_once(size, scan.together, MOST_READ // scan.N**2))
-    for visit, read in read_ahead(lambda visit: (visit, scan.amplitude(visit)), visits):
+    visits = scan.chunks(read_at_once(size, scan.frames_per_chunk, MAX_PIXELS_READ // scan.N**2))
+    for visit, read in prefetch(lambda visit: (visit, scan.amplitude(visit)), visits):
         for start in range(visit.start, visit.stop, size):
             part = slice(start, min(start + size, visit.stop))
             predicted = predict(part)

@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-MOST_READ = 2**21
+MAX_PIXELS_READ = 2**21
 """Pixels of patterns that are read at once, of several times that many in memory, where less is used at once."""
 
 Wanted = TypeVar("Wanted")
 Fetched = TypeVar("Fetched")
 
 
-def read_ahead(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], threads: int = 1) -> Iterator[Fetched]:
+def prefetch(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], threads: int = 1) -> Iterator[Fetched]:
     """``fetch(wanted)`` for everything in an order, in that order, the next ones under way in threads.
 
     Parameters
@@ -43,14 +43,14 @@ def read_ahead(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], thre
         pool.shutdown(cancel_futures=True)
 
 
-def read_at_once(used: int, together: int, most: int) -> int:
+def read_at_once(used: int, frames_per_chunk: int, most: int) -> int:
     """How many patterns to read at once, so that a store does not unpack the same piece again and again.
 
     Parameters
     ----------
     used
         How many are used at once.
-    together
+    frames_per_chunk
         How many a store unpacks at once.
     most
         No more are read, unless more are used.
@@ -60,4 +60,4 @@ def read_at_once(used: int, together: int, most: int) -> int:
     int
         A multiple of ``used``.
     """
-    return used * max(1, -(-min(together, most) // used))
+    return used * max(1, -(-min(frames_per_chunk, most) // used))

@@ -7,7 +7,7 @@ import pytest
 
 from ptycho.errors import DataError
 from ptycho.evaluation import fourier_r_factor
-from ptycho.workflows.quality import predict_amplitudes, scan_r_factor
+from ptycho.workflows.r_factor import predict_amplitudes, scan_r_factor
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
 

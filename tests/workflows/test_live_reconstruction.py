@@ -6,7 +6,7 @@ import pytest
 from ptycho import ModelConfig, TrainingConfig
 from ptycho.backends import get_backend
 from ptycho.observers import Observer, notify
-from ptycho.workflows.answer import Answering, answering
+from ptycho.workflows.live_reconstruction import LiveReconstruction, with_live_reconstruction
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 from ptycho.workflows.train import train
@@ -68,9 +68,9 @@ def test_the_network_is_not_asked_while_nobody_looks(scan, monkeypatch):
 
 def test_only_those_that_look_are_wrapped():
     plain, looking = print, Looking()
-    wrapped = answering([plain, looking])
+    wrapped = with_live_reconstruction([plain, looking])
     assert wrapped[0] is plain
-    assert isinstance(wrapped[1], Answering)
+    assert isinstance(wrapped[1], LiveReconstruction)
     assert isinstance(wrapped[1], Observer)
     notify(wrapped[1], lambda: pytest.fail("there is no network yet"))
     notify(plain, lambda: pytest.fail("it does not look on"))
