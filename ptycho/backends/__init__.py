@@ -11,9 +11,11 @@ from ptycho.backends.protocol import Backend
 from ptycho.backends.registry import (
     array_namespace,
     available_backends,
+    available_trainers,
     backend_for_training,
     get_backend,
     get_trainer,
+    is_installed,
     to_numpy,
 )
 
@@ -23,10 +25,12 @@ __all__ = [
     "NumpyBackend",
     "array_namespace",
     "available_backends",
+    "available_trainers",
     "backend_for_training",
     "cached_parts",
     "device",
     "get_backend",
     "get_trainer",
+    "is_installed",
     "to_numpy",
 ]

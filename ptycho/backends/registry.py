@@ -7,6 +7,7 @@ training loop through ``ptycho.trainers``. No framework is imported until its sh
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 from importlib.metadata import entry_points
 from typing import Any
@@ -23,9 +24,11 @@ from ptycho.errors import BackendError
 __all__ = [
     "array_namespace",
     "available_backends",
+    "available_trainers",
     "backend_for_training",
     "get_backend",
     "get_trainer",
+    "is_installed",
     "to_numpy",
 ]
 
@@ -54,6 +57,17 @@ def array_namespace(*arrays: Any) -> Any:
 def available_backends() -> list[str]:
     """Names of the backends that are registered, whether or not their framework is installed."""
     return ["numpy", *sorted(point.name for point in entry_points(group="ptycho.backends"))]
+
+
+def available_trainers() -> list[str]:
+    """Names of the backends that can train, whether or not their framework is installed."""
+    return sorted(point.name for point in entry_points(group="ptycho.trainers"))
+
+
+def is_installed(name: str) -> bool:
+    """Whether the framework of a backend can be found; it is not imported."""
+    framework = _OPTIONAL_DEPENDENCY.get(name)
+    return framework is None or importlib.util.find_spec(framework) is not None
 
 
 def get_backend(name_or_array: str | Array) -> Backend:

@@ -7,11 +7,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptycho.cli.help_texts import COMMANDS
 from ptycho.config.settings import setting
 from ptycho.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
 
 
 @dataclass
@@ -173,6 +176,7 @@ def _other_defaults(command: str) -> Mapping[str, Any]:
 
 def parse(command: str, words: list[str]) -> Call | None:
     """Read a command's words; None where only its help was wanted."""
+    from ptycho.config import TrainingConfig
     from ptycho.config.flags import add_flags, combine, make_parser, parse_flags
 
     text = COMMANDS[command]
@@ -186,12 +190,25 @@ def parse(command: str, words: list[str]) -> Call | None:
     for cls, title in classes:
         seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
     if any(word in ("-h", "--help") for word in words):
+        _list_backends(parser, trains=any(cls is TrainingConfig for cls, _ in classes))
         print(parser.format_help(), end="")
         return None
     kinds = [cls for cls, _ in classes]
     own, flags = parse_flags(parser, words, kinds)
     configs, given = combine(kinds, flags, own.pop("config", None))
     return Call(command, shlex.join(["ptycho", *command.split(), *words]), own, configs, given)
+
+
+def _list_backends(parser: argparse.ArgumentParser, trains: bool) -> None:
+    """Show the possible backends in the help of ``--backend`` and say which of them are installed."""
+    from ptycho.backends import available_backends, available_trainers, is_installed
+
+    names = available_trainers() if trains else available_backends()
+    installed = ", ".join(name for name in names if is_installed(name)) or "none"
+    for action in parser._actions:
+        if action.dest == "backend":
+            action.metavar = "|".join(names)
+            action.help = f"{action.help} (installed here: {installed})"
 
 
 def needed(call: Call, name: str, otherwise: Path | None = None) -> str:

@@ -127,7 +127,7 @@ class TrainingConfig:
     )
     validation_fraction: float = setting(0.05, "part of the groups kept for validation", at_least=0, at_most=0.9)
 
-    backend: str = setting("pytorch", "framework that computes: pytorch")
+    backend: str = setting("pytorch", "array framework that trains")
     seed: int = setting(0, "seed of every random choice: weights, groups, batches", at_least=0)
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
     accelerator: str = setting("auto", "kind of hardware for a training over several devices")
@@ -162,7 +162,7 @@ class InferenceConfig:
     debug: bool = setting(False, "log more of what happens")
     batch_size: int = setting(32, "groups per step", at_least=1)
     backend: str = setting(
-        "pytorch", "framework that computes: pytorch or numpy; 'ptycho reconstruct' takes the bundle's unless told"
+        "pytorch", "array framework that computes; 'ptycho reconstruct' takes the bundle's by default"
     )
     seed: int = setting(0, "seed of every random choice", at_least=0)
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")

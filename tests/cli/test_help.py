@@ -80,3 +80,10 @@ def test_the_readme_uses_commands_and_flags_that_exist(ptycho):
     assert config_from_dict(TrainingConfig, settings).model.gridsize == 2
     for flag in re.findall(r"`(--[a-z_]+)", text):
         assert flag in helps["run"] or flag in ("--config", "--help")
+
+
+def test_the_help_lists_the_backends_and_which_are_installed(ptycho):
+    assert "--backend jax|pytorch|tensorflow" in " ".join(ptycho("train", "--help").out.split())
+    shown = " ".join(ptycho("reconstruct", "--help").out.split())
+    assert "--backend numpy|jax|pytorch|tensorflow" in shown
+    assert "(installed here: numpy" in shown
