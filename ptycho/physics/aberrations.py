@@ -19,7 +19,7 @@ from ptycho.physics.fourier import fft2, fftshift2, ifft2, ifftshift2
 __all__ = ["apply_aberrations", "noll_to_zernike", "zernike_polynomial"]
 
 _PUPIL_POWER = 0.99
-"""Part of the far field's power that the pupil's disc holds where no radius is given."""
+"""Fraction of the far field's power inside the default pupil radius."""
 
 
 def noll_to_zernike(j: int) -> tuple[int, int]:

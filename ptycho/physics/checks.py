@@ -1,8 +1,8 @@
-"""Checks that the physics shares, worded for the user: numbers, and arrays that are to meet in one formula.
+"""Checks shared by the physics, with messages for the user: numbers, and arrays that enter one formula.
 
-Arrays meet under one rule in every framework: they belong to one framework and lie on one device, or it is an error;
-where one of them is in double precision the result is. Positions are the exception: numpy's go with any framework's
-patches, and whole numbers are as good as fractions.
+One rule holds in every framework: the arrays belong to one framework and lie on one device, otherwise an error is
+raised; if one of them is in double precision, so is the result. Positions are the exception: numpy positions go with
+the patches of any framework, and they may be integers.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def require_size(N: int) -> None:
 
 
 def require_together(**arrays: Array | None) -> Any:
-    """The namespace of arrays that are to meet in one formula.
+    """The common namespace of arrays that enter one formula.
 
     Parameters
     ----------
-    arrays : by the name that the user knows; None where one is not given. Inside a compiled function an array has no
+    arrays : by the name of the argument; None where one is not given. Inside a compiled function an array has no
         device yet and is left to the framework.
 
     Raises
@@ -75,7 +75,7 @@ def positions_beside(like: Array, positions: Array, name: str = "positions", bes
     ----------
     like : what the positions belong to.
     positions : (..., 2) real or integer; of the same framework and on the same device, or numpy.
-    name, beside : what the user calls them and ``like``.
+    name, beside : names of ``positions`` and ``like`` in error messages.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def positions_beside(like: Array, positions: Array, name: str = "positions", bes
 
 
 def _place(array: Array) -> Any:
-    """Where an array lies, comparable: the device, or all of them where it is spread over several."""
+    """The device of an array in a comparable form; all of them where it is sharded."""
     where = device(array)
     return getattr(where, "device_set", {where}) if where is not None else None
 

@@ -1,7 +1,7 @@
-r"""How well a predicted pattern explains a measured one: the losses in diffraction space.
+r"""Losses in diffraction space: how well predicted patterns explain the measured ones.
 
-Both are means over the good pixels of all patterns. Bad pixels are taken out before any arithmetic, so that whatever
-they hold, NaN included, changes neither the value nor the gradient.
+Both are means over the good pixels of all patterns. Bad pixels are excluded before any arithmetic, so that their
+values, NaN included, change neither the loss nor its gradient.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
 
     .. math:: \langle I_\mathrm{pred} - I_\mathrm{meas} \log I_\mathrm{pred} \rangle
 
-    The constant :math:`\log I_\mathrm{meas}!` is left out. Below ``floor`` the logarithm goes on as its tangent: the
-    loss is the formula wherever the prediction exceeds ``floor``, has a continuous slope everywhere, and where nothing
-    is predicted but photons were counted it is finite and pulls the prediction up.
+    The constant :math:`\log I_\mathrm{meas}!` is left out. Below ``floor`` the logarithm is replaced by its tangent at
+    ``floor``. So the loss has a continuous slope everywhere, and where photons were counted but none is predicted it is
+    finite and its gradient raises the prediction.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
         raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
     xp = require_together(I_pred=I_pred, I_meas=I_meas, mask=mask)
     predicted, measured = _good_values(xp, I_pred, I_meas, mask)
-    # chosen, not added: the slopes of a sum, measured / floor and its opposite, would cancel in single precision
+    # a selection, not a sum: in a sum the slopes measured / floor and -measured / floor would cancel in single
+    # precision
     tangent = (predicted - floor) / floor + math.log(floor)
     logarithm = xp.where(predicted > floor, xp.log(xp.maximum(predicted, xp.full_like(predicted, floor))), tangent)
     return _mean(xp, predicted - measured * logarithm, mask)

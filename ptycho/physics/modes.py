@@ -36,8 +36,8 @@ def probe_modes(
     Raises
     ------
     DataError
-        The probe is not one finite, non-zero mode; ``n`` < 1 or more than so small a probe carries; or the fractions
-        are negative, all zero or of wrong number.
+        The probe is not one finite, non-zero mode; ``n`` < 1 or more than a probe of this size can carry; or the
+        fractions are negative, all zero or of wrong number.
     """
     wave = np.asarray(probe)
     if wave.ndim == 3 and wave.shape[0] == 1:
@@ -60,7 +60,7 @@ def probe_modes(
     diagonal = np.diagonal(triangle)
     independent = int(np.count_nonzero(np.abs(diagonal) > 1e-12 * np.abs(diagonal[0])))
     if independent < n:
-        raise DataError(f"n: got {n} modes, and so small a probe carries only {independent}; choose fewer modes.")
+        raise DataError(f"n: got {n} modes, but a probe of this size carries only {independent}; choose fewer modes.")
     basis = basis * (diagonal / np.abs(diagonal))  # QR leaves the sign open: the first mode is +probe
     return (basis.T.reshape(n, size, size) * np.sqrt(power * parts / parts.sum())[:, None, None]).astype(
         wave.dtype if dtype is None else dtype

@@ -1,7 +1,7 @@
-r"""Objects to simulate with: complex transmission functions :math:`O = A e^{i\varphi}`.
+r"""Objects for simulations: complex transmission functions :math:`O = A e^{i\varphi}`.
 
-Every maker works on the host, draws from one seeded generator, and returns a dimensionless complex array ``(H, W)``
-whose amplitude and phase fill the given ranges exactly. Phases are in radians.
+Every function works on numpy arrays, draws from one seeded generator, and returns a dimensionless complex array ``(H,
+W)`` whose amplitude and phase fill the given ranges exactly. Phases are in radians.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def dead_leaves_object(
     blur: float = 0.7,
     dtype: DTypeLike = np.complex64,
 ) -> np.ndarray:
-    r"""Dead leaves: opaque discs of random value that fall over each other until nothing of the ground is seen.
+    r"""Dead leaves: opaque discs of random value that fall over each other until the background is covered.
 
     The density of radii is :math:`r^{-\mathrm{exponent}}` between two bounds; with exponent 3 the picture looks alike
     at every scale, as natural images and porous samples do. Source: Lee, Mumford and Huang, Int. J. Comput. Vis. 41
@@ -215,7 +215,7 @@ def picture_object(
 
     Parameters
     ----------
-    image : the name of a picture that scikit-image brings along (``"camera"``, ``"coins"``, ``"moon"``, ``"brick"``,
+    image : the name of a picture that scikit-image contains (``"camera"``, ``"coins"``, ``"moon"``, ``"brick"``,
         ``"grass"``, ``"gravel"``, ``"text"``, ``"page"``, ``"astronaut"``, ...), the path of an image file, or an
         array ``(H, W)`` or ``(H, W, 3)``. Colour is turned into luminance.
     shape : (H, W), pixels, to which the picture is resized bilinearly; by default it is left as it is.
@@ -270,7 +270,7 @@ def _dead_leaves(
     first, second = np.zeros(shape), np.zeros(shape)
     bare = np.ones(shape, dtype=bool)
     batch = 256
-    # Leaves fall onto a field wider than the image by the largest radius: its borders are covered as its middle is.
+    # Leaves fall onto a field wider than the image by the largest radius: its borders are covered like its centre.
     while bare.any():
         radius = _power_law(rng.random(batch), radii, exponent)
         rows = rng.uniform(-radii[1], shape[0] + radii[1], batch)
@@ -329,7 +329,7 @@ def _open_picture(image: str | os.PathLike[str]) -> np.ndarray:
         raise DataError(f"picture: no file {str(image)!r} and no bundled picture of that name; bundled are: {names}.")
     try:
         return np.asarray(io.imread(path if path.is_file() else bundled))
-    except Exception as error:  # the readers behind imread raise whatever they like
+    except Exception as error:  # the readers behind imread raise exceptions of many classes
         raise DataError(f"picture: {str(path)!r} could not be read as an image ({error}).") from error
 
 

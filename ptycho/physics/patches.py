@@ -1,4 +1,4 @@
-r"""Patches of an image at sub-pixel positions, and the exact adjoint of taking them.
+r"""Patches of an image at sub-pixel positions, and the exact adjoint of their extraction.
 
 A patch of size N at position p (row, col of its centre) covers rows ``p - N//2 ... p - N//2 + N - 1``: its pixel
 ``N//2`` lies on p. Fractions are interpolated bilinearly; a neighbour outside the image counts as 0. Both directions
@@ -51,13 +51,13 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
 
 
 def read_patches(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
-    """:func:`extract_patches` of a host image in place, at no cost that grows with the image.
+    """:func:`extract_patches` of a numpy image without padding it: the cost does not grow with the image.
 
     Parameters
     ----------
     image : (H, W) floating or complex.
     positions : (..., 2) real, pixels of the image.
-    size : N. Where a patch reaches beyond the image, all of it is copied with a margin, as is done otherwise.
+    size : N. Where a patch reaches beyond the image, the image is copied with a margin, as in :func:`extract_patches`.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
 
 
 def place_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """What :func:`accumulate_patches` adds, and where, for callers that sum in place.
+    """The windows that :func:`accumulate_patches` adds and their places, for callers that sum in place.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def place_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> t
 
 
 def _widened(xp: Array, values: Array) -> Array:
-    """Whole numbers as float32: between two of them there are fractions."""
+    """Integers as float32, since interpolated values are fractions."""
     return xp.astype(values, xp.float32) if xp.isdtype(values.dtype, ("integral", "bool")) else values
 
 

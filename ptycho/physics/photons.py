@@ -1,4 +1,4 @@
-r"""Photon scales: from dimensionless units to counts and back, and the noise of counting.
+r"""Photon scales: conversion between dimensionless units and counts, and photon noise.
 
 The normalised units are PtychoPINN's: a pattern's amplitudes are scaled so that their squares sum to
 :math:`(N/2)^2` on average, and one number, the intensity scale, leads back to photons.
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _MOST_PHOTONS = 9.0e18
-"""Beyond this a Poisson variate does not fit into a 64-bit integer."""
+"""Largest expected count whose Poisson variates fit into a 64-bit integer."""
 
 
 def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Array, float]:
@@ -46,7 +46,7 @@ def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Ar
     Raises
     ------
     DataError
-        The patterns are empty, dark or not finite, so that there is nothing to scale by.
+        The patterns are empty, dark or not finite, so that no scale is defined.
     """
     xp = require_together(amplitude=amplitude, mask=mask)
     values = _floating(xp, amplitude)

@@ -1,4 +1,4 @@
-"""Scan positions: where the beam meets the object, such that every patch lies inside it."""
+"""Scan positions such that every patch lies inside the object."""
 
 from __future__ import annotations
 

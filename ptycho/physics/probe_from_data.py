@@ -1,4 +1,4 @@
-r"""A first guess of the probe from the measured patterns alone."""
+r"""A first guess of the probe from the measured patterns."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ def probe_from_patterns(
     pixel_size: float | None = None,
     dtype: DTypeLike = np.complex64,
 ) -> np.ndarray:
-    r"""First guess of the probe from the data: the mean pattern, given a phase, transformed back to the sample.
+    r"""First guess of the probe: the amplitude of the mean pattern with a quadratic phase, in the sample plane.
 
     .. math:: P = F^{-1}\!\left[\sqrt{\langle I \rangle}\; e^{-i\varphi(q)}\right],\qquad \varphi = \pi\lambda z q^2
 
-    On the optical axis the mean pattern is close to the beam's own far field; the phase is a focus that the data do
-    not tell. The result is centred on ``[N//2, N//2]`` and its power equals the mean counts of a pattern.
+    On the optical axis the mean pattern is close to the beam's own far field; the phase, a
+    defocus, is not in the mean pattern. The result is centred on ``[N//2, N//2]`` and its power equals the mean counts
+    of a pattern.
 
     Parameters
     ----------
     patterns : (M, N, N) real, zero frequency at ``[N//2, N//2]``; read piecewise, so a memory map is fine.
     measurement : ``"counts"`` or ``"amplitude"``.
     mask : (N, N) bool, True = good pixel; other pixels take the value of the nearest good one.
-    curvature : :math:`\varphi` at the middle of the detector's edge, radians; another way to say the defocus.
+    curvature : :math:`\varphi` at the middle of the detector's edge, radians; another form of the defocus.
     defocus, wavelength, pixel_size : z, :math:`\lambda` and the sample's pixel, metres; instead of ``curvature``.
     dtype : complex dtype of the result.
 

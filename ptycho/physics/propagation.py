@@ -1,4 +1,4 @@
-r"""Illumination, free-space propagation and what a detector sees.
+r"""Illumination, free-space propagation and the intensity on the detector.
 
 Far field: unitary FFT, then fftshift; so :math:`\sum |\psi|^2 = \sum I` (Parseval), and a probe in
 :math:`\sqrt{\mathrm{photons}}` with a dimensionless object predicts counts.
@@ -136,7 +136,7 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
 
 
 def _alternating(probe: Array) -> Array:
-    """The probe times +1 and -1 in turn, which moves the zero frequency of what it lights to the centre."""
+    """The probe times +1 and -1 in a chequerboard, which moves the zero frequency of the far field to the centre."""
     xp = array_namespace(probe)
     rows, cols = (xp.arange(n, dtype=xp.int32, device=device(probe)) % 2 for n in probe.shape[-2:])
     signs = xp.astype(1 - 2 * ((rows[:, None] + cols[None, :]) % 2), xp.real(probe).dtype)

@@ -1,4 +1,4 @@
-"""Losses in the sample plane: what an object should look like, and how far it is from a known one."""
+"""Losses in the sample plane: smoothness of an object, and its distance from a known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shifts by parts of a pixel, by the Fourier transform."""
+"""Sub-pixel shifts by the Fourier transform."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["fourier_shift"]
 
 
 def fourier_shift(stack: Array, by: Array) -> Array:
-    r"""Images seen from a place moved by ``by``: the trigonometric interpolation of :math:`x(r + \delta)`.
+    r"""Images sampled at positions moved by ``by``: the trigonometric interpolation of :math:`x(r + \delta)`.
 
-    Exact for periodic images that have nothing at the highest frequency; unitary, so the shift back is its inverse and
-    its adjoint. What leaves at one edge enters at the other.
+    Exact for periodic images without power at the Nyquist frequency. Unitary, so the shift back is its inverse and its
+    adjoint. The images are periodic: content that leaves at one edge enters at the opposite one.
 
     Parameters
     ----------

@@ -18,13 +18,13 @@ __all__ = ["incoming_waves", "multislice_intensity"]
 
 
 def incoming_waves(slices: Sequence[Array], probe: Array, gap: Callable[[Array], Array]) -> list[Array]:
-    """What lights every slice, the probe first.
+    """The wave that illuminates each slice, the probe first.
 
     Parameters
     ----------
     slices : S patches (..., N, N) complex, in the order in which the beam meets them.
     probe : (P, N, N) complex modes, or (..., P, N, N).
-    gap : from behind a slice to the next one.
+    gap : propagation from one slice to the next.
 
     Returns
     -------
