@@ -17,6 +17,7 @@ from typing import Any
 
 from ptycho._version import __version__
 from ptycho.cli import iterative, learning
+from ptycho.cli.guard import guarded
 from ptycho.cli.help_texts import COMMANDS, FAMILIES, overview
 from ptycho.cli.options import (
     Call,
@@ -29,42 +30,33 @@ from ptycho.cli.options import (
     parse,
 )
 from ptycho.config.processes import is_first_process
-from ptycho.errors import ConfigError, PtychoError
+from ptycho.errors import ConfigError
 
 BUNDLE = "wts.h5.zip"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 2 refused with one sentence, 130 interrupted."""
+    """Run the command line and return its exit code, see :mod:`ptycho.cli.guard`."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(words)
-    except PtychoError as error:
-        print(f"ptycho: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("ptycho: the memory does not suffice: use a smaller --batch_size, --crop or --bin.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ptycho: interrupted.", file=sys.stderr)
-        return 130
+    return guarded(lambda: _dispatch(words), words)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str]) -> None:
     first = words[0] if words else "--help"
     if first in ("-h", "--help", "help"):
         if len(words) > 1 and (words[1] in COMMANDS or words[1] in FAMILIES):
-            return _dispatch([*words[1:], "--help"])
+            _dispatch([*words[1:], "--help"])
+            return
         print(overview(), end="")
-        return 0
+        return
     if first in ("-V", "--version"):
         print(f"ptycho {__version__}")
-        return 0
+        return
     rest = words[1:]
     if first in FAMILIES:
         if not rest or rest[0] in ("-h", "--help"):
             print(overview(first), end="")
-            return 0
+            return
         first, rest = f"{first} {rest[0]}", rest[1:]
     if first not in COMMANDS:
         near = difflib.get_close_matches(first, COMMANDS, n=1)
@@ -72,11 +64,10 @@ def _dispatch(words: list[str]) -> int:
         raise ConfigError(f"Unknown command {first}: {advice}")
     call = parse(first, rest)
     if call is None:
-        return 0
+        return
     _start_logging(call[CommonOptions].verbose)
     with call.closing:
         _RUNNERS[first](call)
-    return 0
 
 
 def _start_logging(verbose: bool) -> None:
@@ -115,10 +106,10 @@ def _inspect(call: Call) -> None:
     path = Path(needed(call, "scan"))
     scan = open_scan(path, call[ScanOptions])
     inspection = inspect_scan(scan)
-    print("\n".join(inspection.lines()))
     with output_folder(call[InspectOptions].output_dir, []) as out:
         picture = out / f"{path.name.split('.')[0]}.png"
         draw_inspection(scan, inspection, picture)
+    print("\n".join(inspection.lines()))
     print(f"picture {picture}")
 
 

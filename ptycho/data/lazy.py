@@ -242,6 +242,12 @@ class LazyPatterns:
             raw = self.convert(raw)
         return raw.astype(self.dtype, copy=False)[0 if np.ndim(wanted) == 0 else slice(None)]
 
+    def number_in_file(self, number: int) -> int:
+        """The number of a pattern among all frames of its file, or of its files in their order."""
+        number = number if self.frames is None else int(self.frames[number])
+        inner = getattr(self.sources[0], "patterns", getattr(self.sources[0], "array", None))
+        return inner.number_in_file(number) if isinstance(inner, LazyPatterns) else number
+
     def select(self, numbers: NDArray[np.int64]) -> LazyPatterns:
         """Some of the patterns, in this order, unread."""
         return dataclasses.replace(self, frames=numbers if self.frames is None else self.frames[numbers])

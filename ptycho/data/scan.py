@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,7 +92,7 @@ class Scan:
         mask = validation.mask(self.mask, n)
         if in_memory(patterns):
             for part in _slices(count, patterns.dtype.itemsize * n * n):
-                validation.values(patterns[part], mask, part.start)
+                validation.values(patterns[part], mask, part.start.__add__)
         checked = {
             "patterns": patterns,
             "measurement": validation.measurement(self.measurement),
@@ -199,7 +199,9 @@ class Scan:
         """The scan with its patterns in memory, if they take at most `at_most` bytes; otherwise unchanged."""
         if in_memory(self.patterns) or self.patterns.dtype.itemsize * len(self) * self.N**2 > at_most:
             return self
-        return self.replace(patterns=self.patterns[:])
+        patterns = self.patterns[:]
+        validation.values(patterns, self.mask, self._number_in_file(slice(None)))
+        return self.replace(patterns=patterns)
 
     def split(self, by: SplitRule = "rows", fraction: float = 0.5, seed: int = 0) -> tuple[Scan, Scan]:
         """Two scans of disjoint patterns, each in the original order.
@@ -269,6 +271,10 @@ class Scan:
                 digest.update(f"{f.name} {value!r}".encode())
         return digest.hexdigest()
 
+    def _number_in_file(self, indices: ArrayLike | slice) -> Callable[[int], int]:
+        """From the place among some patterns in a file to the pattern's number there, for messages."""
+        return lambda place: self.patterns.number_in_file(int(_as_index(indices, len(self))[place]))
+
     def _read(self, indices: ArrayLike | slice | None, dtype: DTypeLike | None) -> NDArray[np.floating]:
         """A floating copy of some patterns with bad pixels 0; what was not checked at construction is checked here."""
         if dtype is None:
@@ -277,7 +283,7 @@ class Scan:
             indices = slice(None)
         raw = self.patterns[indices if isinstance(indices, slice) else _as_index(indices, len(self))]
         if not in_memory(self.patterns):
-            validation.values(raw, self.mask)
+            validation.values(raw, self.mask, self._number_in_file(indices))
         if self.mask is not None and raw.dtype.kind == "f":
             raw = np.where(self.mask, raw, raw.dtype.type(0))
         values = raw.astype(dtype)

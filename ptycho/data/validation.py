@@ -6,6 +6,7 @@ Every message names the field, says what was given and what was expected.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def patterns(value: Any) -> Any:
     return value
 
 
-def values(chunk: NDArray[Any], mask: NDArray[np.bool_] | None, first: int = 0) -> None:
+def values(
+    chunk: NDArray[Any], mask: NDArray[np.bool_] | None, number_of: Callable[[int], int] = lambda place: place
+) -> None:
     """Refuse negative and non-finite values at good pixels.
 
     Parameters
@@ -40,8 +43,8 @@ def values(chunk: NDArray[Any], mask: NDArray[np.bool_] | None, first: int = 0) 
         (K, N, N) patterns.
     mask
         (N, N) good pixels, or None for all.
-    first
-        Number of the first pattern, for the message.
+    number_of
+        From the place of a pattern in the chunk to its number in the file, for the message.
     """
     if chunk.dtype.kind == "u" or chunk.size == 0:
         return
@@ -51,10 +54,10 @@ def values(chunk: NDArray[Any], mask: NDArray[np.bool_] | None, first: int = 0) 
     if np.isfinite(low) and np.isfinite(high) and low >= 0:
         return
     wrong = (~np.isfinite(chunk) | (chunk < 0)) & good
-    number, row, col = (int(i) for i in np.argwhere(wrong)[0])
+    place, row, col = (int(i) for i in np.argwhere(wrong)[0])
     raise DataError(
-        f"patterns: {int(wrong.sum())} negative or non-finite value(s) at good pixels, the first is "
-        f"{chunk[number, row, col]} in pattern {first + number} at pixel ({row}, {col}); "
+        f"patterns: {int(wrong[place].sum())} negative or non-finite value(s) at good pixels of pattern "
+        f"{number_of(place)}, the first is {chunk[place, row, col]} at pixel ({row}, {col}); "
         "mark such pixels as bad in the mask or repair the data."
     )
 

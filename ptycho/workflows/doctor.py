@@ -242,7 +242,10 @@ def _check_orientation(found: Orientations, guessed: bool) -> Findings:
             [f"The orientations cannot be told apart ({why}), so the positions are not verified."],
         )
     pair = found.best if found.twin is None else f"{found.best} (or its twin {found.twin})"
-    facts = {"positions fit": f"{pair}, by {found.margin:.0%} better than any other, from {found.patterns} patterns"}
+    lower = 1 - 1 / (1 + found.margin)  # of the runner-up's R-factor; the margin is a part of the best one's
+    facts = {
+        "positions fit": f"{pair}, with an R-factor {lower:.0%} lower than any other's, from {found.patterns} patterns"
+    }
     if "none" in (found.best, found.twin):
         return Findings(facts)
     also = "" if found.twin is None else f" (with this probe {found.twin} gives the same object as its twin)"

@@ -312,9 +312,13 @@ def _facts(scan: Scan, part: Scan, groups: int, bundle: Bundle) -> dict[str, str
     return {
         "patterns": patterns,
         "object": f"{height} x {width} pixels",
-        "groups": f"{groups} of {bundle.config.model.gridsize**2}",
+        "groups": f"{groups}, of {_patterns(bundle.config.model.gridsize**2)} each",
         "parameters": str(network),
     }
+
+
+def _patterns(count: int) -> str:
+    return "1 pattern" if count == 1 else f"{count} patterns"
 
 
 def _sample(scan: Scan, size: int) -> Scan:

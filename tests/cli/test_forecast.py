@@ -58,7 +58,7 @@ def test_what_is_forecast_is_what_happens(tmp_path, simulation):
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
     said = dict(line.split(" ", 1) for line in lines)
     assert said["patterns"] == f"{len(simulation)} of 64 x 64, counts"
-    assert said["groups"] == "48 of 1"
+    assert said["groups"] == "48, of 1 pattern each"
     assert int(said["parameters"]) > 1e5
     assert "training" in said["time"]
     _, before, peak = watched(tmp_path, "run", "scan.npz", "--out", "result", *QUICK)
@@ -75,7 +75,7 @@ def test_a_dry_training_and_a_dry_reconstruction_write_nothing(ptycho, tmp_path,
     assert (dry.code, dry.err) == (0, "")
     assert list(ptycho.folder.iterdir()) == []
     assert "network" not in dry.figure("time")
-    assert "48 of 1" in dry.figure("groups")
+    assert "48, of 1" in dry.figure("groups")
     made = ptycho("train", tmp_path / "scan.npz", "--out", "model", *QUICK)
     assert made.code == 0, made.err
     dry = ptycho("reconstruct", tmp_path / "scan.npz", "model", "--out", "result", "--dry_run")

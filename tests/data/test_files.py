@@ -228,7 +228,7 @@ BAD_CONTENT = [
     ({"diff3d": np.ones((8, 8))}, "patterns of rank 2"),
     ({"diff3d": np.ones((5, 8, 8, 1))}, "patterns of rank 4"),
     ({"diff3d": np.full((5, 8, 8), np.nan)}, "negative or non-finite"),
-    ({"diff3d": np.full((5, 8, 8), -1)}, "320 negative or non-finite"),
+    ({"diff3d": np.full((5, 8, 8), -1)}, "64 negative or non-finite"),
     ({"probeGuess": np.ones((4, 4))}, "probe: shape"),
     ({"bad_pixels": np.zeros((4, 4), bool)}, "mask: shape"),
     ({"_metadata": np.array("not json")}, "_metadata is not JSON"),
