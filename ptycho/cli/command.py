@@ -337,7 +337,7 @@ def _bundle_import(call: Call) -> None:
     from ptycho.workflows.run import save_training
 
     started, options = time.perf_counter(), call[ImportOptions]
-    bundle = import_bundle(needed(call, "archive"), options.probe)
+    bundle = import_bundle(needed(call, "archive"), options.probe, options.data_dirs)
     with output_folder(options.output_dir, [BUNDLE], call[CommonOptions].force) as out:
         save_training(bundle, out)
     print(f"backend {bundle.config.backend}")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ptycho.config.files import load_yaml_config
 from ptycho.config.mapping import config_from_dict, known_keys, unknown_key
-from ptycho.config.settings import FALSE, NOTHING, TRUE, describe_limits, field_types, split_optional
+from ptycho.config.settings import FALSE, NOTHING, PATHS, TRUE, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
 
 SPELLINGS = {
@@ -24,6 +24,7 @@ SPELLINGS = {
     "output_file": ("--out", "--output_file"),
     "dry_run": ("--dry-run", "--dry_run"),
     "start_model": ("--from", "--start_model"),
+    "data_dirs": ("--data-dir", "--data_dir", "--data_dirs"),
 }
 
 
@@ -97,6 +98,7 @@ def add_flags(
             group.add_argument(
                 *SPELLINGS.get(field.name, (f"--{field.name}",)),
                 dest=field.name,
+                action="append" if plain == PATHS else "store",
                 metavar=_metavar(field, plain),
                 help=_help(field, defaults.get(field.name, field.default)),
             )
@@ -208,12 +210,12 @@ def _metavar(field: dataclasses.Field[Any], plain: type) -> str:
     if field.metadata["alone"]:
         return "WHERE"
     return {bool: "true|false", int: "N", float: "X", str: "NAME"}.get(
-        plain, "DIR" if field.name.endswith("_dir") else "FILE"
+        plain, "DIR" if field.name.endswith(("_dir", "_dirs")) else "FILE"
     )
 
 
 def _help(field: dataclasses.Field[Any], value: Any) -> str:
-    default = "none" if value is None else str(value)
+    default = "none" if value in (None, ()) else str(value)
     if isinstance(value, bool):
         default = default.lower()
     elif isinstance(value, float):

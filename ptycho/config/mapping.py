@@ -47,6 +47,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
             plain[item.name] = config_to_dict(value)
         elif isinstance(value, Path):
             plain[item.name] = str(value)
+        elif isinstance(value, tuple):
+            plain[item.name] = [str(part) for part in value]
         else:
             plain[item.name] = value
     return plain

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ptycho.errors import ConfigError
 NOTHING = frozenset({"none", "null", "~", ""})
 TRUE = frozenset({"true", "yes", "on", "1"})
 FALSE = frozenset({"false", "no", "off", "0"})
+PATHS = tuple[Path, ...]
+"""The type of a field that takes several paths, by repeating its flag or as a list in YAML."""
 
 
 def setting(
@@ -67,6 +70,15 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def data_dirs_setting() -> Any:
+    """The setting of a command that reads HDF5 files which may link to others."""
+    return setting(
+        (),
+        "a folder whose files the scan file may link to, beside its own folder; may be repeated, and "
+        "PTYCHO_DATA_DIRS names such folders for every command",
+    )
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Return the resolved annotation of every field of a configuration class, by field name."""
     return typing.get_type_hints(cls)
@@ -88,7 +100,14 @@ def describe(field: dataclasses.Field[Any], hint: Any) -> str:
     if choices:
         listed = [str(choice) for choice in choices]
         return "one of " + ", ".join(listed) + ending
-    words = {bool: "true or false", int: "an integer", float: "a number", str: "a word", Path: "a path"}[plain]
+    words = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a word",
+        Path: "a path",
+        PATHS: "a path or a list of paths",
+    }[plain]
     limits = describe_limits(field)
     unit = field.metadata.get("unit", "")
     return words + (f", {limits}" if limits else "") + (f" ({unit})" if unit else "") + ending
@@ -174,6 +193,8 @@ def _is_a(plain: type, value: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool)
     if plain is Path:
         return isinstance(value, str | Path)
+    if plain == PATHS:
+        return isinstance(value, tuple) and all(isinstance(path, str | Path) for path in value)
     return isinstance(value, plain)
 
 
@@ -219,7 +240,20 @@ def _read_path(value: Any) -> Path:
     return Path(value)
 
 
-_READERS = {bool: _read_bool, int: _read_int, float: _read_float, str: _read_str, Path: _read_path}
+def _read_paths(value: Any) -> tuple[Path, ...]:
+    if isinstance(value, str) and value.strip().lower() in NOTHING:
+        return ()
+    return tuple(_read_path(path) for path in (value if isinstance(value, list | tuple) else [value]))
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    str: _read_str,
+    Path: _read_path,
+    PATHS: _read_paths,
+}
 
 
 def _refusal(field: dataclasses.Field[Any], hint: Any, value: Any) -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.config import config_to_dict
-from ptycho.config.settings import setting
+from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import load_scan
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.limits import readable
@@ -49,6 +49,7 @@ class ImportOptions:
 
     output_dir: Path = setting(Path("imported"), "folder for wts.h5.zip and config.yaml, created if missing")
     probe: Path | None = setting(None, "scan whose probe is taken, where the archive has none or another is wanted")
+    data_dirs: tuple[Path, ...] = data_dirs_setting()
 
 
 @dataclass
@@ -149,7 +150,7 @@ def description_lines(found: Mapping[str, Any]) -> list[str]:
     return ["".join(letter if letter.isprintable() else "?" for letter in line) for line in lines]
 
 
-def import_bundle(path: str | Path, probe: str | Path | None = None) -> Bundle:
+def import_bundle(path: str | Path, probe: str | Path | None = None, data_dirs: Sequence[str | Path] = ()) -> Bundle:
     """PtychoPINN's archive as a bundle of this library.
 
     Parameters
@@ -158,6 +159,8 @@ def import_bundle(path: str | Path, probe: str | Path | None = None) -> Bundle:
         The archive, or the folder that holds ``wts.h5.zip``.
     probe
         A scan whose probe is taken instead of the archive's.
+    data_dirs
+        Folders whose files that scan may link to, as for :func:`ptycho.data.load_scan`.
 
     Raises
     ------
@@ -166,7 +169,7 @@ def import_bundle(path: str | Path, probe: str | Path | None = None) -> Bundle:
     """
     given = None
     if probe is not None:
-        given = load_scan(probe).probe
+        given = load_scan(probe, data_dirs=data_dirs).probe
         if given is None:
             raise DataError(f"{probe} holds no probe; name a scan that has one with --probe.")
     return import_archive(path, given)

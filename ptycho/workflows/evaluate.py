@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho.config.settings import setting
+from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import load_scan
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare
@@ -27,6 +27,7 @@ class EvaluateOptions:
     max_shift: float | None = setting(
         None, "largest displacement that registration looks for; none looks everywhere", unit="pixels", above=0
     )
+    data_dirs: tuple[Path, ...] = data_dirs_setting()
 
 
 def evaluate_result(
@@ -57,7 +58,7 @@ def evaluate_result(
     estimate = _open(result)
     if hasattr(estimate, "patterns"):
         raise DataError(f"{result} is a scan: give the folder of a reconstruction first, then the truth.")
-    reference = _open(truth)
+    reference = _open(truth, options.data_dirs)
     if reference.object is None:
         raise DataError(f"{truth} holds no object to compare with: give a simulated scan or another reconstruction.")
     origin = reference.object_origin if hasattr(reference, "object_origin") else reference.origin
@@ -130,7 +131,7 @@ def metric_lines(metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def _open(source: str | Path | Any) -> Any:
+def _open(source: str | Path | Any, data_dirs: Sequence[str | Path] = ()) -> Any:
     if not isinstance(source, str | Path):
         return source
     from ptycho.workflows.results import load_reconstruction
@@ -138,4 +139,4 @@ def _open(source: str | Path | Any) -> Any:
     path = Path(source)
     if path.is_dir() or path.name in RECONSTRUCTION_FILES or path.suffix in (".h5", ".hdf5"):
         return load_reconstruction(path)
-    return load_scan(path)
+    return load_scan(path, data_dirs=data_dirs)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.config import ModelConfig
-from ptycho.config.settings import setting
+from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import ORIENTATIONS
@@ -60,6 +60,7 @@ class ScanOptions:
         "use only positions from here to there, ROW:ROW,COLUMN:COLUMN, after bin and crop; an open end takes all",
         unit="pixels",
     )
+    data_dirs: tuple[Path, ...] = data_dirs_setting()
     patterns_file: Path | None = setting(None, "the file of the patterns, where the scan file has none (ptychodus)")
 
 
@@ -119,6 +120,11 @@ class ScanFileSource:
     """
 
     def __init__(self, path: str | Path, options: ScanOptions, patterns: Any) -> None:
+        options = dataclasses.replace(
+            options,
+            data_dirs=tuple(Path(folder).resolve() for folder in options.data_dirs),
+            patterns_file=None if options.patterns_file is None else Path(options.patterns_file).resolve(),
+        )
         self.path, self.options = Path(path).resolve(), dataclasses.astuple(options)
         self.shape, self.dtype = tuple(patterns.shape), patterns.dtype
         self.frames_per_chunk = 1 if in_memory(patterns) else patterns.frames_per_chunk
@@ -197,6 +203,8 @@ def _given(options: ScanOptions) -> dict[str, Any]:
                 f"beam_centre = {options.beam_centre} is not possible: expected ROW,COLUMN in pixels, e.g. 255.5,260."
             ) from error
         given["beam_centre"] = (row, column)
+    if options.data_dirs:
+        given["data_dirs"] = options.data_dirs
     if options.fftshift:
         given["fftshift"] = True
     if options.orientation != "none":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.config import validate
-from ptycho.config.settings import setting
+from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import Scan, load_scan
 from ptycho.errors import ConfigError, DataError
 from ptycho.observers import Progress
@@ -52,6 +52,7 @@ class SimulationConfig:
         choices=("disc", "gaussian", "focused"),
     )
     probe_file: Path | None = setting(None, "scan whose probe is taken instead")
+    data_dirs: tuple[Path, ...] = data_dirs_setting()
     probe_size: float = setting(
         0.34, "diameter (disc), full width at half maximum (gaussian) or beam width (focused), part of N", above=0
     )
@@ -133,7 +134,7 @@ def _object(config: SimulationConfig, rng: np.random.Generator) -> np.ndarray:
 
 def _probe(config: SimulationConfig) -> np.ndarray:
     if config.probe_file is not None:
-        probe = load_scan(config.probe_file).probe
+        probe = load_scan(config.probe_file, data_dirs=config.data_dirs).probe
         if probe is None or probe.shape[-1] != config.N:
             found = "no probe" if probe is None else f"a probe of {probe.shape[-1]} pixels"
             raise DataError(f"probe_file = {config.probe_file} holds {found}: expected one of N = {config.N} pixels.")

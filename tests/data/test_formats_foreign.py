@@ -237,7 +237,9 @@ def test_ptyd_linked_chunks(tmp_path, patterns, positions, store):
         file["chunks/0"] = h5py.ExternalLink("a.ptyd.part0", "/")
         file["chunks/10"] = h5py.ExternalLink(str(tmp_path / "a.ptyd.part10"), "/")
         file["chunks/2"] = h5py.ExternalLink("/elsewhere/before/it/was/moved/a.ptyd.part2", "/")
-    np.testing.assert_array_equal(load_scan(path).patterns[:], patterns)
+    with pytest.raises(DataError, match=r"--data-dir .* where a\.ptyd\.part2 lies now"):
+        load_scan(path)
+    np.testing.assert_array_equal(load_scan(path, data_dirs=[tmp_path]).patterns[:], patterns)
 
 
 @pytest.mark.parametrize(

@@ -65,23 +65,6 @@ def test_links_out_of_the_folder_are_not_followed(container, tmp_path, absolute)
         load_scan(path)
 
 
-def test_raw_files_are_read_from_the_files_folder_alone(container, tmp_path, monkeypatch):
-    path = container()
-    with h5py.File(path, "a") as file:
-        file.create_dataset(DATA, (6, 8, 8), np.uint16, external=[("secret.raw", 0, 768)])
-    monkeypatch.chdir(tmp_path)  # where HDF5 would look
-    with pytest.raises(DataError, match=r"secret\.raw, which is not there"):
-        load_scan(path)
-    (path.parent / "secret.raw").write_bytes(np.full((6, 8, 8), 3, np.uint16).tobytes())
-    assert int(load_scan(path).patterns[0].max()) == 3
-    with h5py.File(path, "a") as file:
-        del file[DATA]
-        file.create_dataset(DATA, (6, 8, 8), np.uint16, external=[(str(tmp_path / "secret.raw"), 0, 768)])
-    (path.parent / "secret.raw").unlink()
-    with pytest.raises(DataError, match=r"is outside the file's folder|is not there"):
-        load_scan(path)
-
-
 def test_links_in_circles_end(container):
     path = container()
     with h5py.File(path, "a") as file:

@@ -22,7 +22,7 @@ from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-GENERAL_OPTIONS = frozenset({"beam_centre", "fftshift", "orientation"})
+GENERAL_OPTIONS = frozenset({"beam_centre", "data_dirs", "fftshift", "orientation"})
 """Options of `load_scan` that every format understands."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,13 +40,13 @@ class CxiReader:
         """Recognise the file by its groups; one that calls itself NXcxi_ptycho is left to that reader."""
         if not file.is_hdf5:
             return False
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             named = h5.text(f"{ENTRY}/definition") or ""
             return f"{ENTRY}/instrument_1" in h5 and not named.startswith("NX")
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of the scan; `patterns_file` names another CXI file, whose detector is taken."""
-        with Hdf5File(file.path) as h5, Hdf5File(Path(given.get("patterns_file") or file.path)) as frames:
+        with file.hdf5() as h5, file.hdf5(given.get("patterns_file")) as frames:
             source, detector = f"{ENTRY}/instrument_1/source_1", f"{ENTRY}/instrument_1/detector_1"
             energy = h5.number(f"{source}/energy", energy_unit)
             wavelength = h5.length(f"{source}/wavelength", f"{ENTRY}/instrument_1/beam_1/wavelength")

@@ -1,36 +1,38 @@
-"""HDF5 files read with suspicion: links stay in the file's folder, claims are checked, nothing is a Python object.
+"""HDF5 files read with suspicion: links stay in trusted folders, claims are checked, nothing is a Python object.
 
 HDF5 itself follows external links, virtual datasets and raw external storage wherever they point, fills in zeros where
-a virtual dataset's source is missing, and allocates what a header claims. So links are followed here, by hand.
+a virtual dataset's source is missing, and allocates what a header claims. `ptycho.data.readers.hdf5_tree` and
+`ptycho.data.readers.hdf5_datasets` follow them instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.config.regular_files import IrregularFileError, open_regular
 from ptycho.data.lazy import LazyPatterns, frames_in
-from ptycho.data.readers.hdf5_heap import check_heaps
-from ptycho.data.readers.hdf5_source import UNREADABLE, Hdf5Source, names_in, open_file, open_node
-from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes, readable
+from ptycho.data.readers.hdf5_datasets import Dataset, dataset_of, is_dataset
+from ptycho.data.readers.hdf5_source import Hdf5Source, names_in
+from ptycho.data.readers.hdf5_tree import UNREADABLE, Hdf5Tree, Trust, real_path, shortened
+from ptycho.data.readers.limits import check_fits_memory, claimed_bytes, readable
 from ptycho.data.readers.units import length_unit
 from ptycho.errors import DataError, PtychoError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_LONGEST_CHAIN = 16
 _LONGEST_TEXT = 2**24
 """Bytes; the record of a scan with much metadata is the longest text that is read."""
 
 
 def is_hdf5(path: Path) -> bool:
     """Whether the signature stands at the beginning or behind a user block, as in MATLAB's files."""
-    with contextlib.suppress(OSError), path.open("rb") as stream:
+    with contextlib.suppress(OSError), open_regular(path) as stream:
         for place in (0, 512, 1024, 2048, 4096, 8192):
             stream.seek(place)
             if stream.read(8) == SIGNATURE:
@@ -44,7 +46,10 @@ class Hdf5File:
     Parameters
     ----------
     path
-        Path of the file. What it links to is read only if it lies in the same folder or below.
+        Path of the file.
+    data_dirs
+        Folders whose files may be linked to, beside the file's own folder (the real one, where `path` is a link) and
+        those that the environment variable ``PTYCHO_DATA_DIRS`` names.
 
     Raises
     ------
@@ -53,17 +58,19 @@ class Hdf5File:
         `DataError` too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data_dirs: Sequence[str | PathLike[str]] = ()) -> None:
         self.path = path
-        self._files: dict[Path, Any] = {}
-        self._nodes: dict[tuple[str, str], Any] = {}
+        self._trust = Trust.of(path, data_dirs)
+        self._tree = Hdf5Tree(real_path(path), self._trust, str(path))
 
     def __enter__(self) -> Self:
         """Open the file."""
         try:
-            self._file(self.path)
+            self._tree.file(self._tree.root)
         except DataError:
             raise
+        except IrregularFileError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}.") from error
         except UNREADABLE as error:
             raise DataError(
                 f"{self.path} cannot be read as an HDF5 file, it is truncated or not one ({_first_line(error)})."
@@ -72,11 +79,7 @@ class Hdf5File:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Close the file and what it links to."""
-        self._nodes.clear()
-        for file in self._files.values():
-            with contextlib.suppress(*UNREADABLE):
-                file.close()
-        self._files.clear()
+        self._tree.close()
         if isinstance(error, UNREADABLE) and not isinstance(error, PtychoError):
             raise DataError(f"{self.path} cannot be read, the file is damaged ({_first_line(error)}).") from error
 
@@ -86,9 +89,9 @@ class Hdf5File:
         Raises
         ------
         DataError
-            If a link leaves the folder, goes in circles, or points to nothing.
+            If a link leaves the trusted folders, goes in circles, or points to nothing.
         """
-        return self._walk(self._file(self.path)["/"], name, 0)
+        return self._tree.find(name)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a dataset or group of that name."""
@@ -96,7 +99,7 @@ class Hdf5File:
 
     def names(self) -> list[str]:
         """What stands at the top of the file."""
-        return names_in(self._file(self.path)["/"])
+        return names_in(self._tree.file(self._tree.root)["/"])
 
     def groups(self, name: str = "/") -> dict[str, Any]:
         """The groups inside a group, by their full names, in alphabetical order."""
@@ -108,7 +111,7 @@ class Hdf5File:
 
     def first(self, *names: str) -> str | None:
         """The first of some names that is a dataset."""
-        return next((name for name in names if _is_dataset(self.find(name))), None)
+        return next((name for name in names if is_dataset(self.find(name))), None)
 
     def array(self, name: str, *, kinds: str = "biufc") -> NDArray[Any] | None:
         """A whole dataset of numbers; None if there is none.
@@ -125,22 +128,24 @@ class Hdf5File:
         DataError
             If it is none of the kinds (no Python object is ever made), or larger than the memory.
         """
-        dataset = self.find(name)
-        if not _is_dataset(dataset):
+        node = self.find(name)
+        if not is_dataset(node):
             return None
-        what = f"{self.path}: {name}"
-        dtype = _complex_of(dataset.dtype) or dataset.dtype
+        what = f"{self.path}: {shortened(name)}"
+        dtype = _complex_of(node.dtype) or node.dtype
         if dtype.hasobject or dtype.kind not in kinds:
-            raise DataError(f"{what} holds {dataset.dtype}, numbers are expected ({_in_words(kinds)}).")
+            raise DataError(f"{what} holds {node.dtype}, numbers are expected ({_in_words(kinds)}).")
+        dataset = dataset_of(self._tree, node, what)
         if dataset.shape is None:
             return None
-        self._check_storage(dataset, what)
         check_fits_memory(what, claimed_bytes(dataset.shape, dataset.dtype))
         try:
-            values = np.asarray(dataset[()])
+            values = dataset.read()
+        except DataError:
+            raise
         except UNREADABLE as error:
             raise DataError(f"{what} cannot be read, the file is damaged ({_first_line(error)}).") from error
-        return values if _complex_of(dataset.dtype) is None else _as_complex(values)
+        return values if _complex_of(node.dtype) is None else _as_complex(values)
 
     def number(self, name: str, units: Any = None) -> float | None:
         """A dataset of one number; None if there is none or it is empty.
@@ -170,12 +175,17 @@ class Hdf5File:
 
     def text(self, name: str) -> str | None:
         """A dataset of one text; None if there is none."""
-        dataset = self.find(name)
-        if not _is_dataset(dataset) or dataset.size != 1 or not _is_plain(dataset.id.get_type()):
+        node = self.find(name)
+        if not is_dataset(node) or not _is_plain(node.id.get_type()):
             return None
-        self._check_storage(dataset, f"{self.path}: {name}")
-        _check_text(f"{self.path}: {name}", dataset.dtype.itemsize)
-        value = np.asarray(dataset[()]).reshape(-1)[0]
+        what = f"{self.path}: {shortened(name)}"
+        if node.is_virtual or node.external:
+            raise DataError(f"{what} is a text that lies in another file, which is not read.")
+        dataset = dataset_of(self._tree, node, what)
+        if node.size != 1:
+            return None
+        _check_text(what, node.dtype.itemsize)
+        value = np.asarray(dataset.read()).reshape(-1)[0]
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
     def attribute(self, name: str, key: str) -> Any:
@@ -199,106 +209,24 @@ class Hdf5File:
         """
         sources = []
         for name in names:
-            dataset, what = self.find(name), f"{self.path}: {name}"
-            if not _is_dataset(dataset):
+            node, what = self.find(name), f"{self.path}: {shortened(name)}"
+            if not is_dataset(node):
                 raise DataError(f"{self.path} lacks the patterns {name}.")
-            if dataset.dtype.kind not in "biuf" or dataset.ndim < 3:
-                raise DataError(
-                    f"{what} holds {dataset.dtype} of shape {dataset.shape}, frames of real numbers "
-                    "(number, row, column) are expected."
-                )
-            self._check_storage(dataset, what)
-            frames, where = frames_in(dataset.chunks), Path(dataset.file.filename)
-            sources.append(Hdf5Source(where, dataset.name, dataset.shape, dataset.dtype, frames))
+            dataset = self._frames(node, what)
+            frames = frames_in(dataset.chunks)
+            sources.append(Hdf5Source(dataset.place, self._trust, dataset.shape or (), dataset.dtype, frames))
         return LazyPatterns(tuple(sources))
 
-    def _file(self, path: Path) -> Any:
-        if path not in self._files:
-            check_heaps(path)
-            self._files[path] = open_file(path)
-        return self._files[path]
-
-    def _walk(self, node: Any, name: str, hops: int) -> Any:
-        """Follow a name from a group, link by link."""
-        import h5py
-
-        if hops > _LONGEST_CHAIN:
-            raise DataError(f"{self.path}: the links behind {name} go in circles.")
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        for place, part in enumerate(parts):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            rest = parts[place + 1 :]
-            if link is None:
-                return None
-            if isinstance(link, h5py.SoftLink):
-                start = node.file["/"] if link.path.startswith("/") else node
-                return self._walk(start, "/".join([link.path, *rest]), hops + 1)
-            if isinstance(link, h5py.ExternalLink):
-                target = self._beside(node.file, link.filename, f"{node.name.rstrip('/')}/{part}")
-                return self._walk(self._file(target)["/"], "/".join([link.path, *rest]), hops + 1)
-            key = (node.file.filename, f"{node.name.rstrip('/')}/{part}")
-            if key not in self._nodes:
-                self._nodes[key] = open_node(node, part)
-            node = self._nodes[key]
-        return node
-
-    def _beside(self, file: Any, name: str, what: str) -> Path:
-        """The file that a link names, if it lies in the folder of the file that was opened or below."""
-        home = Path(os.path.abspath(self.path.parent))
-        folder = Path(os.path.abspath(file.filename)).parent
-        candidates = [Path(os.path.normpath(folder / name))]
-        if Path(name).is_absolute():
-            candidates.append(folder / Path(name).name)  # the folder was moved; HDF5 looks there too
-        inside = [path for path in candidates if path.is_relative_to(home)]
-        if not inside:
-            raise DataError(
-                f"{self.path}: {what} links to {name}, which is outside the file's folder and is not followed; "
-                "put the linked file beside it."
-            )
-        found = next((path for path in inside if path.is_file()), None)
-        if found is None:
-            raise DataError(f"{self.path}: {what} links to {name}, which is not there; put it beside the file.")
-        return self.path if found == Path(os.path.abspath(self.path)) else found
-
-    def _check_storage(self, dataset: Any, what: str, seen: frozenset[tuple[str, str]] = frozenset()) -> None:
-        """Make sure that a dataset's values come from this folder, are there, and are not too good to be true."""
-        key = (dataset.file.filename, dataset.name)
-        if key in seen or len(seen) > _LONGEST_CHAIN:
-            raise DataError(f"{what}: the virtual dataset refers to itself.")
-        if dataset.external:
-            for name, *_ in dataset.external:
-                self._beside(dataset.file, name, what)
-        if dataset.is_virtual:
-            for source in dataset.virtual_sources():
-                self._check_source(dataset, source, what, seen | {key})
-            return
-        size = claimed_bytes(dataset.shape, dataset.dtype)
-        if not dataset.external:
-            check_expansion(what, size, dataset.id.get_storage_size())
-        if dataset.chunks:
-            check_chunk(what, claimed_bytes(dataset.chunks, dataset.dtype))
-
-    def _check_source(self, dataset: Any, source: Any, what: str, seen: frozenset[tuple[str, str]]) -> None:
-        if source.file_name == ".":
-            files: Sequence[Any] = [dataset.file]
-        elif "%b" in source.file_name:
-            folder = Path(dataset.file.filename).parent
-            names = sorted(folder.glob(source.file_name.replace("%b", "*")))
-            if not names:
-                raise DataError(f"{what} is made of {source.file_name}, of which there is none beside the file.")
-            files = [self._file(self._beside(dataset.file, str(name), what)) for name in names]
+    def _frames(self, node: Any, what: str) -> Dataset:
+        """A dataset of at least three axes of real numbers."""
+        if node.dtype.kind in "biuf":
+            dataset = dataset_of(self._tree, node, what)
+            if len(dataset.shape or ()) >= 3:
+                return dataset
+            shape = f" of shape {dataset.shape}"
         else:
-            files = [self._file(self._beside(dataset.file, source.file_name, what))]
-        for file in files:
-            found = self._walk(file["/"], source.dset_name, 0) if "%b" not in source.dset_name else None
-            if found is None and "%b" not in source.dset_name:
-                raise DataError(f"{what} is made of {source.dset_name} in {source.file_name}, which is not there.")
-            if found is not None:
-                self._check_storage(found, what, seen)
-
-
-def _is_dataset(node: Any) -> bool:
-    return node is not None and hasattr(node, "dtype") and hasattr(node, "shape")
+            shape = ""
+        raise DataError(f"{what} holds {node.dtype}{shape}, frames of real numbers (number, row, column) are expected.")
 
 
 def _check_text(what: str, size: int) -> None:

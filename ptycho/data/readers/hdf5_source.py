@@ -9,35 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.readers.hdf5_datasets import Dataset, dataset_of, is_dataset
+from ptycho.data.readers.hdf5_tree import UNREADABLE, Hdf5Tree, Place, Trust
 from ptycho.errors import DataError
-
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, SystemError)
-"""What h5py raises on a file that is damaged, truncated, or needs a filter that is not there."""
-
-
-def open_file(path: Path) -> Any:
-    """An HDF5 file for reading, with the filters of compressed detector files."""
-    import h5py
-    import hdf5plugin  # noqa: F401  registers them
-
-    return h5py.File(path, "r", locking="best-effort")
-
-
-def open_node(group: Any, name: str) -> Any:
-    """A dataset or group of an open file; raw and virtual sources of a dataset are sought beside the file itself.
-
-    HDF5 would look for raw sources in the working directory, where another file may have the same name.
-    """
-    import h5py
-
-    node = group[name]
-    if not isinstance(node, h5py.Dataset) or not (node.external or node.is_virtual):
-        return node
-    del node  # HDF5 refuses two prefixes for a dataset that is open twice
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_efile_prefix(b"${ORIGIN}")
-    access.set_virtual_prefix(b"${ORIGIN}")
-    return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
 
 
 def names_in(group: Any) -> list[str]:
@@ -56,12 +30,14 @@ def names_in(group: Any) -> list[str]:
 class Hdf5Source:
     """Frames in a dataset of an HDF5 file, which is open from the first read until nothing refers to this any more.
 
-    A copy in another process (after a fork, or unpickled) opens the file for itself.
+    A copy in another process (after a fork, or unpickled) opens the file for itself, and checks again what it links to.
 
     Parameters
     ----------
-    path, name
+    place
         File and dataset.
+    trust
+        In which folders linked files are read.
     shape, dtype
         As the dataset has them.
     frames_per_chunk
@@ -69,10 +45,21 @@ class Hdf5Source:
     """
 
     def __init__(
-        self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], frames_per_chunk: int = 1
+        self, place: Place, trust: Trust, shape: tuple[int, ...], dtype: np.dtype[Any], frames_per_chunk: int = 1
     ) -> None:
-        self.path, self.name, self.shape, self.dtype, self.frames_per_chunk = path, name, shape, dtype, frames_per_chunk
-        self._open: tuple[int, Any, Any] | None = None
+        self.place, self.trust, self.shape, self.dtype = place, trust, shape, dtype
+        self.frames_per_chunk = frames_per_chunk
+        self._open: tuple[int, Hdf5Tree, Dataset] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.place.path
+
+    @property
+    def name(self) -> str:
+        """Of the dataset."""
+        return self.place.name
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
         """Part of the dataset.
@@ -83,7 +70,9 @@ class Hdf5Source:
             If the file is gone or damaged, or compressed in a way that cannot be read.
         """
         try:
-            return np.asarray(self._dataset()[part])
+            return self._dataset().read(part)
+        except DataError:
+            raise
         except UNREADABLE as error:
             reason = str(error).split("\n")[0]
             raise DataError(
@@ -101,8 +90,17 @@ class Hdf5Source:
         """Everything but the open file."""
         return {**self.__dict__, "_open": None}
 
-    def _dataset(self) -> Any:
+    def _dataset(self) -> Dataset:
         if self._open is None or self._open[0] != os.getpid():
-            file = open_file(self.path)
-            self._open = (os.getpid(), file, open_node(file, self.name))
+            tree = Hdf5Tree(self.path, self.trust, str(self.path))
+            node, what = tree.find(self.name), f"{self.path}: {self.name}"
+            if not is_dataset(node):
+                raise DataError(f"{what} is not there any more; the file was replaced.")
+            found = dataset_of(tree, node, what)
+            if (found.shape, found.dtype) != (self.shape, self.dtype):
+                raise DataError(
+                    f"{what}: {found.dtype} of shape {found.shape} found, {self.dtype} of {self.shape} expected; "
+                    "the file was replaced."
+                )
+            self._open = (os.getpid(), tree, found)
         return self._open[2]

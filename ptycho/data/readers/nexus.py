@@ -35,12 +35,12 @@ class NexusReader:
         """Recognise the file by the definition that an entry names."""
         if not file.is_hdf5:
             return False
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             return _entry(h5) is not None
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of the scan."""
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             entry = _entry(h5)
             if entry is None:
                 raise DataError(f"{file.path} has no entry of the definition {DEFINITIONS[0]}.")

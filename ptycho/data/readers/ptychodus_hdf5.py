@@ -41,12 +41,12 @@ class PtychodusHdf5Reader:
         """Recognise the file by its datasets; also one of patterns alone, to say what it lacks."""
         if not file.is_hdf5:
             return False
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             return POSITIONS[1] in h5 or ("patterns" in h5 and "indexes" in h5)
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of the scan; `patterns_file` names the file of the patterns."""
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             if POSITIONS[1] not in h5:
                 raise DataError(
                     f"{file.path} holds patterns without positions; give the product file that belongs to them, with "
@@ -56,12 +56,12 @@ class PtychodusHdf5Reader:
             numbers = h5.array("probe_position_indexes", kinds="iu")
             stack = _stack(h5) if "patterns" in h5 and given.get("patterns_file") is None else None
         if stack is None:
-            stack = read_stack(file.path, given.get("patterns_file"))
+            stack = read_stack(file, given.get("patterns_file"))
         indexes = stack.pop("indexes")
         return matched({**fields, **stack}, indexes, numbers)
 
 
-def read_stack(product: Path, given: Any) -> dict[str, Any]:
+def read_stack(product: ScanFile, given: Any) -> dict[str, Any]:
     """What the patterns' own file says: patterns, measurement, mask, detector pixel, and `indexes`.
 
     Parameters
@@ -76,11 +76,13 @@ def read_stack(product: Path, given: Any) -> dict[str, Any]:
     DataError
         If there is no such file, or it holds no patterns.
     """
-    path = product.with_name(PATTERNS_FILE) if given is None else Path(given)
+    path = product.path.with_name(PATTERNS_FILE) if given is None else Path(given)
     if not path.is_file():
         where = f"there is no {path}" if given is not None else f"there is no {PATTERNS_FILE} beside it"
-        raise DataError(f"{product} holds no diffraction patterns and {where}; name their file with --patterns-file.")
-    with Hdf5File(path) as h5:
+        raise DataError(
+            f"{product.path} holds no diffraction patterns and {where}; name their file with --patterns-file."
+        )
+    with product.companion(path) if given is None else product.hdf5(path) as h5:
         if "patterns" not in h5:
             raise DataError(f"{path} lacks the dataset patterns, which a diffraction file of ptychodus has.")
         return _stack(h5)

@@ -44,7 +44,7 @@ class PtychodusNpzReader:
                 "indexes": archive.optional("indexes"),
             }
         else:
-            stack = read_stack(file.path, given.get("patterns_file"))
+            stack = read_stack(file, given.get("patterns_file"))
         indexes = stack.pop("indexes")
         return matched({**fields, **stack}, indexes, archive.optional("probe_position_indexes"))
 

@@ -41,14 +41,14 @@ class PtychoShelvesReader:
         """Recognise the file by its datasets, and MATLAB's by what stands at its beginning."""
         if not file.is_hdf5:
             return False
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             return "dp" in h5 or "ppX" in h5 or (_is_matlab(file) and h5.first(*_PATTERNS) is not None)
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of the scan."""
-        path, places = _pair(file.path)
+        path, places = _pair(file)
         matlab = _is_matlab(file)
-        with Hdf5File(path) as h5:
+        with file.companion(path) as h5:
             name = h5.first(*_PATTERNS)
             if name is None:
                 raise DataError(f"{path} lacks the patterns dp; its file of patterns is named like it, with _dp.")
@@ -62,7 +62,7 @@ class PtychoShelvesReader:
             }
             if matlab:
                 fields |= _reconstruction(h5, fields["patterns"].shape[-1])
-        with Hdf5File(places) as h5:
+        with file.companion(places) as h5:
             fields |= _positions(h5, count)
             fields["wavelength"] = h5.length("lambda", "p/lambda")
             fields["pixel_size"] = h5.length("dx") or _first(h5, "p/dx_spec")
@@ -73,15 +73,16 @@ def _is_matlab(file: ScanFile) -> bool:
     return file.head.startswith(b"MATLAB 7.3")
 
 
-def _pair(path: Path) -> tuple[Path, Path]:
+def _pair(file: ScanFile) -> tuple[Path, Path]:
     """The files of the patterns and of the positions: the same one, unless the name says that it is one of two."""
+    path = file.path
     for own, other in (_SUFFIXES, _SUFFIXES[::-1]):
         if path.stem.endswith(own):
             partner = path.with_name(path.stem.removesuffix(own) + other + path.suffix)
             if partner.is_file():
                 return (path, partner) if own == "_dp" else (partner, path)
             what = "positions" if own == "_dp" else "patterns"
-            with Hdf5File(path) as h5:
+            with file.hdf5() as h5:
                 alone = ("ppX" if own == "_dp" else "dp") in h5
             if not alone:
                 raise DataError(f"{path} has no {partner.name} beside it, which holds the {what}; put it there.")

@@ -35,12 +35,12 @@ class PtydReader:
         """Recognise the file by its groups."""
         if not file.is_hdf5:
             return False
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             return "chunks" in h5 and ("meta" in h5 or "chunks/0/data" in h5)
 
     def read(self, file: ScanFile, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of the scan."""
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             chunks = sorted(
                 (name for name in h5.groups("chunks") if name[7:].isdigit()), key=lambda name: int(name[7:])
             )

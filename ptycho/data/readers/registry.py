@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
+from ptycho.config.regular_files import is_regular, open_regular
 from ptycho.data.readers.assemble import GENERAL_OPTIONS, assemble
 from ptycho.data.readers.hdf5 import Hdf5File, is_hdf5
+from ptycho.data.readers.hdf5_tree import Trust, real_path
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.scan import Scan, scan_fields
 from ptycho.errors import DataError, PtychoError
@@ -23,27 +25,57 @@ class ScanFile:
     ----------
     path
         Path of the file.
+    data_dirs
+        Folders, beside the file's own, whose files may be linked to by an HDF5 file.
 
     Raises
     ------
     DataError
-        If there is no such file, or it may not be read.
+        If there is no such file, it is a pipe or a device, or it may not be read.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | PathLike[str], data_dirs: Sequence[str | PathLike[str]] = ()) -> None:
+        self.path, self.data_dirs = Path(path), tuple(data_dirs)
         self.head = b""
         if self.path.is_dir():
             if not self.is_zarr:
                 raise DataError(f"{self.path} is a directory, a scan file was expected.")
             return
         try:
-            with self.path.open("rb") as stream:
+            with open_regular(self.path) as stream:
                 self.head = stream.read(16)
         except FileNotFoundError as error:
             raise DataError(f"{self.path} does not exist; give the path of a scan file.") from error
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+
+    def hdf5(self, path: str | PathLike[str] | None = None) -> Hdf5File:
+        """The file as HDF5, for a ``with`` block; what it links to is read from the folders that are trusted.
+
+        Parameters
+        ----------
+        path
+            Another file that the user named, whose own folder is then trusted.
+        """
+        return Hdf5File(self.path if path is None else Path(path), self.data_dirs)
+
+    def companion(self, path: Path) -> Hdf5File:
+        """An HDF5 file that belongs to this one by its name alone.
+
+        Raises
+        ------
+        DataError
+            It is a link out of this file's folder and of `data_dirs`.
+        """
+        real = real_path(path)
+        if not real.is_relative_to(real_path(self.path.parent)) and not Trust.of(self.path, self.data_dirs).covers(
+            real
+        ):
+            raise DataError(
+                f"{path} belongs to {self.path.name}, but is a link out of its folder and is not followed; "
+                f"--data-dir {real.parent} trusts the files in that folder."
+            )
+        return Hdf5File(path, self.data_dirs)
 
     @property
     def stem(self) -> str:
@@ -53,12 +85,12 @@ class ScanFile:
     @cached_property
     def is_zarr(self) -> bool:
         """Whether it is a folder that says it holds a Zarr group."""
-        return self.path.is_dir() and any((self.path / name).is_file() for name in ("zarr.json", ".zgroup"))
+        return self.path.is_dir() and any(is_regular(self.path / name) for name in ("zarr.json", ".zgroup"))
 
     @cached_property
     def is_hdf5(self) -> bool:
         """Whether it begins like an HDF5 file, MATLAB's version 7.3 included."""
-        return self.path.is_file() and is_hdf5(self.path)
+        return is_hdf5(self.path)
 
     @cached_property
     def npz(self) -> NpzArchive | None:
@@ -121,7 +153,9 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
         Fields of the `Scan` that replace what the file says or fill in what it leaves out (`measurement`,
         `wavelength`, `mask`, ...), options of the reader, and of every reader: `fftshift` (the zero frequency is
         stored at [0, 0]), `beam_centre` (row, col) around which the frames are cut to a square, and `orientation`, one
-        of `ptycho.data.orientation.ORIENTATIONS`, in which the positions are turned.
+        of `ptycho.data.orientation.ORIENTATIONS`, in which the positions are turned; and `data_dirs`, folders whose
+        files an HDF5 file may link to, beside its own folder and those in the environment variable
+        ``PTYCHO_DATA_DIRS``.
 
     Returns
     -------
@@ -132,7 +166,7 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
     DataError
         If the file cannot be read, no reader knows it, or what it holds is not a valid scan.
     """
-    file = ScanFile(path)
+    file = ScanFile(path, _folders(given.get("data_dirs")))
     reader = _choose(file, format)
     unknown = sorted(set(given) - {*scan_fields(), *reader.options, *GENERAL_OPTIONS})
     if unknown:
@@ -162,6 +196,19 @@ def _read(reader: Reader, file: ScanFile, given: Mapping[str, Any]) -> dict[str,
         ) from error
 
 
+def _folders(given: Any) -> tuple[str | PathLike[str], ...]:
+    """The folders given as `data_dirs`, a single one too."""
+    if given is None:
+        return ()
+    folders = (given,) if isinstance(given, str | PathLike) else tuple(given)
+    for folder in folders:
+        if not isinstance(folder, str | PathLike):
+            raise DataError(f"data_dirs: {folder!r} given, paths of folders expected.")
+        if not Path(folder).is_dir():
+            raise DataError(f"data_dirs: {folder} is not a folder; --data-dir takes the folder of linked files.")
+    return folders
+
+
 def _choose(file: ScanFile, format: str | None) -> Reader:
     readers = available_readers()
     if format is not None:
@@ -175,7 +222,7 @@ def _choose(file: ScanFile, format: str | None) -> Reader:
         raise DataError(f"{file.path} is a MATLAB file of an older version; save it with -v7.3, which is HDF5.")
     keys = f" with the arrays {', '.join(sorted(file.npz.keys())) or '(none)'}" if file.npz else ""
     if file.is_hdf5:
-        with Hdf5File(file.path) as h5:
+        with file.hdf5() as h5:
             keys = f" with {', '.join(h5.names()) or 'nothing'} in it"
     known = ", ".join(readers) or "none: reinstall ptychopinn"
     raise DataError(f"{file.path}{keys} is of no format that can be read; known are {known}.")
