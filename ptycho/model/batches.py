@@ -1,4 +1,4 @@
-"""Which groups make a batch, in which order, and the arrays of one: the same in every framework."""
+"""Order of the groups, their division into batches and the arrays of a batch: the same in every framework."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _host = NumpyBackend.xp
 
 
 class Groups(Protocol):
-    """What a batch is cut from: :class:`ptycho.data.container.Container`."""
+    """The part of :class:`ptycho.data.container.Container` that batches are made from."""
 
     X: Any
     positions: np.ndarray
@@ -33,7 +33,7 @@ def epoch_batches(groups: int, batch_size: int, seed: int, epoch: int | None) ->
     ----------
     groups : number of groups.
     batch_size : groups per batch; the last may be smaller.
-    seed, epoch : together they fix the order; ``epoch=None`` keeps the groups' own order.
+    seed, epoch : together they determine the order; ``epoch=None`` keeps the original order.
     """
     order = _host.arange(groups)
     if epoch is not None:
@@ -47,7 +47,7 @@ def make_batch(groups: Groups, index: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     groups : the container.
-    index : (B,) which groups.
+    index : (B,) groups of the batch.
     """
     X = groups.X[index]
     positions = groups.positions[index]

@@ -1,8 +1,8 @@
-"""The registry of networks: which callable turns what a pattern shows into complex object patches.
+"""The registry of networks that turn diffraction patterns into complex object patches.
 
 A network plugs in by the entry-point group ``ptycho.generators`` of any installed package (the name is then a value of
-``architecture``), or is handed to the workflows as ``generator=``. Loading a bundle looks names up among the installed
-packages only; nothing in a bundle names code to run.
+``architecture``), or is passed to the workflows as ``generator=``. Loading a bundle looks names up in the installed
+packages only; a bundle never names code to run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CnnGenerator", "Generator", "available_generators", "channels", "com
 
 
 class Generator(Protocol):
-    """A network as two functions; what it learns lies in a flat dictionary of named arrays, as everything trained does.
+    """A network as two functions; its parameters are a flat dictionary of named arrays.
 
     With ``estimate_passes`` none, ``x`` is the scaled diffraction (B, N, N, C) and the answer is the object patches
     (B, N, N, C) complex. Otherwise the network corrects a given object: ``x`` holds (B, N, N, 4C), real and imaginary
@@ -41,7 +41,7 @@ class Generator(Protocol):
 
 
 def channels(config: ModelConfig) -> tuple[int, int]:
-    """Channels that a network sees and channels that it answers."""
+    """Numbers of input and output channels of a network."""
     group = config.gridsize**2
     seen = group if config.estimate_passes is None else 4 * group
     return seen, group if config.object_big else 1
@@ -54,7 +54,7 @@ class CnnGenerator:
         """See :class:`Generator`; drawn from one numpy generator, the same in every framework."""
         shapes = cnn_shapes(config.N, config.n_filters_scale, *channels(config), config.pad_object, config.probe_big)
         params = init_cnn(shapes, np.random.default_rng(seed))
-        if config.estimate_passes is not None:  # the untrained network leaves the estimate as it is
+        if config.estimate_passes is not None:  # so that the untrained network returns the estimate unchanged
             for name in params:
                 if name.endswith(("/centre/kernel", "/border/kernel", "/full/kernel")):
                     params[name] = params[name] * np.float32(0.0)
@@ -65,7 +65,7 @@ class CnnGenerator:
         return complex_from_polar(backend.xp, *self.polar(params, x, config, backend))
 
     def polar(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> tuple[Array, Array]:
-        """Amplitude and phase of the answer, for programs without complex numbers."""
+        """Amplitude and phase of the output, for programs without complex numbers."""
         xp = backend.xp
         if config.estimate_passes is None:
             amplitude, phase = apply_cnn(params, x, backend, config.amp_activation)
@@ -82,7 +82,7 @@ def complex_from_polar(xp: Array, amplitude: Array, phase: Array) -> Array:
 
 
 def available_generators() -> list[str]:
-    """Values that ``architecture`` can take here."""
+    """Values of ``architecture`` that are available in this installation."""
     return sorted({"cnn", *(point.name for point in entry_points(group="ptycho.generators"))})
 
 

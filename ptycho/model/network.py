@@ -103,7 +103,7 @@ def apply_cnn(
     ----------
     params : as :func:`init_cnn` makes them, in the backend's arrays.
     x : (B, N, N, channels_in) real.
-    backend : lends convolution, relu and pooling.
+    backend : provides convolution, relu and pooling.
     amplitude_activation : ``"sigmoid"``, ``"swish"``, ``"softplus"`` or ``"relu"``.
     phase_activation, border_activation : ``pi * tanh`` and swish; ``"correction"`` (tanh) around a given object.
     """
@@ -125,7 +125,7 @@ def decode(
 ) -> Array:
     """Blocks of two convolutions and a 2 x upsampling, then the centre and border heads.
 
-    Nothing is upsampled: every convolution after it takes ``x`` as it is and gives four times as many pixels.
+    The upsampled image is never formed: :func:`conv2d_enlarged` applies the convolution after it to the small image.
     """
     blocks = _count(params, f"{head}/block")
     for i in range(blocks):
@@ -134,7 +134,7 @@ def decode(
     if f"{head}/full/kernel" in params:
         x = _block(params, f"{head}/last", x, backend, larger)
         return _head(params, f"{head}/full", x, backend, True, activation)
-    inside = params[f"{head}/centre/kernel"].shape[2]  # the rest is the border's: 4 channels, unless imported
+    inside = params[f"{head}/centre/kernel"].shape[2]  # the rest is the border head's: 4, unless imported
     centre = _head(params, f"{head}/centre", x[..., :inside], backend, larger, activation)
     padded = _surround(backend.xp, centre)
     if f"{head}/border/kernel" not in params:
@@ -145,7 +145,7 @@ def decode(
 
 
 def _head(params: dict[str, Array], name: str, x: Array, backend: Backend, larger: bool, activation: str) -> Array:
-    """The activation of a convolution, in the parameters' precision: what comes after it is physics."""
+    """The activation of a convolution in the precision of the parameters, since the physics follows it."""
     y = _conv(params, name, x, backend, larger)
     return _activation(backend, activation)(backend.xp.astype(y, params[f"{name}/bias"].dtype))
 
@@ -165,13 +165,13 @@ def _conv2d(x: Array, kernel: Array, bias: Array, backend: Backend) -> Array:
 
 
 def conv2d_enlarged(x: Array, kernel: Array, bias: Array, backend: Backend) -> Array:
-    """'Same' cross-correlation of ``x`` with every pixel repeated 2 x 2 times, which is never made.
+    """'Same' cross-correlation of ``x`` upsampled by repeating every pixel 2 x 2 times, without forming it.
 
     Parameters
     ----------
     x : (B, H, W, I).
     kernel, bias : (3, 3, I, O) and (O,).
-    backend : lends the convolution, which is one of ``x`` to 4 O channels.
+    backend : provides the convolution, here of ``x`` to 4 O channels.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def _count(params: dict[str, Array], prefix: str) -> int:
 
 
 def _activation(backend: Backend, name: str) -> Callable[[Array], Array]:
-    """The named activation, written so that no value or gradient overflows."""
+    """The named activation, in a form whose values and gradients do not overflow."""
     xp = backend.xp
 
     def sigmoid(x: Array) -> Array:
@@ -234,6 +234,6 @@ def _surround(xp: Array, centre: Array) -> Array:
 
 
 def _outside(xp: Array, like: Array) -> Array:
-    """1 outside the central N/2 box and 0 inside, (1, N, N, 1), made where ``like`` lies."""
+    """1 outside the central N/2 box and 0 inside, (1, N, N, 1), on the device of ``like``."""
     half = like.shape[1] // 2
     return 1.0 - _surround(xp, xp.ones_like(like[:1, :half, :half, :1]))

@@ -1,13 +1,13 @@
 r"""PtychoPINN: the network, the physics behind it and the loss, as pure functions of a flat parameter dictionary.
 
-A batch of groups goes through: scaled diffraction (and, beside it, what the physics knows already) -> network ->
-complex patches -> merge within each group -> the C patches read back -> probe -> far field -> expected counts ->
-likelihood.
+A batch of groups goes through: scaled diffraction (and the estimate of the iterative engine, if there is one) ->
+network -> complex patches -> merge within each group -> the C patches read back -> probe -> far field -> expected
+counts -> likelihood.
 
 Units. The probe of the model is ``exp(log_scale) * P / (probe_scale * mean(|mask * P|))`` in sqrt(photons).
-``log_scale`` starts where the brightest patterns mean full transmission: amplitudes then lie in 0 ... 1, where the
-sigmoid can reach them, whatever the power of the probe in the file. It is a parameter like any other: trained when
-asked, and saved.
+``log_scale`` starts at the value at which the brightest patterns mean full transmission: amplitudes then lie in 0 ...
+1, where the sigmoid can reach them, whatever the power of the probe in the file. It is a parameter like any other:
+trained when asked, and saved.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["PtychoPINN", "initial_parameters"]
 _host = NumpyBackend.xp
 
 _WINDOW_FLOOR = 1e-3
-"""Weight, beside the probe's peak, with which a dark pixel of a patch still counts when patches are merged."""
+"""Smallest merging weight of a pixel relative to the probe's peak, so that dark pixels of a patch still count."""
 _DARK = 1e-12
 """Part of the probe's peak under which a pixel is dark: a Gaussian's tail makes subnormal numbers of everything that it
 is multiplied with, and convolutions are ten times slower on those."""
@@ -55,7 +55,7 @@ def initial_parameters(
     probe : (P, N, N) complex, in any unit.
     nphotons : mean photons per pattern.
     seed : of the network's weights.
-    brightness : power of the beam over the mean power of a pattern, >= 1; the brightest patterns tell.
+    brightness : power of the beam over the mean power of a pattern, >= 1, estimated from the brightest patterns.
     generator : the network; default the one that ``config.architecture`` names.
 
     Returns
@@ -80,7 +80,7 @@ def initial_parameters(
 
 @dataclass(frozen=True)
 class PtychoPINN:
-    """What stays fixed while the parameters are trained.
+    """The model without its parameters: settings, physics and loss as functions of them.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class PtychoPINN:
             return self.consistent(self._answer(params, seen), batch["relative"])
         start, update, seen = self._known(params, batch)
         answer = self._answer(params, seen)
-        if self.config.estimate_passes == 0:  # what single patterns say does not agree before it is merged
+        if self.config.estimate_passes == 0:  # the patches of single patterns disagree before they are merged
             return self.consistent((start + update) * answer, batch["relative"])
         return start * self.consistent(answer, batch["relative"])
 
@@ -180,9 +180,9 @@ class PtychoPINN:
         return self.intensity_scale * (self.config.N / 2) / xp.sqrt(power)
 
     def _known(self, params: dict[str, Array], batch: dict[str, Array]) -> tuple[Array, Array, Array]:
-        """Object estimate at the patches, the change that each pattern asks for, and both as the network sees them."""
+        """Object estimate at the patches, the update that each pattern requests, and both as input of the network."""
         xp = self.backend.xp
-        # the starting point is data: no gradient leads into it
+        # the estimate is data: no gradient passes into it
         fixed = {k: self.backend.stop_gradient(params[k]) for k in ("probe/real", "probe/imag", "log_scale")}
         amplitude = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
         level = self.flat_level(fixed)
@@ -194,14 +194,14 @@ class PtychoPINN:
         return start, update, xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in parts], axis=-1)
 
     def _answer(self, params: dict[str, Array], x: Array) -> Array:
-        """What the network makes of (B, N, N, channels): (B, C, N, N) complex."""
+        """Output of the network for (B, N, N, channels): (B, C, N, N) complex."""
         network = self.generator or find_generator(self.config.architecture)
         answer = network.apply(params, x, self.config, self.backend)
         expected = (*x.shape[:3], channels(self.config)[1])
         xp = self.backend.xp
         if tuple(answer.shape) != tuple(expected) or not xp.isdtype(answer.dtype, "complex floating"):
             raise ConfigError(
-                f"architecture: the network {self.config.architecture!r} answered {answer.dtype} of shape "
+                f"architecture: the network {self.config.architecture!r} returned {answer.dtype} of shape "
                 f"{tuple(answer.shape)}; expected complex of shape {tuple(expected)}."
             )
         return xp.permute_dims(answer, (0, 3, 1, 2))
@@ -216,7 +216,7 @@ class PtychoPINN:
 
 
 def merge_window(probe: np.ndarray) -> np.ndarray:
-    """(N, N) weights of a patch's pixels: the probe's intensity over its peak, with a floor that keeps all defined."""
+    """(N, N) merging weights: the probe's intensity over its peak, with a floor that keeps the average defined."""
     power = _host.sum(intensity(probe), axis=0)
     return power / power.max() + _WINDOW_FLOOR
 

@@ -1,4 +1,4 @@
-"""Zip archives of strangers, read in memory: nothing is unpacked to disk, and every claim is checked first."""
+"""Untrusted zip archives, read in memory: nothing is unpacked to disk, and every header is checked first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages on this machine: a run while it works, and a finished result to look around in."""
+"""Pages served on this machine: the progress of a run, and a viewer of finished results."""
 
 from ptycho.viewer.live import LivePage
 from ptycho.viewer.result import serve_result

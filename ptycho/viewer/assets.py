@@ -1,4 +1,4 @@
-"""The files of the page, and the colour maps it draws with."""
+"""The files of the page and its colour maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["COLOUR_MAPS", "colour_maps", "page_files"]
 
 COLOUR_MAPS = ("gray", "viridis", "cividis", "magma", "twilight", "RdBu_r")
-"""Matplotlib's names of the maps whose lightness grows evenly, of a cyclic one, and of one for differences."""
+"""Matplotlib's names of the perceptually uniform maps, of a cyclic one and of a diverging one."""
 
 _KINDS = MappingProxyType(
     {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
@@ -20,7 +20,7 @@ _KINDS = MappingProxyType(
 
 @functools.cache
 def page_files() -> dict[str, tuple[bytes, str]]:
-    """Contents and type of every file of the page by the name that a browser asks for; the page itself is ``""``."""
+    """Content and media type of every file of the page by the requested name; the page itself is ``""``."""
     found = {}
     for item in resources.files("ptycho.viewer").joinpath("page").iterdir():
         ending = "." + item.name.rpartition(".")[2]
@@ -31,7 +31,7 @@ def page_files() -> dict[str, tuple[bytes, str]]:
 
 @functools.cache
 def colour_maps() -> dict[str, list[int]]:
-    """256 colours of each map, red, green and blue from 0 to 255 one after the other."""
+    """256 colours of each map as a flat list of red, green and blue from 0 to 255."""
     from matplotlib import colormaps
 
     shares = np.linspace(0, 1, 256)

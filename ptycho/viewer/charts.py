@@ -11,7 +11,7 @@ from ptycho.evaluation import FRC
 __all__ = ["LOSSES", "epoch_charts", "frc_chart"]
 
 LOSSES = ("loss", "val_loss")
-"""The figures of an epoch that are losses."""
+"""Metrics of an epoch that are losses."""
 
 _NAMES = {"loss": "training", "val_loss": "validation"}
 _MOST_POINTS = 600
@@ -20,7 +20,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def epoch_charts(losses: Mapping[str, Curve], r_factors: Mapping[str, Curve]) -> list[dict[str, Any]]:
-    """Charts of the losses and of the R-factors, those that there are.
+    """Charts of the losses and of the R-factors, where there are any.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ def epoch_charts(losses: Mapping[str, Curve], r_factors: Mapping[str, Curve]) ->
 
 
 def _overlap(curves: Iterable[Curve]) -> bool:
-    """Whether the curves lie at one height; on one axis, those that do not would all be flat."""
+    """Whether the ranges of the curves overlap; on a common axis, curves far apart would all look flat."""
     ranges = [(min(values), max(values)) for curve in curves if (values := [y for _, y in curve if math.isfinite(y)])]
     return not ranges or max(low for low, _ in ranges) <= min(high for _, high in ranges)
 
 
 def frc_chart(curves: Mapping[str, FRC]) -> list[dict[str, Any]]:
-    """The chart of Fourier ring correlations against the frequency in cycles per pixel; none where there are none."""
+    """Chart of the Fourier ring correlations against the frequency in cycles per pixel; empty without a curve."""
     lines = {name: list(zip(curve.frequency, curve.correlation, strict=True)) for name, curve in curves.items()}
     if not lines:
         return []

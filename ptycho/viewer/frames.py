@@ -1,4 +1,4 @@
-"""How arrays travel to a page: a JSON header and the numbers after it, little-endian float32."""
+"""Format of arrays sent to a page: a JSON header followed by the numbers as little-endian float32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def frame(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def plain_json(values: Any) -> bytes:
-    """JSON that every browser reads: what is not finite becomes null."""
+    """JSON for browsers: values that are not finite become null."""
     return json.dumps(_finite(values), separators=(",", ":")).encode()
 
 

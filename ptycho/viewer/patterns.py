@@ -18,16 +18,16 @@ __all__ = ["SAMPLED", "Patterns", "Samples"]
 
 _NO_PATTERN = "There is no measured pattern for this position."
 SAMPLED = 32
-"""Patterns that a picture is judged on while the work goes on."""
+"""Number of patterns that the R-factor of a live picture is computed from."""
 
 
 @dataclass
 class Samples:
-    """The few patterns that a result keeps.
+    """The patterns that are stored in a result.
 
     Attributes
     ----------
-    index : (K,) which positions they belong to.
+    index : (K,) the positions that they belong to.
     measured, predicted : (K, N, N) amplitudes, sqrt(photons).
     """
 
@@ -38,7 +38,7 @@ class Samples:
 
 @dataclass
 class _Placed:
-    """A part of an object, as the evaluation takes it."""
+    """A part of an object in the form that the evaluation expects."""
 
     object: np.ndarray
     weight: np.ndarray
@@ -50,11 +50,11 @@ class Patterns:
 
     Parameters
     ----------
-    scan : the measurement, or None where it is not at hand.
+    scan : the measurement, or None where it is not available.
     pattern_of : (M,) which pattern of the scan belongs to each position, -1 where none does; None if they are the same.
-    samples : what is shown where there is no scan.
+    samples : the patterns to show where there is no scan.
     mask : (N, N) bool, True where the detector is good; by default the scan's.
-    missing : a sentence for the reader, why the measured patterns are not at hand.
+    missing : a sentence that explains why the measured patterns are not available.
     predict : amplitude (N, N) of a position, where that is not the far field of the object read bilinearly.
     """
 
@@ -74,7 +74,7 @@ class Patterns:
         self._lock = threading.Lock()
 
     def note(self) -> str:
-        """What a reader should know beforehand; empty where every position has its pattern."""
+        """Note for the reader about missing patterns; empty where every position has its pattern."""
         return "" if self.scan is not None else self.missing
 
     def at_hand(self, count: int) -> list[int] | None:
@@ -86,7 +86,7 @@ class Patterns:
         return [int(number) for number in np.flatnonzero(self.pattern_of >= 0)]
 
     def at(self, picture: Picture, index: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What is known of one position.
+        """Measured and predicted pattern of one position.
 
         Parameters
         ----------
@@ -96,9 +96,10 @@ class Patterns:
         Returns
         -------
         header : dict
-            JSON: the index, its place, where the patterns come from, what is missing, the R-factor of this pattern.
+            JSON: the index, its position, the source of the patterns, what is missing, the R-factor of this pattern.
         arrays : dict
-            ``measured`` and ``predicted``, (N, N) amplitudes, NaN on bad pixels of the detector; those that there are.
+            ``measured`` and ``predicted``, (N, N) amplitudes, NaN on bad pixels of the detector; each only where it is
+            known.
 
         Raises
         ------
@@ -143,12 +144,12 @@ class Patterns:
         return index if self.pattern_of is None else int(self.pattern_of[index])
 
     def fit(self, picture: Picture) -> tuple[float, float]:
-        """How the picture's predictions fit a few patterns spread over the scan.
+        """Agreement of the predictions with a few patterns spread over the scan.
 
         Returns
         -------
         scale : float
-            The one factor that brings predicted amplitudes, in whatever unit the probe has, to measured ones.
+            The factor from predicted amplitudes, in the unit of the probe, to measured ones.
         r_factor : float
             Of these patterns; NaN where none was measured.
         """

@@ -1,4 +1,4 @@
-"""What a page shows at one moment: object, truth and probe as pyramids, and where the patterns lie."""
+"""Content of a page at one moment: object, truth and probe as pyramids, and the scan positions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Picture"]
 
 @dataclass(eq=False)
 class Picture:
-    """Object, probe and positions; whatever is expensive is made when it is first asked for.
+    """Object, probe and positions; expensive parts are computed on first use.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Picture:
     origin : (row, col), position of ``object[0, 0]``, pixels.
     probe : (P, N, N) complex modes.
     positions : (M, 2) float, (row, col) of the patch centres, pixels.
-    weight : makes (H, W) real, how well each pixel is known; None where all of it is.
+    weight : returns (H, W) real, the coverage of each pixel; None where all of the object is known.
     nominal : (M, 2) float, positions before they were corrected, or None.
     pixel_size : metres, or None.
     truth : (H, W) complex on the grid of the object, or None.
@@ -57,7 +57,7 @@ class Picture:
 
     @functools.cached_property
     def covered(self) -> np.ndarray | None:
-        """(H, W) bool, where the object is known well enough to be looked at; None where all of it is."""
+        """(H, W) bool, the pixels with enough coverage to be shown; None where all of them have."""
         if self.weight is None:
             return None
         try:
@@ -66,13 +66,13 @@ class Picture:
             return None
 
     def probe_at(self, index: int) -> np.ndarray:
-        """(P, N, N) complex, the modes that one pattern was made with."""
+        """(P, N, N) complex, the probe modes of one pattern."""
         if self.components is None or self.weights is None:
             return self.probe
         return np.asarray(probes_of(self.probe, self.components, self.weights[index : index + 1])[0])
 
     def names(self) -> list[str]:
-        """The images that there are: ``object``, ``slice 1``, ..., ``truth``, ``probe 1``, ..."""
+        """Names of the available images: ``object``, ``slice 1``, ..., ``truth``, ``probe 1``, ..."""
         slices = [] if self.slices is None else [f"slice {number}" for number in range(1, len(self.slices) + 1)]
         truth = [] if self.truth is None else ["truth"]
         return ["object", *slices, *truth, *(f"probe {number}" for number in range(1, len(self.probe) + 1))]
@@ -105,7 +105,7 @@ class Picture:
         return Pyramid(image, self.covered, phase_ramp(image, known) if flat else None)
 
     def header(self, flat: bool) -> dict[str, Any]:
-        """What a page has to know before it asks for tiles; JSON. ``flat`` as in :meth:`pyramid`."""
+        """Information that a page needs before it requests tiles; JSON. ``flat`` as in :meth:`pyramid`."""
         with self._lock:
             images = {name: self._described(name, flat) for name in self.names()}
         return {

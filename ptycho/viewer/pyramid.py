@@ -1,4 +1,4 @@
-"""A complex image at full resolution and at halves of it, cut into tiles: what a page needs to show a large object."""
+"""A complex image at full, half, quarter, ... resolution, cut into tiles, so that a page can show a large object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TILE = 512
 
 _ROWS_AT_ONCE = 512
 _JUDGED = 256
-"""Pixels along a side that a phase ramp is judged on."""
+"""Side, in pixels, of the grid that a phase ramp is fitted on."""
 _SAMPLED = 1024
 
 
@@ -30,21 +30,21 @@ class Ramp(NamedTuple):
     right: float
 
     def factor(self, rows: slice, columns: slice) -> np.ndarray:
-        """(h, w) complex64 of modulus 1 that takes the plane off these pixels."""
+        """(h, w) complex64 of modulus 1 that removes the plane from these pixels."""
         down = np.exp(-1j * (self.level + self.down * np.arange(rows.start, rows.stop, rows.step)))
         right = np.exp(-1j * self.right * np.arange(columns.start, columns.stop, columns.step))
         return (down[:, None] * right[None, :]).astype(np.complex64)
 
     def seen_from(self, row: int, column: int) -> Ramp:
-        """The same plane, which was counted from this pixel, counted from [0, 0]."""
+        """The same plane with its origin moved from this pixel to [0, 0]."""
         return Ramp(self.level - self.down * row - self.right * column, self.down, self.right)
 
 
 def phase_ramp(image: np.ndarray, covered: np.ndarray) -> Ramp | None:
-    """The global phase and the linear ramp of an object, for looking at its phase.
+    """The global phase and the linear ramp of an object, to be removed for display.
 
-    A large object is judged on its middle first, pixel by pixel, and then, without the ramp found there, on pixels
-    spread over all of it.
+    For a large object the ramp is fitted at full resolution at its centre first, and then corrected on pixels spread
+    over all of it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def phase_ramp(image: np.ndarray, covered: np.ndarray) -> Ramp | None:
     Returns
     -------
     Ramp or None
-        None where there is nothing finite to judge.
+        None where no pixel is finite.
     """
     box = bounding_box(covered)
     middle = tuple(_middle(side) for side in box)
@@ -92,13 +92,13 @@ def _middle(side: slice) -> slice:
 class Pyramid:
     """Levels of an image: level k holds means over 2^k x 2^k pixels of those that are covered.
 
-    A level is made when it is first asked for, from the one below; the image itself is never copied.
+    A level is computed on first use from the one below; the image itself is never copied.
 
     Parameters
     ----------
     image : (H, W) complex.
     covered : (H, W) bool, or None where all of it is known.
-    ramp : taken off before anything is averaged; None takes nothing off.
+    ramp : removed before anything is averaged; None removes nothing.
     """
 
     def __init__(self, image: np.ndarray, covered: np.ndarray | None = None, ramp: Ramp | None = None) -> None:
@@ -108,7 +108,7 @@ class Pyramid:
 
     @property
     def levels(self) -> int:
-        """How many levels there are; the last one is a single tile."""
+        """Number of levels; the last one is a single tile."""
         return max(0, (max(self.image.shape) - 1) // TILE).bit_length() + 1
 
     def tile(self, level: int, row: int, column: int) -> np.ndarray:
@@ -134,7 +134,7 @@ class Pyramid:
         return self._window(rows, columns) if level == 0 else self._level(level)[rows, columns]
 
     def limits(self) -> dict[str, tuple[float, float]]:
-        """Colour limits of amplitude and phase (radians), from percentiles of pixels spread over what is covered."""
+        """Colour limits of amplitude and phase (radians), from percentiles of pixels spread over the covered area."""
         step = -(-max(self.image.shape) // _SAMPLED)
         parts = [self._window(rows, slice(0, self.image.shape[1]))[::step, ::step] for rows in self._rows(step)]
         known = np.concatenate([part[np.isfinite(part)] for part in parts])
@@ -166,7 +166,7 @@ class Pyramid:
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """Means over 2 x 2 pixels of those that are not NaN; an odd last row or column stands for itself."""
+    """Means over 2 x 2 pixels of those that are not NaN; an odd last row or column is averaged on its own."""
     height, width = image.shape
     padded = np.pad(image, ((0, height % 2), (0, width % 2)), constant_values=np.nan)
     blocks = [padded[row::2, column::2] for row in (0, 1) for column in (0, 1)]

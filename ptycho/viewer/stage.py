@@ -1,4 +1,4 @@
-"""What a page shows, kept for many threads: the work puts things on the stage, the server's threads look at it."""
+"""State of a page shared between threads: the run updates it, the threads of the server read it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ptycho.viewer.picture import Picture
 __all__ = ["Stage"]
 
 _STILL_THERE = 6.0
-"""Seconds after which somebody who has not asked again has gone."""
+"""Seconds without a request after which a page counts as closed."""
 _MOST_WATCHERS = 32
 _KEPT_PICTURES = 2
 _LARGE = 2**28
-"""Bytes of an object of which the last picture alone is kept, so that a page does not take the run's memory."""
+"""Size of an object in bytes above which only the last picture is kept, to bound the memory of a page."""
 
 
 @dataclass
@@ -33,11 +33,11 @@ class _Watcher:
 
 @dataclass
 class Stage:
-    """The newest pictures, a state that changes, and who looks on.
+    """The newest pictures, the changing state and the open pages.
 
     Attributes
     ----------
-    about : JSON, what does not change: title, rows of provenance, ...
+    about : JSON, the constant part: title, rows of provenance, ...
     patterns : measured and predicted patterns by position, or None.
     """
 
@@ -52,7 +52,7 @@ class Stage:
     _turn: threading.Condition = field(default_factory=threading.Condition)
 
     def put(self, picture: Picture, patterns: Patterns | None = None) -> None:
-        """Show a new picture, and from now on these patterns beside it."""
+        """Replace the picture and the patterns beside it."""
         with self._turn:
             self._version += 1
             self._pictures[self._version] = picture
@@ -65,7 +65,7 @@ class Stage:
             self._turn.notify_all()
 
     def change(self, ended: bool = False, **state: Any) -> None:
-        """Change parts of the state; ``ended`` says that nothing follows. What can be called is called when asked."""
+        """Change parts of the state; ``ended`` marks the last change. Callable values are called on request."""
         with self._turn:
             self._version += 1
             self._state |= state
@@ -84,17 +84,17 @@ class Stage:
             return self._pictures[version]
 
     def newest(self) -> Picture | None:
-        """The picture that was put last."""
+        """The latest picture."""
         with self._turn:
             return self._pictures[max(self._pictures)] if self._pictures else None
 
     def charge(self, seconds: float) -> None:
-        """Remember what answering has cost."""
+        """Add the CPU time of a request."""
         with self._turn:
             self._spent += seconds
 
     def spent(self) -> float:
-        """Seconds that answering has cost since this was asked last."""
+        """CPU seconds of requests since the last call."""
         with self._turn:
             spent, self._spent = self._spent, 0.0
             return spent
@@ -105,15 +105,15 @@ class Stage:
             return any(watcher.looks for watcher in self._present())
 
     def wait(self, client: str, after: int, pace: float, looks: bool, patience: float = 20.0) -> dict[str, Any]:
-        """The state, as soon as it is newer than ``after`` and ``pace`` seconds have gone by, or nothing more comes.
+        """The state, as soon as it is newer than ``after`` and ``pace`` seconds have passed, or the run has ended.
 
         Parameters
         ----------
-        client : which page asks.
+        client : the page that asks.
         after : version that it has.
         pace : seconds between two answers.
         looks : whether the page is visible.
-        patience : seconds after which it is answered whatever has changed.
+        patience : seconds after which the state is returned even if it has not changed.
         """
         asked = time.monotonic()
         with self._turn:
@@ -129,19 +129,19 @@ class Stage:
         return {name: value() if callable(value) else value for name, value in state.items()}
 
     def dismiss(self, client: str) -> None:
-        """A page has seen the end."""
+        """Record that a page has shown the end."""
         with self._turn:
             if client in self._watchers:
                 self._watchers[client].farewell = True
                 self._turn.notify_all()
 
     def farewell(self, patience: float) -> None:
-        """Wait until every open page has seen the end, but not longer than ``patience`` seconds."""
+        """Wait until every open page has shown the end, at most ``patience`` seconds."""
         with self._turn:
             self._turn.wait_for(lambda: all(watcher.farewell for watcher in self._present()), patience)
 
     def _delay(self, after: int, asked: float, pace: float, patience: float) -> float:
-        """Seconds that an answer may still wait."""
+        """Seconds that a response can still wait."""
         passed = time.monotonic() - asked
         return (pace if self._version > after else patience) - passed
 

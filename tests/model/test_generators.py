@@ -130,7 +130,7 @@ class TestOwnNetwork:
 
     def test_an_answer_that_is_no_patch_is_told(self, scan):
         pytest.importorskip("lightning")
-        with pytest.raises(ConfigError, match=r"the network 'cnn' answered .*float32 of shape"):
+        with pytest.raises(ConfigError, match=r"the network 'cnn' returned .*float32 of shape"):
             train(scan, configured(), generator=Wrong())
 
     def test_the_models_own_names_are_kept(self, scan):

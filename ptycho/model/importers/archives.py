@@ -1,4 +1,4 @@
-"""PtychoPINN's model archives as bundles of this library: their weights, their scale and their probe; never their code.
+"""PtychoPINN's model archives as bundles of this library: weights, scale and probe; their code is never run.
 
 An archive ``wts.h5.zip`` holds a folder per model with ``model.keras`` (TensorFlow) or ``model.pth`` (PyTorch) and the
 settings as ``params.dill``. The modules beside this one read them: ``keras_models``, ``torch_models`` and
@@ -45,7 +45,7 @@ _FORMS = {"model.keras": "tensorflow", "model.pth": "pytorch"}
 
 
 class CartesianCnn(CnnGenerator):
-    """The cnn with its answer taken as amplitude + i phase, as PtychoPINN did from July 2025 to February 2026."""
+    """The cnn with its output taken as amplitude + i phase, as PtychoPINN did from July 2025 to February 2026."""
 
     def apply(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> Array:
         """See :class:`ptycho.model.generators.Generator`."""
@@ -55,7 +55,7 @@ class CartesianCnn(CnnGenerator):
         return xp.astype(real, kind) + xp.astype(imaginary, kind) * 1j
 
     def polar(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> tuple[Array, Array]:
-        """Amplitude and phase of the answer, for programs without complex numbers."""
+        """Amplitude and phase of the output, for programs without complex numbers."""
         real, imaginary = self._parts(params, x, config, backend)
         return backend.xp.sqrt(real * real + imaginary * imaginary), backend.xp.atan2(imaginary, real)
 
@@ -76,19 +76,19 @@ def model_folders(archive: SafeArchive) -> dict[str, str]:
 
 
 def import_archive(path: str | Path, probe: np.ndarray | None = None) -> Bundle:
-    """PtychoPINN's archive as a bundle; its network gives what the original's gives.
+    """PtychoPINN's archive as a bundle whose network returns the same patches as the original.
 
     Parameters
     ----------
     path
         The ``.zip`` file, or the folder that holds ``wts.h5.zip``.
     probe
-        (P, N, N) complex, any unit, in the place of the archive's; archives of the PyTorch side have none.
+        (P, N, N) complex, any unit, replaces the archive's; archives of PtychoPINN's PyTorch version have none.
 
     Raises
     ------
     DataError
-        The file is no such archive, is damaged, asks for anything but plain data, or has a layer that this library's
+        The file is no such archive, is damaged, holds anything but plain data, or has a layer that this library's
         cnn lacks; the message names it.
     """
     path = Path(path)
@@ -112,7 +112,9 @@ def import_archive(path: str | Path, probe: np.ndarray | None = None) -> Bundle:
     else:
         params = network_of_state(read_state(model, f"{target}: {folder}/model.pth"), f"{target}: {folder}/model.pth")
         if config.model.amp_activation != "sigmoid":
-            config.model.amp_activation = "swish"  # whatever else its PyTorch side is told, it takes this
+            config.model.amp_activation = (
+                "swish"  # PtychoPINN's PyTorch version ignores the setting and always uses this
+            )
         if not config.model.probe_big:
             params = {name: part for name, part in params.items() if "/last/" not in name and "/border/" not in name}
     _fit_model(config.model, params, str(target))
@@ -149,7 +151,7 @@ def _settings(archive: SafeArchive, folder: str) -> dict[str, Any]:
 
 
 def _configuration(settings: dict[str, Any], framework: str, what: str) -> TrainingConfig:
-    """The model's settings, with the network to be filled in; those of the training are not the import's business."""
+    """The model's settings, without training settings and without those that the network's layers determine."""
     known = {name: settings[name] for name in _KEPT if name in settings}
     strange = [name for name, value in known.items() if not isinstance(value, bool | int | float | str | None)]
     if strange:
@@ -165,7 +167,7 @@ def _configuration(settings: dict[str, Any], framework: str, what: str) -> Train
 
 
 def _fit_model(model: ModelConfig, params: dict[str, np.ndarray], what: str) -> None:
-    """Read the network's settings off its layers, and make sure that these follow one another."""
+    """Determine the network's settings from the shapes of its layers, and check that these fit together."""
     if model.N not in SIZES:
         raise DataError(f"{what}: the model is for patterns of {model.N} pixels; {', '.join(map(str, SIZES))} can be.")
     first, last = (params.get(f"{name}/kernel") for name in ("encoder/block0/conv0", "amplitude/block0/conv0"))

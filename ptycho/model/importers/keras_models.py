@@ -31,7 +31,7 @@ _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 @dataclass(frozen=True)
 class KerasNetwork:
-    """What a Keras model says about its cnn.
+    """The cnn found in a Keras model.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ def network_of_keras(data: bytes, what: str) -> KerasNetwork:
     data
         The file.
     what
-        Its name, for messages.
+        Its name in error messages.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class _Graph:
             self.layers[name] = _Layer(name, str(entry["class_name"]), dict(entry["config"]), inputs, nodes)
 
     def refuse(self, layer: _Layer, expected: str) -> NoReturn:
-        """Say that a layer is not what is expected at its place."""
+        """Raise the error for a layer that is not the expected one."""
         raise DataError(
             f"{self.what}: the layer {layer.name!r} is {layer.kind}, where PtychoPINN's cnn has {expected}; "
             "the model cannot be imported."
@@ -153,7 +153,7 @@ def _sources(nodes: Any) -> Iterator[str]:
 
 
 def _recognise(graph: _Graph, weights: dict[str, list[np.ndarray]]) -> KerasNetwork:
-    """Walk from the combining layer to the input, and name every convolution on the way."""
+    """Follow the graph from the combining layer to the input, naming every convolution on the way."""
     params: dict[str, np.ndarray] = {}
     combine = graph.the(_COMBINES)
     ends, activations = set(), []
