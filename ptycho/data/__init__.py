@@ -1,4 +1,4 @@
-"""Scans: the typed measurement, its files, fewer detector pixels, groups, and the network's container."""
+"""Scans: the typed measurement, its files, cropping and binning, groups, and the container for the network."""
 
 from ptycho.data.container import Container, amplitude_factor, make_container, scan_from_groups
 from ptycho.data.detector import bin_detector, crop_detector

@@ -1,4 +1,4 @@
-"""The container: what a network is trained on and fed with, as numpy arrays."""
+"""The container: input and targets of a network as numpy arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class GroupedAmplitudes:
-    """(G, N, N, C) float32 amplitudes of groups, which are read from the scan when they are indexed by group.
+    """(G, N, N, C) float32 amplitudes of groups, read from the scan when they are indexed by group.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class GroupedAmplitudes:
     indices
         (G, C) numbers of its patterns.
     amplitude_factor
-        What the amplitudes are multiplied by.
+        Factor on the amplitudes.
     """
 
     dtype = np.dtype(np.float32)
@@ -47,7 +47,7 @@ class GroupedAmplitudes:
 
     @property
     def frames_per_chunk(self) -> int:
-        """How many patterns their store unpacks at once."""
+        """Number of patterns that the store decompresses at once."""
         return self.scan.frames_per_chunk
 
     @property
@@ -76,10 +76,10 @@ class GroupedAmplitudes:
         return everything
 
     def unpacked(self, folder: str | Path) -> GroupedAmplitudes:
-        """The same groups; where a store unpacks several patterns at once, theirs are first unpacked into a file.
+        """The same groups; where a store decompresses several patterns at once, they are first copied into a file.
 
-        Otherwise groups in random order would have it unpack the same piece again and again. The file has no name, and
-        is gone with the groups. If it cannot be written, that is said, and the patterns stay where they are.
+        Otherwise groups in random order would decompress the same chunk again and again. The file has no name and
+        disappears with the groups. If it cannot be written, a warning is logged and the patterns stay in their store.
 
         Parameters
         ----------
@@ -94,7 +94,9 @@ class GroupedAmplitudes:
             Path(folder).mkdir(parents=True, exist_ok=True)
             patterns = unpacked(scan.patterns, folder, scan.chunks())
         except OSError as error:
-            logger.warning("the patterns are unpacked again and again, since %s: %s", folder, error.strerror or error)
+            logger.warning(
+                "the patterns are decompressed again and again, since %s: %s", folder, error.strerror or error
+            )
             return self
         return GroupedAmplitudes(
             scan.replace(patterns=patterns), places.reshape(self.indices.shape), self.amplitude_factor
@@ -112,8 +114,8 @@ class Container:
     Parameters
     ----------
     X
-        (G, N, N, C) float32, amplitude times `amplitude_factor`, bad pixels 0; `GroupedAmplitudes` where memory is to
-        hold only the groups that are indexed.
+        (G, N, N, C) float32, amplitude times `amplitude_factor`, bad pixels 0; `GroupedAmplitudes` where only indexed
+        groups are held in memory.
     positions
         (G, C, 2) float64 pixels, (row, col) of every patch's centre.
     indices
@@ -127,7 +129,7 @@ class Container:
     patches
         (G, N, N, C) complex true patches for supervised training; None without.
     estimate
-        The object that plain physics makes of the scan (``object`` (H, W) and ``origin``); None without.
+        The object of an iterative engine (``object`` (H, W) and ``origin``); None without.
     """
 
     X: Any
@@ -225,7 +227,7 @@ class Container:
         return None if self.patches is None else np.angle(self.patches)
 
     def to_scan(self) -> Scan:
-        """The scan that the groups were drawn from, as far as they show it: each of their patterns once."""
+        """The part of the original scan that the groups contain: each of their patterns once."""
         return scan_from_groups(
             np.asarray(self.X) / np.float32(self.amplitude_factor), self.positions, self.indices, self.probe, self.mask
         )
@@ -243,7 +245,7 @@ class Container:
 
 
 def amplitude_factor(scan: Scan) -> float:
-    """What brings the scan's mean pattern to PtychoPINN's energy.
+    """Factor that scales the scan's mean pattern to PtychoPINN's energy.
 
     factor = sqrt((N/2)^2 / mean over patterns of the sum over good pixels of amplitude^2), over the whole scan.
 
@@ -282,7 +284,7 @@ def make_container(
     factor
         X per square root of a count; None for this scan's own `amplitude_factor`.
     at_most
-        Bytes of X that are held in memory; more are read from the scan whenever they are wanted.
+        Largest X in bytes that is held in memory; a larger one is read from the scan on demand.
     patches
         (M, N, N) complex true patches of every scan point, for supervised training.
 
@@ -322,7 +324,7 @@ def scan_from_groups(
     positions
         (G, C, 2) pixels, (row, col).
     indices
-        (G, C) number of each pattern; None tells patterns apart by their positions, to a millionth of a pixel.
+        (G, C) number of each pattern; None identifies patterns by their positions, to a millionth of a pixel.
     probe, mask
         As of the scan.
 

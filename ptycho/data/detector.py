@@ -1,4 +1,4 @@
-"""Fewer detector pixels: cropping and binning, with the object's pixel and the probe following.
+"""Cropping and binning of the detector, with the corresponding object pixel size and probe.
 
 Far field, wavelength w, distance z, detector pixel d, N x N pixels: the object's pixel is w*z/(N*d), and the window in
 the sample plane that a pattern can describe is w*z/d wide. Patterns in a file stay there: they are cropped and binned
@@ -127,7 +127,7 @@ class _Binning:
     def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
         wide, n = _sum_dtype(raw.dtype), raw.shape[-1] // self.factor
         energies = np.square(raw, dtype=wide) if self.amplitudes else raw
-        # down the columns first: whole rows are added, and a factor fewer pixels are left for the other way
+        # rows first: whole rows are contiguous in memory, and the second sum has a factor fewer pixels
         tall = energies.reshape(len(raw), n, self.factor, -1).sum(axis=2, dtype=wide)
         total = tall.reshape(len(raw), n, n, self.factor).sum(axis=-1, dtype=wide)
         return np.sqrt(total).astype(self.dtype, copy=False) if self.amplitudes else total
@@ -142,7 +142,7 @@ def _per_chunk(scan: Scan, lazy: LazyPatterns) -> NDArray[Any]:
 
 
 def _sum_dtype(dtype: np.dtype[Any], roots: bool = False) -> np.dtype[Any]:
-    """Wide enough for a sum, and for its square root where that is wanted."""
+    """A type wide enough for the sum, and for its square root where that is needed."""
     if dtype.kind == "f" or roots:
         return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize < 8 else np.float64)
     return np.dtype(f"{dtype.kind}{4 if dtype.itemsize <= 2 else 8}")

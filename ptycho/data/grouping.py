@@ -1,4 +1,4 @@
-"""Groups of neighbouring scan points, whose overlap constrains the object between them."""
+"""Groups of neighbouring scan points, whose patches overlap and so constrain each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_TABLE = 100_000  # choices of neighbours that are listed; beyond, a draw hardly ever repeats
+_LARGEST_TABLE = 100_000  # most combinations that are enumerated; of more, random draws hardly ever repeat
 
 
 def group_positions(

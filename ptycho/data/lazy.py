@@ -1,8 +1,8 @@
-"""Patterns that stay in their file until they are asked for.
+"""Patterns that stay in their file until they are indexed.
 
-`LazyPatterns` looks like an (M, N, N) array to a `Scan`. It reads the frames that are indexed, and only the window of
-the detector that is wanted; turning, shifting and rescaling happen to what was read. However frames are indexed, a
-store is asked for each of them once, in rising order, and for runs of neighbours at once.
+`LazyPatterns` looks like an (M, N, N) array to a `Scan`. It reads only the indexed frames and only the requested window
+of the detector; transposing, shifting and rescaling are applied after reading. However frames are indexed, each is read
+once, in rising order, and neighbouring frames are read together.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from ptycho.errors import DataError
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
 
 _PIECE_BYTES = 2**24
-"""Whole frames that are in memory at once where a part of each, or something smaller made of it, is wanted."""
+"""Bytes of whole frames that are in memory at once where only a part of each frame is needed."""
 
 
 class Source(Protocol):
     """Frames in some store, the last two axes being a frame's.
 
-    A store that unpacks several frames at once, however few are wanted, says how many as ``frames_per_chunk``.
+    A store that always decompresses several frames together states their number as ``frames_per_chunk``.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the frames, by numbers and slices of rising order."""
+        """Part of the frames, by slices in rising order."""
 
 
 class ArraySource:
     """Frames in anything that can be indexed like an array: memory, a memory map, an open dataset, made on the fly.
 
-    What is read of a memory map is let go of afterwards, so that a process does not seem to hold the whole file.
+    Pages of a memory map are released after reading, so that they do not count as memory of the process.
     """
 
     def __init__(self, array: Any) -> None:
@@ -53,7 +53,7 @@ class ArraySource:
         self.frames_per_chunk: int = getattr(array, "frames_per_chunk", frames_in(getattr(array, "chunks", None)))
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the array; whole frames are asked for by their numbers alone."""
+        """Part of the array; whole frames are indexed by their numbers alone."""
         while len(part) > 1 and isinstance(part[-1], slice) and part[-1] == slice(None):
             part = part[:-1]
         if not is_mapped(self.array):
@@ -66,12 +66,12 @@ class ArraySource:
 
 
 class ChangedSource:
-    """Frames that are made from other frames when they are read, of another size or not.
+    """Frames that are computed from other frames when they are read, possibly of another size.
 
     Parameters
     ----------
     patterns
-        (M, H, W), what they are made from.
+        (M, H, W), the original frames.
     change
         From (K, H, W) to (K, H', W') of `dtype`.
     frame, dtype
@@ -85,7 +85,7 @@ class ChangedSource:
         self.frames_per_chunk = self.patterns.frames_per_chunk
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the changed frames, made of some megabytes of the others at a time."""
+        """Part of the changed frames, computed from some megabytes of the original ones at a time."""
         numbers = range(len(self.patterns))[part[0]]
         rows, columns = self.patterns.shape[1:]
         size = rows * columns * self.patterns.dtype.itemsize
@@ -94,7 +94,7 @@ class ChangedSource:
         return made[0] if len(made) == 1 else np.concatenate(made)
 
     def close(self) -> None:
-        """Close the files behind."""
+        """Close the underlying files."""
         self.patterns.close()
 
 
@@ -109,12 +109,12 @@ def is_mapped(array: Any) -> bool:
 
 
 def in_memory(array: Any) -> bool:
-    """Whether an array lies in memory, so that to take from it costs no reading."""
+    """Whether an array lies in memory, so that indexing it reads no file."""
     return isinstance(array, np.ndarray) and not is_mapped(array)
 
 
 def unpacked(patterns: Any, folder: str | Path, pieces: Iterator[slice]) -> NDArray[Any]:
-    """The patterns as the map of a file that has no name, so that nothing is left of it when nobody reads it any more.
+    """The patterns as a map of a file without a name, which disappears when it is no longer used.
 
     Parameters
     ----------
@@ -198,12 +198,12 @@ class LazyPatterns:
 
     @property
     def frames_per_chunk(self) -> int:
-        """How many patterns a store unpacks at once, so that they are better read together; 1 where it can tell."""
+        """Number of patterns that the store decompresses together and that are best read together; 1 if unknown."""
         return max(getattr(source, "frames_per_chunk", 1) for source in self.sources)
 
     @property
     def _stored_dtype(self) -> np.dtype[Any]:
-        """That of the sources, byte order and all, or what holds the values of all of them."""
+        """The dtype of the sources with its byte order, or one that holds the values of all of them."""
         first, *others = (source.dtype for source in self.sources)
         return np.dtype(np.result_type(first, *others)) if others else first
 
@@ -212,11 +212,11 @@ class LazyPatterns:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        """What they are, unread."""
+        """Shape, dtype and number of sources, without reading."""
         return f"LazyPatterns({self.shape}, {self.dtype}, {len(self.sources)} source(s))"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Everything, in memory."""
+        """All patterns, in memory."""
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
@@ -273,7 +273,7 @@ class LazyPatterns:
             getattr(source, "close", lambda: None)()
 
     def _numbers(self, index: Any) -> Any:
-        """The patterns that an index means, without a list of all of them."""
+        """Numbers of the indexed patterns, without a list of all of them."""
         if isinstance(index, slice | int):
             chosen = range(len(self))[index]
             return np.asarray(chosen) if isinstance(chosen, int) else np.arange(chosen.start, chosen.stop, chosen.step)
@@ -296,7 +296,7 @@ class LazyPatterns:
     def _read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Frames by their numbers in the sources, cut but otherwise as stored; runs of numbers are read at once.
 
-        What a store unpacks together is a run too, even if some of it is not wanted.
+        Frames that the store decompresses together form a run too, even if some of them are not needed.
         """
         rows, columns = self.sources[0].shape[-2:] if self.window is None else self._window_shape()
         out = np.empty((len(numbers), rows, columns), self._stored_dtype)

@@ -1,4 +1,4 @@
-"""Offsets within groups that remember the scan they were drawn from."""
+"""Offsets within groups that carry a reference to the scan they were drawn from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class LocalOffsets(np.ndarray[Any, np.dtype[np.floating]]):
-    """A plain (G, 1, 2, C) array of PtychoPINN's local offsets; beside it the groups' places and what they are from.
+    """A (G, 1, 2, C) array of PtychoPINN's local offsets with the groups' positions and their scan as attributes.
 
-    PtychoPINN's callers hand a model two arrays, patterns and local offsets. These tell nothing of where the groups lie
-    or what the other patterns show, from which the estimate that a network corrects is made; so the offsets bring it
-    along. Results of arithmetic and parts of the array are plain: ``positions`` and ``source`` are None there.
+    PtychoPINN's callers pass a model two arrays, patterns and local offsets. Neither contains the positions of the
+    groups or the other patterns, which the estimate that a network corrects is computed from; so the offsets carry
+    them. Results of arithmetic and parts of the array are plain: ``positions`` and ``source`` are None there.
     """
 
     positions: NDArray[np.float64] | None = None
@@ -21,7 +21,7 @@ class LocalOffsets(np.ndarray[Any, np.dtype[np.floating]]):
 
     @classmethod
     def of(cls, offsets: ArrayLike, positions: NDArray[np.float64], source: Any) -> LocalOffsets:
-        """Offsets that remember.
+        """Offsets with their positions and their scan.
 
         Parameters
         ----------

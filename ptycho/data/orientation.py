@@ -1,4 +1,4 @@
-"""The eight ways in which the axes of a scan's positions can be mistaken: swapped, and reversed along either."""
+"""The eight orientations of a scan's positions: axes swapped or not, and each reversed or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading ahead: what comes next is fetched while what came last is used."""
+"""Prefetching: the next items are read while the current one is used."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Fetched = TypeVar("Fetched")
 
 
 def prefetch(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], threads: int = 1) -> Iterator[Fetched]:
-    """``fetch(wanted)`` for everything in an order, in that order, the next ones under way in threads.
+    """``fetch(item)`` for every item of ``order``, in that order, with the next ones being fetched in threads.
 
     Parameters
     ----------
     fetch
-        Reads one thing; what it raises is raised where that thing's turn comes.
+        Reads one item; its exception is raised when that item is due.
     order
-        What is wanted; may be endless, it is asked for no more than is fetched ahead.
+        The items; may be endless, since no more are requested than are prefetched.
     threads
-        How many are fetched at once; one more than that waits to be used. 0 fetches each when its turn comes.
+        Number of items that are fetched at once; one more waits to be used. 0 fetches each item when it is due.
     """
     if threads == 0:
         yield from map(fetch, order)
@@ -44,16 +44,16 @@ def prefetch(fetch: Callable[[Wanted], Fetched], order: Iterable[Wanted], thread
 
 
 def read_at_once(used: int, frames_per_chunk: int, most: int) -> int:
-    """How many patterns to read at once, so that a store does not unpack the same piece again and again.
+    """Number of patterns to read at once, so that a store does not decompress the same chunk again and again.
 
     Parameters
     ----------
     used
-        How many are used at once.
+        Number of patterns used at once.
     frames_per_chunk
-        How many a store unpacks at once.
+        Number of patterns that the store decompresses at once.
     most
-        No more are read, unless more are used.
+        Upper limit, unless more are used at once.
 
     Returns
     -------

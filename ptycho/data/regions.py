@@ -1,4 +1,4 @@
-"""Parts of a scan in which neighbours stay together: what a network learns from, and what is worked on elsewhere."""
+"""Compact parts of a scan: for the training of a network, and for the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _REGION = 2048
 def compact_regions(positions: NDArray[np.float64], at_most: int, seed: int = 0) -> NDArray[np.int64]:
     """Scan points in round regions spread at random over the field.
 
-    Points drawn one by one would lie too far apart to overlap, and overlap is what ptychography lives from. Inside a
-    region the scan is as dense as it was.
+    Points drawn one by one would lie too far apart to overlap, and ptychography depends on overlap. Inside a region the
+    scan keeps its density.
 
     Parameters
     ----------
     positions
         (M, 2) pixels.
     at_most
-        Points in all, at most; regions that overlap leave fewer. A region has at least 2048 of them.
+        Upper limit of the number of points; overlapping regions give fewer. A region has at least 2048 points.
     seed
-        Of where the regions lie.
+        Of the positions of the regions.
 
     Returns
     -------
@@ -40,16 +40,16 @@ def compact_regions(positions: NDArray[np.float64], at_most: int, seed: int = 0)
 
 
 def compact_chunks(positions: NDArray[np.float64], count: int, unit: int = 1) -> list[NDArray[np.int64]]:
-    """All scan points in chunks that cover little of the field each: halves of halves across the longer side.
+    """All scan points in compact chunks, by repeated halving across the longer side.
 
     Parameters
     ----------
     positions
         (M, 2) pixels.
     count
-        How many chunks, alike to a unit; where there are fewer units, so many.
+        Number of chunks, of equal size to within a unit; at most the number of units.
     unit
-        Every chunk but one holds a multiple of so many points.
+        Every chunk but one holds a multiple of this number of points.
 
     Returns
     -------
@@ -78,14 +78,14 @@ def compact_chunks(positions: NDArray[np.float64], count: int, unit: int = 1) ->
 def compact_runs(
     positions: NDArray[np.float64], count: int, at_most: int, unit: int = 1
 ) -> list[list[NDArray[np.int64]]]:
-    """Chunks in runs whose neighbours make compact regions again, two by two, until the run is one.
+    """Chunks in runs: neighbouring chunks of a run form compact regions, pairwise, up to the whole run.
 
     Parameters
     ----------
     positions, unit
         As for :func:`compact_chunks`.
     count
-        How many runs, alike; where there are fewer units, so many.
+        Number of runs, of equal size; at most the number of units.
     at_most
         Points in a chunk, rounded up to units.
     """

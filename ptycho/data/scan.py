@@ -1,7 +1,7 @@
 """The typed scan: what was measured, where, with which probe, and in which units.
 
-A `Scan` is validated when it is made, so that whatever stands behind it (grouping, training, reconstruction) may rely
-on shapes, order and units. Patterns are a numpy array in memory; or a memory map, an open dataset or anything else that
+A `Scan` is validated when it is made, so that everything that uses it (grouping, training, reconstruction) can rely on
+shapes, order and units. Patterns are a numpy array in memory; or a memory map, an open dataset or anything else that
 can be indexed, which becomes `LazyPatterns` and is read and checked piece by piece, when it is used.
 """
 
@@ -25,7 +25,7 @@ SplitRule = Literal["rows", "columns", "alternate", "random"]
 
 _CHUNK_BYTES = 64 * 2**20
 MAX_BYTES_IN_MEMORY = 2**28
-"""Patterns of a file that take no more memory than this are read once where they are needed again and again."""
+"""Largest size in bytes of a file's patterns that are read into memory once where they are needed repeatedly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ class Scan:
         known: float | None = self.__dict__.get("_mean_total_counts")
         if known is None:
             known = sum(float(self.counts(part).sum(dtype=np.float64)) for part in self.chunks()) / len(self)
-            if not in_memory(self.patterns):  # what lies in memory is the caller's to change
+            if not in_memory(self.patterns):  # the caller may change arrays in memory
                 self.__dict__["_mean_total_counts"] = known
         return known
 
@@ -272,11 +272,11 @@ class Scan:
         return digest.hexdigest()
 
     def _number_in_file(self, indices: ArrayLike | slice) -> Callable[[int], int]:
-        """From the place among some patterns in a file to the pattern's number there, for messages."""
+        """Function from the index within some patterns of a file to the index in the file, for messages."""
         return lambda place: self.patterns.number_in_file(int(_as_index(indices, len(self))[place]))
 
     def _read(self, indices: ArrayLike | slice | None, dtype: DTypeLike | None) -> NDArray[np.floating]:
-        """A floating copy of some patterns with bad pixels 0; what was not checked at construction is checked here."""
+        """A floating-point copy of some patterns with bad pixels 0; values of lazy patterns are checked here."""
         if dtype is None:
             dtype = np.float64 if self.patterns.dtype == np.float64 else np.float32
         if indices is None:
@@ -293,7 +293,7 @@ class Scan:
 
 
 def measurement_by_contract(dtype: DTypeLike) -> Measurement:
-    """What patterns of a type hold where nobody says: integers counts, reals amplitudes, by PtychoPINN's contract."""
+    """The measurement of patterns by their dtype, as PtychoPINN assumes: integers are counts, reals amplitudes."""
     return "counts" if np.dtype(dtype).kind in "ui" else "amplitude"
 
 

@@ -1,4 +1,4 @@
-"""The checks that a `Scan` passes when it is made; each returns its field in the type it is kept in.
+"""The checks of the fields of a `Scan`; each returns the field in the type in which it is stored.
 
 Every message names the field, says what was given and what was expected.
 """
@@ -44,7 +44,7 @@ def values(
     mask
         (N, N) good pixels, or None for all.
     number_of
-        From the place of a pattern in the chunk to its number in the file, for the message.
+        Function from the index of a pattern in the chunk to its index in the file, for the message.
     """
     if chunk.dtype.kind == "u" or chunk.size == 0:
         return
