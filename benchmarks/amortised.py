@@ -79,7 +79,7 @@ def small_scene(nphotons: float, step: float, size: int = 64, side: int = 224) -
 def starts(scan: Scan, config: TrainingConfig, tune: int, folder: Path | None) -> Iterator[Start]:
     """Every start; training is counted apart."""
     yield Start("flat")
-    passes = config.model.estimate_passes or 0
+    passes = config.model.start_iterations or 0
     if passes:
         began = time.process_time()
         estimate = beam_of(scan, config).estimate

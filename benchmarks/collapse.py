@@ -3,7 +3,7 @@
     python -m benchmarks.collapse [--start glorot|kaiming] [--gate] [--epochs 10] [--seeds 3] [--photons 1.77e6]
                                   [--picture FILE.png]
 
-The network sees nothing but the patterns (``estimate_passes none``) and learns by the Poisson likelihood. Per seed one
+The network sees nothing but the patterns (``start_iterations none``) and learns by the Poisson likelihood. Per seed one
 line: the likelihood, the correlation of the stitched amplitude and phase with the truth, their spread (0 is a flat
 picture), and per stage of the encoder the part of its outputs that are zero and the coefficient of variation between
 patterns (0: every pattern gives the same answer). ``--start kaiming`` and ``--gate`` (a squeeze-and-excite gate after
@@ -118,7 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     network = Variant(args.start, args.gate)
     scan, _ = reference_scene(N=128, n_train=512, n_test=1, nphotons=args.photons)
-    model = ModelConfig(N=128, n_filters_scale=1, estimate_passes=None)
+    model = ModelConfig(N=128, n_filters_scale=1, start_iterations=None)
     print(f"start {args.start}, {'gated' if args.gate else 'no gate'}, {args.epochs} epochs, {args.photons:g} photons")
     for seed in range(args.seeds):
         began = time.perf_counter()

@@ -213,7 +213,9 @@ def main() -> None:
     print(f"\n| object sharper than its pixels | {head}")
     scan = sharp(pictures(32, 88, 5.5))
     for shift in ("bilinear", "fourier"):
-        judged(f"`--shift {shift}`", scan, EngineConfig(epochs=args.epochs, shift=shift, noise="poisson"))
+        judged(
+            f"`--interpolation {shift}`", scan, EngineConfig(epochs=args.epochs, interpolation=shift, noise="poisson")
+        )
     print("\n| depths of field | momentum | epochs | R truth | R one | R two | first, rad | second, rad | CPU s |")
     print("| --- " * 9 + "|")
     for spacing in (0.5, 1, 2, 5, 10):

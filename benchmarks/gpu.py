@@ -131,7 +131,7 @@ def results(backend: Backend, place: Any, device: str, sizes: Sizes, learns: boo
     scan = simulate(
         lines_object((100, 100), 2), idealised_probe(64), raster_positions((100, 100), 64, 5.0), 1e5, seed=1
     )
-    config = EngineConfig(epochs=1, averaged=0, backend=backend.name, device=device)
+    config = EngineConfig(epochs=1, full_batch_epochs=0, backend=backend.name, device=device)
     arrays["engine epoch"] = solve(scan, config).object
     if learns:
         network = Network(backend, place, dataclasses.replace(sizes, groups=4, batch=4))

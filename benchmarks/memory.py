@@ -93,14 +93,14 @@ def main() -> None:
     parser.add_argument("--frame", type=int, default=512, help="of a whole scan: side of what the detector counted")
     parser.add_argument("--store", help="write the scan to disk first, with this ending: zarr, h5")
     parser.add_argument("--epochs", default="2")
-    parser.add_argument("--passes", help="estimate_passes; default 10, of a whole scan 3")
+    parser.add_argument("--passes", help="start_iterations; default 10, of a whole scan 3")
     parser.add_argument("--folder", type=Path, help="keep what is made here; default nothing is kept")
     args = parser.parse_args()
     side = args.frame if args.whole else args.N
     count = round(args.gigabytes * 1e9 / (2 * side**2))
     step, passes = args.step or (6 if args.whole else 1.5), args.passes or ("3" if args.whole else "10")
     scan = {"count": count, "N": args.N, "step": step} | ({"frame": side} if args.whole else {})
-    training = ["--n_filters_scale", "1", "--nepochs", args.epochs, "--estimate_passes", passes]
+    training = ["--n_filters_scale", "1", "--nepochs", args.epochs, "--start_iterations", passes]
     commands = [
         ["train", "big.virtual", "--out", "model", *training],
         ["reconstruct", "big.virtual", "model", "--region", args.region, "--out", "part"],

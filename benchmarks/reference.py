@@ -34,7 +34,7 @@ def main() -> None:
     """Parse, train, reconstruct, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gridsize", type=int, default=1)
-    parser.add_argument("--passes", default="20", help="estimate_passes, or none")
+    parser.add_argument("--passes", default="20", help="start_iterations, or none")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG of amplitude and phase beside the truth")
@@ -42,7 +42,7 @@ def main() -> None:
     passes = None if args.passes == "none" else int(args.passes)
     training, testing = reference_scene(seed=args.seed)
     config = TrainingConfig(
-        model=ModelConfig(N=64, gridsize=args.gridsize, n_filters_scale=1, estimate_passes=passes),
+        model=ModelConfig(N=64, gridsize=args.gridsize, n_filters_scale=1, start_iterations=passes),
         nepochs=args.epochs,
         n_groups=512,
         batch_size=16,

@@ -76,7 +76,7 @@ def grouped(largest: float) -> Iterator[Point]:
 def reconstructed(largest: float) -> Iterator[Point]:
     """A network's patches for a field that grows with the scan, stitched."""
     name = next(each for each in ("pytorch", "tensorflow", "jax", "numpy") if each in available_backends())
-    config, probe = ModelConfig(n_filters_scale=1, estimate_passes=None), idealised_probe(64)[None]
+    config, probe = ModelConfig(n_filters_scale=1, start_iterations=None), idealised_probe(64)[None]
     params = initial_parameters(config, probe, 1e6, seed=0)
     model = PtychoPINN(config, get_backend(name), intensity_scale(1e6, 64), 64, merge_window=merge_window(probe))
     for count in limited((128, 1024, 8192), largest):

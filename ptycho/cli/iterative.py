@@ -22,8 +22,9 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     if "model_path" in call.given:
+        flag = "--engine" if "engine" in call.given else "--epochs"
         raise ConfigError(
-            "--engine reconstructs without a network: leave the bundle out, or refine its result with 'ptycho refine'."
+            f"{flag} reconstructs without a network: leave the bundle out, or refine its result with 'ptycho refine'."
         )
     if call[ClusterOptions].dask is not None:
         raise ConfigError("--dask is for the work of a network: an engine runs in one process, so leave --dask out.")

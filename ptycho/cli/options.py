@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,8 +196,9 @@ def parse(command: str, words: list[str]) -> Call | None:
         print(parser.format_help(), end="")
         return None
     kinds = [cls for cls, _ in classes]
-    own, flags = parse_flags(parser, words, kinds)
-    configs, given = combine(kinds, flags, own.pop("config", None))
+    with _printed_warnings():
+        own, flags = parse_flags(parser, words, kinds)
+        configs, given = combine(kinds, flags, own.pop("config", None))
     return Call(command, shlex.join(["ptycho", *command.split(), *words]), own, configs, given)
 
 
@@ -209,6 +212,16 @@ def _list_backends(parser: argparse.ArgumentParser, trains: bool) -> None:
         if action.dest == "backend":
             action.metavar = "|".join(names)
             action.help = f"{action.help} (installed here: {installed})"
+
+
+@contextlib.contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Print what is warned of, such as renamed flags, as sentences without a place in the source."""
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always", FutureWarning)
+        yield
+    for message in dict.fromkeys(str(each.message) for each in noticed):
+        print(f"ptycho: {message}", file=sys.stderr)
 
 
 def needed(call: Call, name: str, otherwise: Path | None = None) -> str:

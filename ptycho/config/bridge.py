@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ptycho.config import config as ours
 from ptycho.config import torch_fields as theirs
+from ptycho.config.deprecated import rename_keys
 from ptycho.config.mapping import unknown_key
 from ptycho.errors import ConfigError
 
@@ -173,10 +174,11 @@ def to_inference_config(
 def _made(cls: type[Config], values: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> Config:
     """The configuration of these values and overrides, text made paths where a path is meant."""
     known = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]  # any config dataclass
-    for name in overrides or {}:
+    overrides = rename_keys(cls, overrides or {}, "overrides")
+    for name in overrides:
         if name not in known:
             raise unknown_key(name, known, "overrides")
-    wanted = {**values, **(overrides or {})}
+    wanted = {**values, **overrides}
     paths = {name: Path(wanted[name]) for name in PATHS if isinstance(wanted.get(name), str)}
     return cls(**{**wanted, **paths})
 

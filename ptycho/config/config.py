@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ptycho.config.deprecated import former_names
 from ptycho.config.files import load_config, load_yaml_config, save_config
 from ptycho.config.legacy import dataclass_to_legacy_dict, update_legacy_dict
 from ptycho.config.mapping import config_from_dict, config_to_dict
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@former_names({"estimate_passes": "start_iterations"}, files_warn=False)
 @dataclass
 class ModelConfig:
     """The network and the physics around it."""
@@ -46,10 +48,10 @@ class ModelConfig:
         choices=("pinn", "supervised"),
     )
     architecture: str = setting("cnn", "name of the network from diffraction to patches in the generator registry")
-    estimate_passes: int | None = setting(
+    start_iterations: int | None = setting(
         20,
-        "passes of plain physics over the scan whose object the network then corrects; 0 gives it only what each "
-        "pattern alone says, none shows it the bare patterns as PtychoPINN does",
+        "iterations of the rpie engine over the scan, whose object the network then corrects; 0 gives it only what "
+        "each pattern alone says, none shows it the bare patterns as PtychoPINN does",
         at_least=0,
     )
     amp_activation: str = setting(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ptycho.config.deprecated import former_names
 from ptycho.config.settings import setting
 
 __all__ = ["ENGINES", "EngineConfig", "EngineSettings"]
 
 ENGINES = ("rpie", "epie", "lsqml", "difference_map", "gradient")
 
+_FORMER = {"averaged": "full_batch_epochs", "engine_batch": "engine_batch_size", "shift": "interpolation"}
 
+
+@former_names(_FORMER)
 @dataclass
 class EngineSettings:
     """How an iterative engine works, but for how long."""
 
     engine: str = setting("rpie", "the iterative engine", choices=ENGINES)
-    engine_batch: int | None = setting(
+    engine_batch_size: int | None = setting(
         None, "patterns per update; none takes the engine's own (epie 1, rpie and lsqml 16, gradient 32)", at_least=1
     )
     batches: str = setting(
@@ -36,7 +40,7 @@ class EngineSettings:
     momentum: float = setting(
         0.0, "part of an epoch's change that is repeated after the next", at_least=0, at_most=0.95
     )
-    averaged: int = setting(
+    full_batch_epochs: int = setting(
         3,
         "last epochs that take the whole scan at once, which averages the noise (rpie; from flat a third at most)",
         at_least=0,
@@ -53,7 +57,7 @@ class EngineSettings:
     propagation: str = setting(
         "far", "where the detector is; near needs the scan's wavelength, distance and pixel", choices=("far", "near")
     )
-    shift: str = setting(
+    interpolation: str = setting(
         "bilinear",
         "how the object is read between its pixels; fourier is exact and takes about twice the time",
         choices=("bilinear", "fourier"),
@@ -95,6 +99,7 @@ class EngineSettings:
     seed: int = setting(0, "seed of every random choice", at_least=0)
 
 
+@former_names(_FORMER)
 @dataclass
 class EngineConfig(EngineSettings):
     """One iterative reconstruction."""

@@ -14,12 +14,15 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from ptycho.config.deprecated import rename_keys, warn_renamed
 from ptycho.config.files import load_yaml_config
-from ptycho.config.mapping import config_from_dict, known_keys, unknown_key
+from ptycho.config.mapping import config_from_dict, known_former_names, known_keys, unknown_key
 from ptycho.config.settings import FALSE, NOTHING, PATHS, TRUE, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
 
 SPELLINGS = {
+    "epochs": ("--epochs", "--nepochs"),
+    "nepochs": ("--nepochs", "--epochs"),
     "output_dir": ("--out", "--output_dir"),
     "output_file": ("--out", "--output_file"),
     "dry_run": ("--dry-run", "--dry_run"),
@@ -33,7 +36,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong as a :class:`ConfigError`."""
-        lacking = re.fullmatch(r"argument (?:.*/)?(\S+): expected one argument", message)
+        lacking = re.fullmatch(r"argument ([^/\s]+)(?:/\S+)?: expected one argument", message)
         what = f"{lacking[1]} needs a value" if lacking else message[:1].upper() + message[1:]
         raise ConfigError(f"{what}: '{self.prog} --help' shows what is possible.")
 
@@ -134,7 +137,10 @@ def parse_flags(
     fields = [field for cls in classes for field in _flat_fields(cls)]
     switches = {field.name: field.metadata["alone"] for field in fields if field.metadata["alone"]}
     switches |= {field.name: "true" for field in fields if field.type in ("bool", bool)}
-    parsed, extra = parser.parse_known_args(_normalise(argv, switches))
+    former: dict[str, str] = {}
+    for cls in classes:
+        former |= known_former_names(cls)
+    parsed, extra = parser.parse_known_args(_normalise(argv, switches, former))
     if extra:
         raise _unknown_word(parser, extra[0])
     keys = set().union(*(known_keys(cls) for cls in classes))
@@ -175,6 +181,10 @@ def combine(
     nested = values.pop("model", None)
     if nested is not None:
         values = _flatten(values, nested, str(config_file))
+    for cls in classes:
+        values = rename_keys(cls, values, str(config_file))
+        model = field_types(cls).get("model")
+        values = rename_keys(model, values, str(config_file)) if model else values
     known = set().union(*(known_keys(cls) for cls in classes))
     for key in values:
         if key not in known:
@@ -224,8 +234,8 @@ def _help(field: dataclasses.Field[Any], value: Any) -> str:
     return f"{field.metadata['help']} [{'; '.join(details)}]".replace("%", "%%")
 
 
-def _normalise(argv: Sequence[str], switches: Mapping[str, str]) -> list[str]:
-    """Spell flags with underscores and give a lone switch what it means."""
+def _normalise(argv: Sequence[str], switches: Mapping[str, str], former: Mapping[str, str]) -> list[str]:
+    """Spell flags with underscores and by their present names, and give a lone switch what it means."""
     words: list[str] = []
     for place, word in enumerate(argv):
         if not word.startswith("--") or word == "--":
@@ -233,6 +243,9 @@ def _normalise(argv: Sequence[str], switches: Mapping[str, str]) -> list[str]:
             continue
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
+        if name in former:
+            warn_renamed(f"--{name}", f"--{former[name]}", stacklevel=3)
+            name = former[name]
         words.append(f"--{name}{equals}{value}")
         if name in switches and not equals:
             following = argv[place + 1].lower() if place + 1 < len(argv) else ""

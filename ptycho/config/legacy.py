@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ptycho.config.mapping import config_from_dict, config_to_dict, known_keys
+from ptycho.config.mapping import config_from_dict, config_to_dict, known_former_names, known_keys
 
 Config = TypeVar("Config")
 
@@ -77,5 +77,6 @@ def config_from_legacy(cls: type[Config], cfg: Mapping[str, Any]) -> Config:
         A value is not possible.
     """
     names = {KEY_MAPPING.get(name, name): name for name in known_keys(cls)}
+    names = known_former_names(cls) | names
     values = {names[key]: value for key, value in cfg.items() if key in names and value is not None}
     return config_from_dict(cls, values, "the settings dictionary")

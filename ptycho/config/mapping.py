@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ptycho.config.deprecated import former_names_of, rename_keys
 from ptycho.config.settings import field_types, read_value
 from ptycho.errors import ConfigError
 
@@ -82,6 +83,9 @@ def config_from_dict(cls: type[Config], values: Mapping[str, Any], source: str =
     hints = field_types(cls)
     model_cls = hints.get("model")
     model_names = {item.name for item in dataclasses.fields(model_cls)} if model_cls else set()
+    if isinstance(values, Mapping):
+        values = rename_keys(cls, values, source)
+        values = rename_keys(model_cls, values, source) if model_cls else values
     flat, nested = _separate(values, model_names, source)
     arguments: dict[str, Any] = {}
     for key, value in flat.items():
@@ -98,6 +102,12 @@ def known_keys(cls: type) -> set[str]:
     names = {item.name for item in dataclasses.fields(cls)}
     model_cls = field_types(cls).get("model")
     return names - {"model"} | (known_keys(model_cls) if model_cls else set())
+
+
+def known_former_names(cls: type) -> dict[str, str]:
+    """Return the former spellings that a configuration class reads, the model's included, with the present ones."""
+    model_cls = field_types(cls).get("model")
+    return former_names_of(cls) | (known_former_names(model_cls) if model_cls else {})
 
 
 def _separate(values: Mapping[str, Any], model_names: set[str], source: str) -> tuple[dict[str, Any], dict[str, Any]]:

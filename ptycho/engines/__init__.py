@@ -1,7 +1,7 @@
 """Iterative engines on the library's own physics: object, probe and positions from a scan, without a network."""
 
 from ptycho.engines.driver import Callback, check_settings, solve
-from ptycho.engines.positions import AffineFit, fit_affine
+from ptycho.engines.position_correction.steps import AffineFit, fit_affine
 from ptycho.engines.prediction import predictor
 from ptycho.engines.state import State, load_state, save_state
 

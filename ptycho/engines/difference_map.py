@@ -17,9 +17,9 @@ from ptycho.backends import Array
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.engine import Engine
+from ptycho.engines.exit_waves import amplitude_factor
 from ptycho.engines.pie import probe_sums, summed
 from ptycho.engines.state import State
-from ptycho.engines.waves import amplitude_factor
 from ptycho.physics.propagation import intensity
 
 __all__ = ["DifferenceMap"]
@@ -56,17 +56,17 @@ class DifferenceMap(Engine):
         """See :class:`~ptycho.engines.engine.Engine`."""
         parts = list(self.chunks(self.measured.usable))
         for number, part in enumerate(parts):
-            if f"waves_{number}" not in self.memory:
-                self.memory[f"waves_{number}"] = self._explained(part)
+            if f"waves_{number}" not in self.auxiliary:
+                self.auxiliary[f"waves_{number}"] = self._explained(part)
         for _ in range(_ALTERNATIONS):
             self._fit(parts)
         for number, part in enumerate(parts):
-            waves, explained, measured = self.memory[f"waves_{number}"], self._explained(part), self.measured(part)
+            waves, explained, measured = self.auxiliary[f"waves_{number}"], self._explained(part), self.measured(part)
             if self.correcting:
                 self._shift(part, measured)
             beta = self.config.object_step * self.step
-            self.memory[f"waves_{number}"], misfit = self._bounced(waves, explained, measured, beta)
-            self.met(misfit, measured)
+            self.auxiliary[f"waves_{number}"], misfit = self._bounced(waves, explained, measured, beta)
+            self.add_residual(misfit, measured)
 
     def _explained(self, index: np.ndarray) -> Array:
         patches = self.canvas.patches(self.positions[index], self.measured.size)
@@ -77,7 +77,7 @@ class DifferenceMap(Engine):
         xp = self.backend.xp
         power = xp.sum(intensity(self.probe), axis=0)
         for number, part in enumerate(parts):
-            rest = self.memory[f"waves_{number}"] - self._explained(part)
+            rest = self.auxiliary[f"waves_{number}"] - self._explained(part)
             self.canvas.slices[0].gather(summed(self.probe, rest), power, self.positions[part])
         self.canvas.slices[0].apply(_DIM, 1.0, float(xp.max(power)))
         if not self.correcting_probe:
@@ -86,7 +86,7 @@ class DifferenceMap(Engine):
         light: Any = None
         for number, part in enumerate(parts):
             patches = self.canvas.patches(self.positions[part], self.measured.size)
-            rest = self.memory[f"waves_{number}"] - patches[:, None, :, :] * self.probe
+            rest = self.auxiliary[f"waves_{number}"] - patches[:, None, :, :] * self.probe
             more, brighter = probe_sums(patches, rest)
             total, light = (more, brighter) if total is None else (total + more, light + brighter)
         share = light * (1.0 - _DIM) + _DIM * xp.max(light)
@@ -94,5 +94,5 @@ class DifferenceMap(Engine):
 
     def _shift(self, index: np.ndarray, measured: Array) -> None:
         patches = self.canvas.patches(self.positions[index], self.measured.size)
-        self.moves.add(index, self.wave_change(patches, self.probe, measured).judged)
+        self.moves.add(index, self.exit_wave_change(patches, self.probe, measured).position_slices)
         self.positions = self.moves.apply(self.positions, self.step)

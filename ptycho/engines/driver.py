@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.backends import NumpyBackend
+from ptycho.config.deprecated import former_names_of
 from ptycho.config.engines import EngineConfig
 from ptycho.config.validation import validate
 from ptycho.data import Scan
-from ptycho.engines.detector import propagator
 from ptycho.engines.difference_map import DifferenceMap
 from ptycho.engines.engine import Engine
 from ptycho.engines.gradient import LBFGS, Adam
 from ptycho.engines.lsqml import LSQML
 from ptycho.engines.pie import EPIE, RPIE
+from ptycho.engines.propagator import propagator
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError
 from ptycho.observers import notify
@@ -87,12 +88,12 @@ def solve(
         state = load_state(checkpoint, label)
         logger.info("The work goes on after epoch %d.", state.epoch)
     elif state is not None:
-        state = dataclasses.replace(state.copy(), epoch=0, history={}, memory={})
+        state = dataclasses.replace(state.copy(), epoch=0, history={}, auxiliary={})
     engine = _kind(config)(scan, config, state)
     engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started = saved = time.perf_counter()
-    best, kept, recoveries = _best_so_far(engine), engine.keep(), 0
+    best, kept, recoveries = _best_so_far(engine), engine.snapshot(), 0
     while engine.epoch < config.epochs:
         r_factor = engine.run_epoch(config.epochs)
         if not r_factor < _DIVERGED * best:
@@ -103,15 +104,15 @@ def solve(
         _record(engine, r_factor=r_factor, seconds=before + now - started)
         for tell in callbacks:
             tell(engine.epoch, config.epochs, {"r_factor": r_factor})
-            notify(tell, lambda: engine.export(memory=False))
+            notify(tell, lambda: engine.export(auxiliary=False))
         if r_factor <= best or engine.epoch == 1:
-            best, kept = min(best, r_factor), engine.keep()
+            best, kept = min(best, r_factor), engine.snapshot()
         if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:
             save_state(engine.export(), checkpoint, label)
             saved = time.perf_counter()
     if engine.history["r_factor"][-1] > _CLEARLY_WORSE * best:
         logger.warning("The last epoch is worse than the best (R %.4f): the best state is kept.", best)
-        engine.go_back(kept)
+        engine.restore(kept)
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
     return engine.export()
@@ -152,7 +153,7 @@ def _recover(engine: Engine, kept: dict[str, Any], r_factor: float, recoveries: 
             f"The reconstruction diverges (R {r_factor:.3g}) even with steps of {engine.step:g}; expected patterns, "
             "positions and a probe that belong together: 'ptycho doctor' says what may be wrong."
         )
-    engine.go_back(kept)
+    engine.restore(kept)
     engine.step /= 2
     logger.warning(
         "Epoch %d diverges (R %.3g): back to the best state, steps times %g.", engine.epoch, r_factor, engine.step
@@ -161,7 +162,9 @@ def _recover(engine: Engine, kept: dict[str, Any], r_factor: float, recoveries: 
 
 def _label(scan: Scan, config: EngineConfig, state: State | None) -> str:
     digest = hashlib.sha256(scan.fingerprint().encode())
-    digest.update(repr(sorted(dataclasses.asdict(config).items())).encode())
+    names = {new: old for old, new in former_names_of(type(config)).items()}  # as version 0.1 wrote them
+    settings = {names.get(name, name): value for name, value in dataclasses.asdict(config).items()}
+    digest.update(repr(sorted(settings.items())).encode())
     if state is not None:
         digest.update(state.object.tobytes() + state.probe.tobytes() + state.positions.tobytes())
     return digest.hexdigest()

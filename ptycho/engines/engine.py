@@ -13,16 +13,16 @@ from ptycho.backends import Array, NumpyBackend, get_backend
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.batches import make_batches
-from ptycho.engines.canvas import make_canvas, slices_of
 from ptycho.engines.constraints import constrain_object, constrain_probe
-from ptycho.engines.detector import propagator
-from ptycho.engines.measured import Measured
-from ptycho.engines.moves import Moves
-from ptycho.engines.positions import farthest_move
-from ptycho.engines.settle import settle_positions
+from ptycho.engines.detector_data import DetectorData
+from ptycho.engines.exit_waves import ExitWaveChange, exit_wave_change
+from ptycho.engines.object_canvas import make_canvas, slices_of
+from ptycho.engines.opr import probes_of
+from ptycho.engines.position_correction.affine import Moves
+from ptycho.engines.position_correction.epoch import settle_positions
+from ptycho.engines.position_correction.steps import farthest_move
+from ptycho.engines.propagator import propagator
 from ptycho.engines.state import State, place_on_canvas, resliced
-from ptycho.engines.variation import probes_of
-from ptycho.engines.waves import WaveChange, wave_change
 from ptycho.errors import ConfigError, DataError
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
@@ -48,7 +48,7 @@ class Engine:
     Attributes
     ----------
     canvas : the object.
-    probe : (P, N, N) complex of the backend, in the unit of :class:`~ptycho.engines.measured.Measured`.
+    probe : (P, N, N) complex of the backend, in the unit of :class:`~ptycho.engines.detector_data.DetectorData`.
     positions : (M, 2) float64 of the host, pixels of the canvas.
     epoch : epochs done.
 
@@ -72,34 +72,34 @@ class Engine:
         self.backend = get_backend(config.backend or self.default_backend)
         self.device = self.backend.best_device() if config.device == "auto" else config.device
         self.real, self.complex = ("float64", "complex128") if config.double else ("float32", "complex64")
-        self.measured = Measured(scan, self.backend, self.device, self.real)
+        self.measured = DetectorData(scan, self.backend, self.device, self.real)
         state = self._first_state(scan) if state is None else self._adopted(scan, state)
         self.origin, self.nominal = state.origin, state.nominal
         self.history = {name: list(values) for name, values in state.history.items()}
         self.epoch = state.epoch
-        self.canvas = make_canvas(self.lend(state.object), scan.N, self.real, config.shift)
+        self.canvas = make_canvas(self.to_device(state.object), scan.N, self.real, config.interpolation)
         self.spacing = (config.slice_spacing or state.spacing) if len(self.canvas.slices) > 1 else None
-        self.probe = self.lend(state.probe * self.measured.unit)
+        self.probe = self.to_device(state.probe * self.measured.unit)
         self.positions = state.positions - _host.asarray(state.origin)
         self.power = self.probe_power()
-        self.memory: dict[str, Array] = {name: self.lend(values) for name, values in state.memory.items()}
+        self.auxiliary: dict[str, Array] = {name: self.to_device(values) for name, values in state.auxiliary.items()}
         if state.components is not None and state.weights is not None and len(state.components) == config.opr_modes:
-            components = self.lend(state.components * self.measured.unit)
-            self.memory |= {"components": components, "weights": self.lend(state.weights)}
+            components = self.to_device(state.components * self.measured.unit)
+            self.auxiliary |= {"components": components, "weights": self.to_device(state.weights)}
         self.step = 1.0
         self.moves = Moves(config.correct_positions)
         self.check(config, len(self.canvas.slices))
-        self.detector = propagator(scan, config, self.lend, len(self.canvas.slices), self.spacing)
+        self.detector = propagator(scan, config, self.to_device, len(self.canvas.slices), self.spacing)
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
 
-        def changing(judge: bool) -> Callable[[Array, Array, Array], WaveChange]:
+        def changing(for_positions: bool) -> Callable[[Array, Array, Array], ExitWaveChange]:
             return self.backend.jit(
-                lambda patches, probe, measured: wave_change(
-                    patches, probe, measured, good, noise, photon, self.detector, judge
+                lambda patches, probe, measured: exit_wave_change(
+                    patches, probe, measured, good, noise, photon, self.detector, for_positions
                 )
             )
 
-        self._changing = {judge: changing(judge) for judge in (False, True)}
+        self._changing = {for_positions: changing(for_positions) for for_positions in (False, True)}
         self._measured_sum = float("nan")
         self._misfit: Any = None
         self._seen_sum: Any = None
@@ -127,10 +127,10 @@ class Engine:
         return float(self._misfit) / self._measured_sum
 
     def visit(self, last: int) -> None:
-        """Visit every pattern once, and tell :meth:`met` how each was met."""
+        """Visit every pattern once, and tell :meth:`add_residual` how each was met."""
         raise TypeError(f"{type(self).__name__} has no epoch of its own.")
 
-    def met(self, misfit: Array, measured: Array) -> None:
+    def add_residual(self, misfit: Array, measured: Array) -> None:
         """Add up the misfit, 0-d, of patterns with these amplitudes (k, N, N)."""
         self._misfit = misfit if self._misfit is None else self._misfit + misfit
         if math.isnan(self._measured_sum):  # every epoch sees the same patterns
@@ -152,18 +152,18 @@ class Engine:
         """Whether the probe varies from pattern to pattern in this epoch."""
         return self.config.opr_modes > 0 and self.correcting_probe and self.epoch >= self.config.opr_from
 
-    def wave_change(self, patches: Array, probe: Array, measured: Array) -> WaveChange:
+    def exit_wave_change(self, patches: Array, probe: Array, measured: Array) -> ExitWaveChange:
         """What some patterns ask for, with what their positions are judged by where those are corrected."""
         return self._changing[self.correcting](patches, probe, measured)
 
     def probes(self, index: np.ndarray) -> Array:
         """The probes of some patterns: (P, N, N) where all are lit alike, else (k, P, N, N)."""
-        if "components" not in self.memory:
+        if "components" not in self.auxiliary:
             return self.probe
-        weights = self.backend.to_numpy(self.memory["weights"])[index]
-        return probes_of(self.probe, self.memory["components"], self.lend(weights))
+        weights = self.backend.to_numpy(self.auxiliary["weights"])[index]
+        return probes_of(self.probe, self.auxiliary["components"], self.to_device(weights))
 
-    def unhindered(self) -> list[Array]:
+    def empty_slice_waves(self) -> list[Array]:
         """The probe (P, N, N) as it would come to every slice if the ones before were empty."""
         waves = [self.probe]
         for _ in self.canvas.slices[1:]:
@@ -174,7 +174,7 @@ class Engine:
         """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""
         rng = np.random.default_rng([self.config.seed, self.epoch])
         usable = self.measured.usable
-        wanted = size or self.config.engine_batch or self.default_batch
+        wanted = size or self.config.engine_batch_size or self.default_batch
         return [usable[part] for part in make_batches(self.config.batches, self.positions[usable], wanted, rng)]
 
     def chunks(self, index: np.ndarray) -> Iterator[np.ndarray]:
@@ -182,9 +182,9 @@ class Engine:
         at_once = max(1, _CHUNK_PIXELS // math.prod(self.probe.shape))
         return (index[first : first + at_once] for first in range(0, index.size, at_once))
 
-    def export(self, memory: bool = True) -> State:
-        """What is known now, on the host; without the engine's memory for those who only look."""
-        kept = self.memory if memory else {}
+    def export(self, auxiliary: bool = True) -> State:
+        """What is known now, on the host; without the auxiliary arrays for observers."""
+        kept = self.auxiliary if auxiliary else {}
         numbers = {name: self.backend.to_numpy(values) for name, values in kept.items()}
         components = numbers.pop("components", None)
         return State(
@@ -197,28 +197,28 @@ class Engine:
             history={name: list(values) for name, values in self.history.items()},
             spacing=self.spacing,
             propagation=self.config.propagation,
-            shift=self.config.shift,
+            interpolation=self.config.interpolation,
             components=None if components is None else components / self.measured.unit,
             weights=numbers.pop("weights", None),
-            memory=numbers,
+            auxiliary=numbers,
         )
 
-    def keep(self) -> dict[str, Any]:
-        """What :meth:`go_back` needs to return here."""
+    def snapshot(self) -> dict[str, Any]:
+        """What :meth:`restore` needs to return here."""
         return {
             "object": self._copy(self.canvas.object),
             "probe": self._copy(self.probe),
             "positions": self.positions,
-            "memory": {name: self._copy(values) for name, values in self.memory.items()},
+            "auxiliary": {name: self._copy(values) for name, values in self.auxiliary.items()},
         }
 
-    def go_back(self, kept: dict[str, Any]) -> None:
-        """Return to where :meth:`keep` was called, but for the number of epochs done."""
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Return to where :meth:`snapshot` was called, but for the number of epochs done."""
         self.canvas.object, self.probe = self._copy(kept["object"]), self._copy(kept["probe"])
         self.positions = kept["positions"]
-        self.memory = {name: self._copy(values) for name, values in kept["memory"].items()}
+        self.auxiliary = {name: self._copy(values) for name, values in kept["auxiliary"].items()}
 
-    def lend(self, values: np.ndarray) -> Array:
+    def to_device(self, values: np.ndarray) -> Array:
         """A host array on the backend, in the engine's precision."""
         kind = np.asarray(values).dtype.kind
         dtype = {"c": self.complex, "f": self.real}.get(kind)
@@ -236,9 +236,9 @@ class Engine:
         if self.config.momentum == 0:
             return
         change = self.canvas.object - before
-        if "velocity" in self.memory:
-            change = change + self.config.momentum * self.memory["velocity"]
-        self.memory["velocity"] = change
+        if "velocity" in self.auxiliary:
+            change = change + self.config.momentum * self.auxiliary["velocity"]
+        self.auxiliary["velocity"] = change
         self.canvas.object = self.canvas.object + self.config.momentum * change
 
     def _first_state(self, scan: Scan) -> State:
@@ -268,6 +268,8 @@ class Engine:
             )
         if not bool(_host.all(_host.isfinite(_host.abs(state.object)))):
             raise DataError("object: some of its pixels are not finite; start from another result.")
+        if state.epoch > 0:  # resumed: the canvas is the one that the auxiliary arrays belong to
+            return state.copy()
         if self.config.modes is not None and self.config.modes != probe.shape[0]:
             probe = _with_modes(probe, self.config.modes)
         placed = []

@@ -17,8 +17,8 @@ import numpy as np
 from ptycho.backends import Array, array_namespace
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
-from ptycho.engines.canvas import read_patches
 from ptycho.engines.engine import Engine
+from ptycho.engines.object_canvas import read_patches
 from ptycho.engines.state import State
 from ptycho.physics.propagation import diffraction_intensity, intensity
 from ptycho.physics.slices import multislice_intensity
@@ -40,7 +40,7 @@ def pattern_loss(predicted: Array, measured: Array, good: Array | None, noise: s
     ----------
     predicted : (k, N, N) real, intensities.
     measured : (k, N, N) real, amplitudes.
-    good, noise, photon : as for :func:`~ptycho.engines.waves.wave_change`.
+    good, noise, photon : as for :func:`~ptycho.engines.exit_waves.exit_wave_change`.
     """
     xp = array_namespace(predicted, measured)
     if good is not None:
@@ -67,16 +67,16 @@ class _Descent(Engine):
         super().__init__(scan, config, state)
         xp, size = self.backend.xp, self.measured.size
         good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
-        if "unit" not in self.memory:
-            self.memory["unit"] = xp.sqrt(xp.max(intensity(self.probe)))
-        self._unit = float(self.memory["unit"])
+        if "unit" not in self.auxiliary:
+            self.auxiliary["unit"] = xp.sqrt(xp.max(intensity(self.probe)))
+        self._unit = float(self.auxiliary["unit"])
 
         def complex_of(leaves: Leaves, name: str, kind: Any) -> Array:
             return xp.astype(leaves[f"{name}_real"], kind) + xp.astype(leaves[f"{name}_imag"], kind) * 1j
 
         def predicted(leaves: Leaves, at: Array) -> Array:
             kind, detector = self.probe.dtype, self.detector
-            slices = read_patches(complex_of(leaves, "object", kind), at, size, config.shift)
+            slices = read_patches(complex_of(leaves, "object", kind), at, size, config.interpolation)
             probe = complex_of(leaves, "probe", kind) * self._unit
             if detector.gap is None:
                 return diffraction_intensity(slices[0], probe, detector.forward)
@@ -111,16 +111,16 @@ class _Descent(Engine):
     def _meet(self, leaves: Leaves, index: np.ndarray, at: Array, measured: Array) -> None:
         """Say how some patterns are met, and move their positions where that is wanted."""
         if not self.correcting:
-            self.met(self._misfit_of(leaves, at, measured), measured)
+            self.add_residual(self._misfit_of(leaves, at, measured), measured)
             return
         patches = self.canvas.patches(self.positions[index], self.measured.size)
-        change = self.wave_change(patches, self.probe, measured)
-        self.met(change.misfit, measured)
-        self.moves.add(index, change.judged)
+        change = self.exit_wave_change(patches, self.probe, measured)
+        self.add_residual(change.misfit, measured)
+        self.moves.add(index, change.position_slices)
         self.positions = self.moves.apply(self.positions, self.step)
 
     def _at(self, index: np.ndarray) -> Array:
-        return self.lend(self.positions[index])
+        return self.to_device(self.positions[index])
 
 
 class Adam(_Descent):
@@ -130,7 +130,7 @@ class Adam(_Descent):
         """See :class:`~ptycho.engines.engine.Engine`."""
         xp = self.backend.xp
         leaves = self._leaves()
-        count = float(self.memory["updates"]) if "updates" in self.memory else 0.0
+        count = float(self.auxiliary["updates"]) if "updates" in self.auxiliary else 0.0
         pace = self.config.step_size * self.step * 0.5 * (1.0 + math.cos(math.pi * self.epoch / last))
         for batch in self.batches():
             at, measured = self._at(batch), self.measured(batch)
@@ -143,7 +143,7 @@ class Adam(_Descent):
                     leaves[name] = leaves[name] - self._direction(xp, name, slope, count) * pull
             if self.correcting:
                 self._settle(leaves)
-        self.memory["updates"] = self.lend(np.asarray(count))
+        self.auxiliary["updates"] = self.to_device(np.asarray(count))
         self._settle(leaves)
 
     def _probe_pace(self) -> float:
@@ -151,10 +151,10 @@ class Adam(_Descent):
 
     def _direction(self, xp: Any, name: str, slope: Array, count: float) -> Array:
         first, second = slope * (1.0 - _DECAY), slope * slope * (1.0 - _SQUARE_DECAY)
-        if f"first_{name}" in self.memory:
-            first = first + self.memory[f"first_{name}"] * _DECAY
-            second = second + self.memory[f"second_{name}"] * _SQUARE_DECAY
-        self.memory[f"first_{name}"], self.memory[f"second_{name}"] = first, second
+        if f"first_{name}" in self.auxiliary:
+            first = first + self.auxiliary[f"first_{name}"] * _DECAY
+            second = second + self.auxiliary[f"second_{name}"] * _SQUARE_DECAY
+        self.auxiliary[f"first_{name}"], self.auxiliary[f"second_{name}"] = first, second
         return first / (1.0 - _DECAY**count) / (xp.sqrt(second / (1.0 - _SQUARE_DECAY**count)) + _FAINT)
 
 
@@ -174,17 +174,17 @@ class LBFGS(_Descent):
         value, slope = self._evaluate(leaves, index)
         if self.correcting or self.epoch == self.config.probe_from:
             self._forget()
-        elif "point" in self.memory:
-            self._remember(_flat(xp, leaves) - self.memory["point"], slope - self.memory["slope"])
+        elif "point" in self.auxiliary:
+            self._remember(_flat(xp, leaves) - self.auxiliary["point"], slope - self.auxiliary["slope"])
         direction = self._newton(slope)
         descent = float(xp.sum(direction * slope))
         if not descent < 0:
             self._forget()
             direction, descent = self._newton(slope), -1.0
-        length = 1.0 if "steps" in self.memory else self.config.step_size / float(xp.max(xp.abs(direction)))
+        length = 1.0 if "steps" in self.auxiliary else self.config.step_size / float(xp.max(xp.abs(direction)))
         length *= self.step
         before = _flat(xp, leaves)
-        self.memory["point"], self.memory["slope"] = before, slope
+        self.auxiliary["point"], self.auxiliary["slope"] = before, slope
         for _ in range(_HALVINGS):
             trial = _unflat(xp, before + direction * length, leaves)
             if self._evaluate(trial, index, slopes=False)[0] <= value + 1e-4 * length * descent:
@@ -194,7 +194,7 @@ class LBFGS(_Descent):
         self._forget()
 
     def _forget(self) -> None:
-        self.memory = {"unit": self.memory["unit"]}
+        self.auxiliary = {"unit": self.auxiliary["unit"]}
 
     def _evaluate(self, leaves: Leaves, index: np.ndarray, slopes: bool = True) -> tuple[float, Array]:
         """Mean loss of the scan, and its slope as one vector."""
@@ -216,16 +216,19 @@ class LBFGS(_Descent):
         if not float(xp.sum(step * change)) > 1e-10 * float(xp.sum(change * change)):
             return
         for name, new in (("steps", step), ("changes", change)):
-            kept = [new[None, :]] if name not in self.memory else [self.memory[name][-_PAIRS + 1 :, :], new[None, :]]
-            self.memory[name] = xp.concat(kept, axis=0)
+            kept = (
+                [new[None, :]] if name not in self.auxiliary else [self.auxiliary[name][-_PAIRS + 1 :, :], new[None, :]]
+            )
+            self.auxiliary[name] = xp.concat(kept, axis=0)
 
     def _newton(self, slope: Array) -> Array:
         """Two-loop recursion: minus the inverse curvature times the slope."""
         xp = self.backend.xp
-        if "steps" not in self.memory:
+        if "steps" not in self.auxiliary:
             return -slope
         pairs = [
-            (self.memory["steps"][k, :], self.memory["changes"][k, :]) for k in range(self.memory["steps"].shape[0])
+            (self.auxiliary["steps"][k, :], self.auxiliary["changes"][k, :])
+            for k in range(self.auxiliary["steps"].shape[0])
         ]
         direction, weights = slope, []
         for step, change in reversed(pairs):

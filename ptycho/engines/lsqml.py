@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ptycho.backends import Array, array_namespace, to_numpy
-from ptycho.engines.canvas import slices_of
+from ptycho.engines.exit_waves import SliceUpdate, propagate_slice_changes, slice_illuminations
+from ptycho.engines.object_canvas import slices_of
 from ptycho.engines.pie import RPIE
-from ptycho.engines.waves import Lit, exit_change, lit_slices
 
 __all__ = ["LSQML"]
 
@@ -31,13 +31,13 @@ class LSQML(RPIE):
     def _sweep(self, last: int) -> None:
         for batch in self.batches():
             self._start_batch()
-            self._pending: list[tuple[np.ndarray, Sequence[Lit]]] = []
+            self._pending: list[tuple[np.ndarray, Sequence[SliceUpdate]]] = []
             before = self._copy(self.canvas.object)
             for chunk in self.chunks(batch):
                 self._see(chunk)
             self._settle(before)
 
-    def _keep(self, index: np.ndarray, slices: Sequence[Lit]) -> None:
+    def _keep(self, index: np.ndarray, slices: Sequence[SliceUpdate]) -> None:
         self._pending.append((index, slices))
 
     def _settle(self, before: Array) -> None:
@@ -50,14 +50,14 @@ class LSQML(RPIE):
         self.canvas.object = before + (self.canvas.object - before) * object_share
         self.probe = old + change * probe_share
 
-    def _lengths(self, probe_change: Array, index: np.ndarray, slices: Sequence[Lit]) -> np.ndarray:
-        wanted = slices[-1].difference
+    def _lengths(self, probe_change: Array, index: np.ndarray, slices: Sequence[SliceUpdate]) -> np.ndarray:
+        wanted = slices[-1].exit_change
         xp = array_namespace(wanted)
         now = slices_of(self.canvas.patches(self.positions[index], self.measured.size), 3)
         moved = [new - lit.patches for new, lit in zip(now, slices, strict=True)]
-        by_object = exit_change(slices, moved, self.detector)
+        by_object = propagate_slice_changes(slices, moved, self.detector)
         patches = [self._lit(index, slices[0].patches), *(lit.patches for lit in slices[1:])]
-        by_probe = patches[-1][:, None, :, :] * lit_slices(patches, probe_change, self.detector)[-1]
+        by_probe = patches[-1][:, None, :, :] * slice_illuminations(patches, probe_change, self.detector)[-1]
 
         def product(a: Array, b: Array) -> np.ndarray:
             return np.asarray(to_numpy(xp.sum(xp.real(xp.conj(a) * b), axis=(-3, -2, -1))), dtype=np.float64)

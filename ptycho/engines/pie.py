@@ -20,8 +20,8 @@ import numpy as np
 
 from ptycho.backends import Array, array_namespace
 from ptycho.engines.engine import Engine
-from ptycho.engines.variation import Variation
-from ptycho.engines.waves import Lit
+from ptycho.engines.exit_waves import SliceUpdate
+from ptycho.engines.opr import Variation
 from ptycho.physics.propagation import intensity
 
 __all__ = ["EPIE", "RPIE", "probe_sums", "summed"]
@@ -49,7 +49,7 @@ class RPIE(Engine):
     def _averaging(self, last: int) -> bool:
         """Whether this epoch is one of those that average what the ones before have left."""
         most = last if self.from_state else last // 3
-        return self.epoch >= last - min(self.config.averaged, most)
+        return self.epoch >= last - min(self.config.full_batch_epochs, most)
 
     def _push_probe(self, before: Array) -> None:
         """Repeat a part of the epoch's change of the probe, and of the ones before it.
@@ -63,9 +63,9 @@ class RPIE(Engine):
         if part == 0.0:
             return
         change = self.probe - before
-        if "probe_velocity" in self.memory:
-            change = change + part * self.memory["probe_velocity"]
-        self.memory["probe_velocity"] = change
+        if "probe_velocity" in self.auxiliary:
+            change = change + part * self.auxiliary["probe_velocity"]
+        self.auxiliary["probe_velocity"] = change
         self.probe = self.probe + part * change
 
     def _sweep(self, last: int) -> None:
@@ -79,7 +79,7 @@ class RPIE(Engine):
 
     def _start_batch(self) -> None:
         xp = self.backend.xp
-        powers = [xp.sum(intensity(wave), axis=0) for wave in self.unhindered()]
+        powers = [xp.sum(intensity(wave), axis=0) for wave in self.empty_slice_waves()]
         self._power, self._brightest = powers[0], [float(xp.max(power)) for power in powers]
         self._probe_sum: Any = None
         self._probe_light: Any = None
@@ -89,27 +89,27 @@ class RPIE(Engine):
         at, measured = self.positions[index], self.measured(index)
         patches = self.canvas.patches(at, self.measured.size)
         probe = self.probe if self._variation is None else self._variation.probes(index, self.probe)
-        change = self.wave_change(patches, probe, measured)
-        self.met(change.misfit, measured)
+        change = self.exit_wave_change(patches, probe, measured)
+        self.add_residual(change.misfit, measured)
         for number, (image, lit) in enumerate(zip(self.canvas.slices, change.slices, strict=True)):
-            light = self._power if number == 0 else self.backend.xp.sum(intensity(lit.wave), axis=1)
-            image.gather(summed(lit.wave, lit.difference), light, at)
+            light = self._power if number == 0 else self.backend.xp.sum(intensity(lit.illumination), axis=1)
+            image.gather(summed(lit.illumination, lit.exit_change), light, at)
         self._keep(index, change.slices)
         first = change.slices[0]
         if self._variation is not None:
-            self._variation.see(index, first.patches, self.probe, first.difference)
+            self._variation.see(index, first.patches, self.probe, first.exit_change)
         if self.correcting_probe:
-            total, light = probe_sums(self._lit(index, first.patches), first.difference)
+            total, light = probe_sums(self._lit(index, first.patches), first.exit_change)
             self._probe_sum = total if self._probe_sum is None else self._probe_sum + total
             self._probe_light = light if self._probe_light is None else self._probe_light + light
         if self.correcting:
-            self.moves.add(index, change.judged)
+            self.moves.add(index, change.position_slices)
 
     def _lit(self, index: np.ndarray, patches: Array) -> Array:
         """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
         return patches if self._variation is None else self._variation.scaled(index, patches)
 
-    def _keep(self, index: np.ndarray, slices: Sequence[Lit]) -> None:
+    def _keep(self, index: np.ndarray, slices: Sequence[SliceUpdate]) -> None:
         """For engines that look at a batch again."""
 
     def _apply(self, damping: float) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from ptycho.backends import NumpyBackend
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
-from ptycho.engines.canvas import make_canvas, slices_of
-from ptycho.engines.detector import propagator
+from ptycho.engines.exit_waves import slice_illuminations
+from ptycho.engines.object_canvas import make_canvas, slices_of
+from ptycho.engines.propagator import propagator
 from ptycho.engines.state import State
-from ptycho.engines.waves import lit_slices
 from ptycho.physics.fourier import fftshift2
 from ptycho.physics.propagation import intensity
 
@@ -37,12 +37,14 @@ def predictor(state: State, scan: Scan, config: EngineSettings) -> Callable[[np.
     """
     size = state.probe.shape[-1]
     kind = np.result_type(state.object, np.complex64)
-    canvas = make_canvas(_host.astype(state.object, kind), size, str(np.empty(0, kind).real.dtype), config.shift)
+    canvas = make_canvas(
+        _host.astype(state.object, kind), size, str(np.empty(0, kind).real.dtype), config.interpolation
+    )
     detector = propagator(scan, config, _host.asarray, len(canvas.slices), state.spacing)
 
     def predicted(index: np.ndarray | slice) -> np.ndarray:
         slices = slices_of(canvas.patches(state.positions[index] - _host.asarray(state.origin), size), 3)
-        lit = lit_slices(slices, state.probes(index), detector)
+        lit = slice_illuminations(slices, state.probes(index), detector)
         field = detector.forward(slices[-1][:, None, :, :] * lit[-1])
         return fftshift2(_host.sqrt(_host.sum(intensity(field), axis=1)))
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ptycho.backends import NumpyBackend
+from ptycho.config.deprecated import former_names
 from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import NpzArchive
-from ptycho.engines.variation import probes_of
+from ptycho.engines.opr import probes_of
 from ptycho.errors import DataError
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
@@ -24,10 +25,13 @@ __all__ = ["State", "load_state", "place_on_canvas", "resliced", "save_state"]
 _host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
 _OPTIONAL = ("components", "weights")
-_NOTED = ("epoch", "history", "spacing", "propagation", "shift")
+_NOTED = ("epoch", "history", "spacing", "propagation", "interpolation")
+_AUXILIARY = ("auxiliary/", "memory/")
+"""What the names of the auxiliary arrays begin with in a file; version 0.1 wrote the second."""
 _MOST_PIXELS = 2**28
 
 
+@former_names({"memory": "auxiliary", "shift": "interpolation"})
 @dataclass(eq=False)
 class State:
     """Object, probe and positions after some epochs; arrays of the host.
@@ -44,8 +48,8 @@ class State:
     components : (V, N, N) complex, sqrt(photons), by which the first mode varies from pattern to pattern, or None.
     weights : (M, 1 + V) complex, brightness and components of every pattern, or None where all are lit alike.
     spacing : metres from one slice to the next, or None where there is one.
-    propagation, shift : how the engine came to the detector and read the object; see ``EngineSettings``.
-    memory : what the engine carries from epoch to epoch beside this (moments, waves), by name.
+    propagation, interpolation : how the engine came to the detector and read the object; see ``EngineSettings``.
+    auxiliary : what the engine carries from epoch to epoch beside this (moments, waves), by name.
     """
 
     object: np.ndarray
@@ -55,12 +59,12 @@ class State:
     nominal: np.ndarray
     epoch: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
-    memory: dict[str, np.ndarray] = field(default_factory=dict)
+    auxiliary: dict[str, np.ndarray] = field(default_factory=dict)
     components: np.ndarray | None = None
     weights: np.ndarray | None = None
     spacing: float | None = None
     propagation: str = "far"
-    shift: str = "bilinear"
+    interpolation: str = "bilinear"
 
     @property
     def projection(self) -> np.ndarray:
@@ -89,7 +93,7 @@ class State:
         """A state of its own, which further epochs do not change."""
         fresh = {name: getattr(self, name).copy() for name in ("object", "probe", "positions", "nominal")}
         history = {name: list(values) for name, values in self.history.items()}
-        return dataclasses.replace(self, **fresh, history=history, memory=dict(self.memory))
+        return dataclasses.replace(self, **fresh, history=history, auxiliary=dict(self.auxiliary))
 
 
 def save_state(state: State, path: str | Path, label: str = "") -> None:
@@ -110,7 +114,7 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
     arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
     arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
     arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
-    arrays |= {f"memory/{name}": values for name, values in state.memory.items()}
+    arrays |= {f"auxiliary/{name}": values for name, values in state.auxiliary.items()}
     with written_whole(path) as stream:
         np.savez(stream, note=_host.asarray(json.dumps(note)), **arrays)
 
@@ -129,10 +133,11 @@ def load_state(path: str | Path, label: str = "") -> State:
         note = json.loads(str(arrays.pop("note")))
         if note["format"] != _FORMAT:
             raise ValueError(note["format"])
-        memory = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith("memory/")}
+        note.setdefault("interpolation", note.pop("shift", None))
+        auxiliary = {name.partition("/")[2]: arrays.pop(name) for name in list(arrays) if name.startswith(_AUXILIARY)}
         row, col = (float(value) for value in arrays.pop("origin"))
         arrays |= {name: note[name] for name in _NOTED} | {"epoch": int(note["epoch"])}
-        state = State(origin=(row, col), memory=memory, **arrays)
+        state = State(origin=(row, col), auxiliary=auxiliary, **arrays)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path} is not a state that can be resumed ({error}): take that file away, or use --force, to start anew."

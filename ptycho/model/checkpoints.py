@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ptycho.config import TrainingConfig, config_to_dict
+from ptycho.config import ModelConfig, TrainingConfig, config_to_dict
+from ptycho.config.deprecated import rename_keys
 from ptycho.config.processes import is_first_process
 from ptycho.data import Scan
 from ptycho.data.atomic import written_whole
@@ -66,6 +67,7 @@ class Checkpoints:
         then, now = kept.get("settings"), _settings(self.config)
         if not isinstance(then, dict) or not isinstance(kept.get("scan"), str):
             raise damaged(label, "it names no settings or no scan")
+        then = rename_keys(ModelConfig, then, str(label))
         for name in {**then, **now}:
             if then.get(name) != now.get(name) and not (name == "nepochs" and _is_longer(now, then)):
                 raise ConfigError(

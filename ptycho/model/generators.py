@@ -24,7 +24,7 @@ __all__ = ["CnnGenerator", "Generator", "available_generators", "channels", "com
 class Generator(Protocol):
     """A network as two functions; its parameters are a flat dictionary of named arrays.
 
-    With ``estimate_passes`` none, ``x`` is the scaled diffraction (B, N, N, C) and the answer is the object patches
+    With ``start_iterations`` none, ``x`` is the scaled diffraction (B, N, N, C) and the answer is the object patches
     (B, N, N, C) complex. Otherwise the network corrects a given object: ``x`` holds (B, N, N, 4C), real and imaginary
     part of the object estimate minus a flat one and of the change that the pattern asks for, each C channels, and the
     answer is the complex factor on the estimate; 1 leaves it as it is. :func:`channels` gives both counts.
@@ -43,7 +43,7 @@ class Generator(Protocol):
 def channels(config: ModelConfig) -> tuple[int, int]:
     """Numbers of input and output channels of a network."""
     group = config.gridsize**2
-    seen = group if config.estimate_passes is None else 4 * group
+    seen = group if config.start_iterations is None else 4 * group
     return seen, group if config.object_big else 1
 
 
@@ -54,7 +54,7 @@ class CnnGenerator:
         """See :class:`Generator`; drawn from one numpy generator, the same in every framework."""
         shapes = cnn_shapes(config.N, config.n_filters_scale, *channels(config), config.pad_object, config.probe_big)
         params = init_cnn(shapes, np.random.default_rng(seed))
-        if config.estimate_passes is not None:  # so that the untrained network returns the estimate unchanged
+        if config.start_iterations is not None:  # so that the untrained network returns the estimate unchanged
             for name in params:
                 if name.endswith(("/centre/kernel", "/border/kernel", "/full/kernel")):
                     params[name] = params[name] * np.float32(0.0)
@@ -67,7 +67,7 @@ class CnnGenerator:
     def polar(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> tuple[Array, Array]:
         """Amplitude and phase of the output, for programs without complex numbers."""
         xp = backend.xp
-        if config.estimate_passes is None:
+        if config.start_iterations is None:
             amplitude, phase = apply_cnn(params, x, backend, config.amp_activation)
             return xp.astype(amplitude, x.dtype), xp.astype(phase, x.dtype)
         gain, turn = apply_cnn(params, x, backend, "correction", "correction", "correction")

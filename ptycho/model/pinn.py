@@ -21,12 +21,12 @@ from ptycho.backends import Array, Backend, NumpyBackend, device
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.generators import Generator, channels, find_generator
-from ptycho.physics.estimate import modulus_update
+from ptycho.physics.estimate import pie_object_update
 from ptycho.physics.likelihood import mae, poisson_nll
 from ptycho.physics.probe import disc_mask, normalise_probe
 from ptycho.physics.propagation import diffraction_intensity, far_field, intensity
 from ptycho.physics.reassembly import extract_groups, merge_groups
-from ptycho.physics.regularisation import complex_mae, total_variation
+from ptycho.physics.regularisation import complex_mae, squared_gradient
 
 __all__ = ["PtychoPINN", "initial_parameters"]
 
@@ -116,17 +116,17 @@ class PtychoPINN:
 
     def patches(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
         """Object patches (B, C, N, N) complex; those of one group agree where they overlap."""
-        if self.config.estimate_passes is None:
+        if self.config.start_iterations is None:
             seen = batch["X"] * self.intensity_scale * self.backend.xp.exp(-params["log_scale"])
             return self.consistent(self._answer(params, seen), batch["relative"])
         start, update, seen = self._known(params, batch)
         answer = self._answer(params, seen)
-        if self.config.estimate_passes == 0:  # the patches of single patterns disagree before they are merged
+        if self.config.start_iterations == 0:  # the patches of single patterns disagree before they are merged
             return self.consistent((start + update) * answer, batch["relative"])
         return start * self.consistent(answer, batch["relative"])
 
     def correction(self, params: dict[str, Array], batch: dict[str, Array]) -> Array:
-        """Factor (B, C, N, N) complex on the object estimate at the patches; needs estimate_passes above 0."""
+        """Factor (B, C, N, N) complex on the object estimate at the patches; needs start_iterations above 0."""
         return self.consistent(self._answer(params, self._known(params, batch)[2]), batch["relative"])
 
     def consistent(self, patches: Array, relative: Array) -> Array:
@@ -169,7 +169,7 @@ class PtychoPINN:
                 terms["realspace"] = complex_mae(patches, batch["patches"])
                 total = total + terms["realspace"] * (weights.realspace_weight * weights.realspace_mae_weight)
         if weights.tv_weight:
-            terms["tv"] = total_variation(patches) / patches.shape[0]
+            terms["tv"] = squared_gradient(patches) / patches.shape[0]
             total = total + terms["tv"] * weights.tv_weight
         return total, terms
 
@@ -189,7 +189,7 @@ class PtychoPINN:
         probe = self.probe(fixed)
         start = batch["start"] if "start" in batch else xp.astype(xp.ones_like(amplitude) * level, probe.dtype)
         mask = None if self.mask is None else self._constant(self.mask, amplitude)
-        update = modulus_update(start, probe, amplitude, mask)
+        update = pie_object_update(start, probe, amplitude, mask)
         parts = [xp.real(start) / level - 1.0, xp.imag(start) / level, xp.real(update), xp.imag(update)]
         return start, update, xp.concat([xp.permute_dims(part, (0, 2, 3, 1)) for part in parts], axis=-1)
 

@@ -6,9 +6,11 @@ The public names are imported when first used.
 from importlib import import_module
 from typing import Any
 
+from ptycho.config.deprecated import warn_renamed
+
 _HOME = {
     "aberrations": ("apply_aberrations", "noll_to_zernike", "zernike_polynomial"),
-    "estimate": ("Estimate", "estimate_object", "modulus_update", "wave_change"),
+    "estimate": ("Estimate", "estimate_object", "pie_object_update", "exit_wave_update"),
     "fourier": ("fft2", "fftshift2", "ifft2", "ifftshift2"),
     "likelihood": ("mae", "poisson_nll"),
     "modes": ("probe_modes",),
@@ -55,10 +57,15 @@ _HOME = {
         "stitching_window",
         "summed_window",
     ),
-    "regularisation": ("complex_mae", "total_variation"),
+    "regularisation": ("complex_mae", "squared_gradient"),
     "shifts": ("fourier_shift",),
     "simulation": ("simulate",),
     "slices": ("incoming_waves", "multislice_intensity"),
+}
+_FORMER = {
+    "modulus_update": "pie_object_update",
+    "total_variation": "squared_gradient",
+    "wave_change": "exit_wave_update",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -67,6 +74,9 @@ __all__ = sorted(_MODULE_OF)
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
+    if name in _FORMER:
+        warn_renamed(f"ptycho.physics.{name}", f"ptycho.physics.{_FORMER[name]}")
+        return __getattr__(_FORMER[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ptycho.physics' has no attribute {name!r}")
     value = getattr(import_module(f"ptycho.physics.{_MODULE_OF[name]}"), name)

@@ -29,12 +29,12 @@ from ptycho.physics.patches import place_patches, read_patches
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
-__all__ = ["Estimate", "estimate_object", "modulus_update", "wave_change"]
+__all__ = ["Estimate", "estimate_object", "exit_wave_update", "pie_object_update"]
 
 _host = NumpyBackend.xp
 
 
-def modulus_update(
+def pie_object_update(
     patches: Array, probe: Array, amplitude: Array, mask: Array | None = None, damping: float = 0.05
 ) -> Array:
     r"""Change of the object patches that would bring the predicted amplitude to the measured one.
@@ -54,17 +54,17 @@ def modulus_update(
     xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
     patches, probe, amplitude = widest(xp, patches, probe, amplitude)
     power = xp.sum(intensity(probe), axis=0)
-    difference = wave_change(patches, probe, amplitude, mask)
+    difference = exit_wave_update(patches, probe, amplitude, mask)
     numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
     return numerator / xp.astype(power + damping * xp.max(power), numerator.dtype)
 
 
-def wave_change(patches: Array, probe: Array, amplitude: Array, mask: Array | None = None) -> Array:
+def exit_wave_update(patches: Array, probe: Array, amplitude: Array, mask: Array | None = None) -> Array:
     """Change of the exit waves, (..., P, N, N), that brings the predicted amplitude to the measured one.
 
     Parameters
     ----------
-    patches, probe, amplitude, mask : as for :func:`modulus_update`.
+    patches, probe, amplitude, mask : as for :func:`pie_object_update`.
     """
     xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
     patches, probe, amplitude = widest(xp, patches, probe, amplitude)
@@ -238,7 +238,7 @@ class _Canvas:
         """Add up what these patterns ask of object and probe."""
         size = self.modes.shape[-1]
         patches = read_patches(self.object, positions, size)
-        difference = wave_change(patches, self.modes, amplitude, mask)
+        difference = exit_wave_update(patches, self.modes, amplitude, mask)
         wanted = _host.sum(_host.conj(self.modes) * difference, axis=-3)
         windows, corners, shares = place_patches(wanted, positions, self._shape)
         power = _host.broadcast_to(_host.sum(intensity(self.modes), axis=0), windows.shape)

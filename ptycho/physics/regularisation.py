@@ -8,10 +8,10 @@ from ptycho.backends import Array, array_namespace
 from ptycho.physics.checks import require_together, widest
 from ptycho.physics.propagation import intensity
 
-__all__ = ["complex_mae", "total_variation"]
+__all__ = ["complex_mae", "squared_gradient"]
 
 
-def total_variation(object: Array) -> Array:
+def squared_gradient(object: Array) -> Array:
     r"""Sum of squared first differences of the real and the imaginary part.
 
     .. math:: \sum_{r,c} |O_{r+1,c} - O_{r,c}|^2 + |O_{r,c+1} - O_{r,c}|^2

@@ -199,10 +199,12 @@ class LivePage:
 
 def _prediction(shown: Any, scan: Scan) -> Callable[[int], np.ndarray] | None:
     """How an engine predicts a pattern of what it shows, with its own settings; None where that is the usual way."""
-    propagation, shift = getattr(shown, "propagation", "far"), getattr(shown, "shift", "bilinear")
-    if (propagation, shift) == ("far", "bilinear") and shown.object.ndim == 2:
+    propagation, interpolation = (
+        getattr(shown, name, usual) for name, usual in (("propagation", "far"), ("interpolation", "bilinear"))
+    )
+    if (propagation, interpolation) == ("far", "bilinear") and shown.object.ndim == 2:
         return None
-    predict = predictor(shown, scan, EngineSettings(propagation=propagation, shift=shift))
+    predict = predictor(shown, scan, EngineSettings(propagation=propagation, interpolation=interpolation))
     return lambda index: predict(np.asarray([index]))[0]
 
 

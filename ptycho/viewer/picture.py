@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.engines.variation import probes_of
+from ptycho.engines.opr import probes_of
 from ptycho.errors import DataError
 from ptycho.evaluation.drawing import bounding_box
 from ptycho.evaluation.registration import coverage

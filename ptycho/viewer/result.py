@@ -134,10 +134,9 @@ def result_patterns(result: Reconstruction, scan: Scan | None, missing: str) -> 
 def _prediction(result: Reconstruction, scan: Scan | None) -> Callable[[int], np.ndarray] | None:
     """What an engine predicts of slices, for another detector, or with another way to read; None otherwise."""
     config = result.provenance.get("config") or {}
-    propagation, shift = (
-        str(config.get(name, usual)) for name, usual in (("propagation", "far"), ("shift", "bilinear"))
-    )
-    if (propagation, shift) == ("far", "bilinear") and result.slices is None:
+    propagation = str(config.get("propagation", "far"))
+    interpolation = str(config.get("interpolation", config.get("shift", "bilinear")))  # version 0.1 wrote "shift"
+    if (propagation, interpolation) == ("far", "bilinear") and result.slices is None:
         return None
 
     @functools.cache
@@ -148,7 +147,7 @@ def _prediction(result: Reconstruction, scan: Scan | None) -> Callable[[int], np
         state = State(image, result.origin, result.probe, result.positions, result.positions)
         state.spacing = result.slice_spacing
         state.components, state.weights = result.components, result.weights
-        settings = EngineSettings(propagation=propagation, shift=shift)
+        settings = EngineSettings(propagation=propagation, interpolation=interpolation)
         validate(settings)
         return predictor(state, scan, settings)
 

@@ -221,7 +221,7 @@ def export_bundle(path: str | Path, to: str | None, out: str | Path | None = Non
 
 def input_scale(bundle: Bundle) -> float:
     """Factor between the input of an exported network and what the network sees."""
-    if bundle.config.model.estimate_passes is not None:
+    if bundle.config.model.start_iterations is not None:
         return 1.0
     return bundle.intensity_scale * math.exp(-float(bundle.params["log_scale"]))
 
@@ -231,7 +231,7 @@ def export_description(bundle: Bundle) -> dict[str, str]:
     model = bundle.config.model
     seen, answered = channels(model)
     group = f"the {answered} pattern(s) of a group" if model.gridsize > 1 else "a pattern"
-    if model.estimate_passes is None:
+    if model.start_iterations is None:
         x = (
             f"float32 (batch, {model.N}, {model.N}, {seen}): amplitudes of {group}, zero frequency in the middle, "
             "times one factor that makes the mean over the scan of the sum of their squares (N/2)^2"

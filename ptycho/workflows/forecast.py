@@ -114,7 +114,7 @@ def forecast_training(
     sample = _sample(part, size)
     trial = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, estimate_passes=_few(config.model)),
+        model=dataclasses.replace(config.model, start_iterations=_few(config.model)),
         start_model=None,
         nepochs=2,
         n_groups=min(groups, _BATCHES * config.batch_size + groups % config.batch_size, len(sample)),
@@ -134,9 +134,9 @@ def forecast_training(
     steps = -(-groups // config.batch_size)
     per_pattern = clock.gap("pass") / len(sample)
     reading = _reading(part)
-    if config.model.estimate_passes:
+    if config.model.start_iterations:
         again = 0.0 if _is_kept(part) else reading
-        found.seconds["estimate"] = config.model.estimate_passes * (per_pattern + again) * len(part)
+        found.seconds["estimate"] = config.model.start_iterations * (per_pattern + again) * len(part)
     found.seconds["start"] = opening + max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
     found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
     found.seconds["reading"] = 2 * reading * len(part)
@@ -178,7 +178,7 @@ def forecast_reconstruction(
     model, clock, frc = bundle.config.model, _Clock(), frc and true_object(scan) is None
     groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
     sample, reading = _sample(scan, _BATCHES * config.batch_size).in_memory(), _reading(scan)
-    few = dataclasses.replace(bundle.config.model, estimate_passes=_few(model))
+    few = dataclasses.replace(bundle.config.model, start_iterations=_few(model))
     trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
     with clock("trial"):
         stitched = reconstruct(
@@ -194,7 +194,7 @@ def forecast_reconstruction(
     batches = -(-len(sample) // config.batch_size)
     batch = clock.gap("batch")
     with clock("passes"):
-        if model.estimate_passes:
+        if model.start_iterations:
             scan_estimate(sample, bundle.probe, bundle.nphotons, 2)
     with clock("r-factor"):
         scan_r_factor(stitched, stitched.probe, sample)
@@ -203,8 +203,8 @@ def forecast_reconstruction(
     rate, again = len(scan) / len(sample), 0.0 if _is_kept(scan) else reading * len(scan)
     times, judgements = 2 if frc else 1, 1 if stitched.estimate is None else 2
     found = Forecast(_facts(scan, scan, groups, bundle))
-    if model.estimate_passes:
-        found.seconds["estimate"] = times * model.estimate_passes * (clock.total("passes") / 2 * rate + again)
+    if model.start_iterations:
+        found.seconds["estimate"] = times * model.start_iterations * (clock.total("passes") / 2 * rate + again)
     start = clock.total("trial") - batch * batches - clock.total("passes")
     found.seconds["start"] = opening + max(0.0, (3 if frc else 1) * start)
     found.seconds["network"] = times * (batch * groups / min(config.batch_size, len(sample)) + again)
@@ -285,7 +285,7 @@ def _training_bytes(part: Scan, config: TrainingConfig, groups: int) -> int:
     """What a training on all of its patterns holds more than the trial did."""
     (height, width), _ = canvas_for(part.positions, part.N)
     gathered = 4 * groups * config.model.gridsize**2 * part.N**2
-    estimate = _ESTIMATE_BYTES * height * width if config.model.estimate_passes else 0
+    estimate = _ESTIMATE_BYTES * height * width if config.model.start_iterations else 0
     return (
         estimate + _kept_bytes(part) + (gathered if gathered <= MAX_BYTES_IN_MEMORY else 0) + _PATTERN_BYTES * len(part)
     )
@@ -327,7 +327,7 @@ def _sample(scan: Scan, size: int) -> Scan:
 
 def _few(model: ModelConfig) -> int | None:
     """Passes of the trial: two, of which the second is like the most of many."""
-    return 2 if model.estimate_passes else model.estimate_passes
+    return 2 if model.start_iterations else model.start_iterations
 
 
 def _is_kept(scan: Scan) -> bool:

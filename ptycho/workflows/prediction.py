@@ -1,6 +1,6 @@
 """A trained model as PtychoPINN's callers call it: ``model.predict([patterns, offsets])``, on any backend.
 
-What is predicted of patterns depends on what is known beside them. A model with ``estimate_passes`` above 0 corrects
+What is predicted of patterns depends on what is known beside them. A model with ``start_iterations`` above 0 corrects
 the object that plain physics makes of the whole scan. The scan is known where the offsets come from a container of
 this library (:class:`~ptycho.data.LocalOffsets` brings it along), where the container itself is given, or where the
 global offsets are given as a third array. Otherwise the model starts from a flat object at each pattern, as it defines
@@ -120,9 +120,9 @@ class TrainedModel(Bundle):
         config = self.config.model
         lender = get_backend(self.backend or self.config.backend)
         where = lender.best_device() if device in (None, "auto") else device
-        if config.estimate_passes and scan is not None:
-            groups.estimate = scan_estimate(scan, self.probe, self.nphotons, config.estimate_passes)
-        elif config.estimate_passes:
+        if config.start_iterations and scan is not None:
+            groups.estimate = scan_estimate(scan, self.probe, self.nphotons, config.start_iterations)
+        elif config.start_iterations:
             logger.warning(
                 "predict knows the patterns but not where they lie, so it starts from a flat object at each; give the "
                 "local offsets of a container as they are, or the global offsets as a third array."

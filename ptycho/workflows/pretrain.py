@@ -118,7 +118,7 @@ def simulated_like(
     config, options = settled(config), options or PretrainOptions()
     validate(config)
     validate(options)
-    beam = beam_of(scan, config, None if counters is None or not config.model.estimate_passes else counters("probe"))
+    beam = beam_of(scan, config, None if counters is None or not config.model.start_iterations else counters("probe"))
     count = max(options.n_objects, math.ceil(config.n_groups / len(scan)))
     rng = np.random.default_rng([config.seed, _STREAM])
     regions = list(_regions(scan.positions, count, config.n_groups, rng))

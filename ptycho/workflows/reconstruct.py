@@ -73,8 +73,8 @@ def reconstruct(
         workers.check(scan)
     here = scan.in_memory()
     container = make_container(here, config.gridsize, n_groups, neighbor_count, seed, at_most=0)
-    if config.estimate_passes:
-        container.estimate = scan_estimate(here, bundle.probe, bundle.nphotons, config.estimate_passes, seed=seed)
+    if config.start_iterations:
+        container.estimate = scan_estimate(here, bundle.probe, bundle.nphotons, config.start_iterations, seed=seed)
     side = max(bundle.group_canvas_side, group_canvas_size(container.relative, scan.N, config.gridsize))
     network = Network(bundle, side, scan.mask, backend, device, batch_size, window, crop, generator)
     if workers is not None:

@@ -74,7 +74,7 @@ def train_scan(
     validate(config)
     config = settled(config)
     publish(config, measurement=scan.measurement)
-    on_pass = None if counters is None or not config.model.estimate_passes else counters("estimate")
+    on_pass = None if counters is None or not config.model.start_iterations else counters("estimate")
     with _logs_whole(log_dir):
         return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass, resume=resume)
 

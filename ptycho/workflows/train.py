@@ -132,7 +132,7 @@ class Beam(NamedTuple):
     probe: np.ndarray
     """(P, N, N) complex: refined with the estimate where there is one, else the scan's, in any unit."""
     estimate: Estimate | None
-    """None where ``estimate_passes`` is 0 or none."""
+    """None where ``start_iterations`` is 0 or none."""
 
 
 def beam_of(scan: Scan, config: TrainingConfig, on_pass: Callable[[int, int], None] | None = None) -> Beam:
@@ -147,7 +147,7 @@ def beam_of(scan: Scan, config: TrainingConfig, on_pass: Callable[[int, int], No
     nphotons = scan.mean_total_counts() if scan.measurement == "counts" else config.nphotons
     if scan.measurement == "counts":
         logger.info("the scan is in counts: %.4g photons per pattern, measured, take the place of nphotons", nphotons)
-    brightness, probe, passes = _brightness(scan), _starting_probe(scan), config.model.estimate_passes
+    brightness, probe, passes = _brightness(scan), _starting_probe(scan), config.model.start_iterations
     if not passes:
         return Beam(nphotons, brightness, probe, None)
     estimate = scan_estimate(scan, probe, nphotons, passes, brightness, config.refine_probe, config.seed, on_pass)
@@ -216,8 +216,8 @@ def _check(scan: Scan, model: ModelConfig) -> None:
             f"N: the scan's patterns are {scan.N} x {scan.N} and N is {model.N}; set --N {scan.N}, or crop or bin the "
             f"detector to {model.N} (--crop {model.N})."
         )
-    if model.estimate_passes is not None and model.gridsize > 1 and not model.object_big:
-        raise ConfigError("object_big: false needs estimate_passes none: one patch for a group has no estimate.")
+    if model.start_iterations is not None and model.gridsize > 1 and not model.object_big:
+        raise ConfigError("object_big: false needs start_iterations none: one patch for a group has no estimate.")
 
 
 def _goes_on(checkpoints: Checkpoints | None, scan: Scan) -> bool:

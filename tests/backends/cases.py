@@ -183,10 +183,10 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     ),
     "likelihood.poisson_nll": (_losses("I_pred", "I_meas"), physics.poisson_nll),
     "likelihood.mae": (_losses("A_pred", "A_meas"), physics.mae),
-    "regularisation.total_variation": (_one("object", Draw.patches), physics.total_variation),
+    "regularisation.squared_gradient": (_one("object", Draw.patches), physics.squared_gradient),
     "regularisation.complex_mae": (lambda draw: {"a": draw.patches(), "b": draw.patches()}, physics.complex_mae),
-    "estimate.modulus_update": (_measured, physics.modulus_update),
-    "estimate.wave_change": (_measured, physics.wave_change),
+    "estimate.pie_object_update": (_measured, physics.pie_object_update),
+    "estimate.exit_wave_update": (_measured, physics.exit_wave_update),
     "photons.normalise_amplitude": (
         lambda draw: {"amplitude": draw.real(draw.sizes.K, draw.sizes.N, draw.sizes.N), "mask": draw.mask()},
         physics.normalise_amplitude,

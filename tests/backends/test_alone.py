@@ -19,7 +19,7 @@ from tests import support
 from tests.backends.alone import FRAMEWORKS, OWN, can_train, run_alone
 
 EXTRA = {"pytorch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
-SMALL = "--n_filters_scale 1 --nepochs 1 --n_groups 8 --batch_size 8 --estimate_passes 2 --device cpu"
+SMALL = "--n_filters_scale 1 --nepochs 1 --n_groups 8 --batch_size 8 --start_iterations 2 --device cpu"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_run_from_scan_to_result(alone, scan, tmp_path, backend):
 
 
 def test_numpy_alone_reconstructs_from_a_bundle_and_does_not_train(alone, scan, tmp_path):
-    model = ModelConfig(N=64, n_filters_scale=1, estimate_passes=None)
+    model = ModelConfig(N=64, n_filters_scale=1, start_iterations=None)
     params = initial_parameters(model, load_scan(tmp_path / scan).probe, 1e5, 0)
     config = TrainingConfig(model=model, backend="jax")
     save_bundle(Bundle(params, config, intensity_scale(1e5, 64), 1e5, 64), tmp_path / "model")

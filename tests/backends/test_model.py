@@ -31,9 +31,9 @@ N = 64
 PHOTONS = 1e5
 VARIANTS = {
     "corrected": ({}, {"mae_weight": 0.3, "tv_weight": 1e-3}),
-    "single patterns": ({"estimate_passes": 0, "probe_mask": True}, {}),
-    "groups, bare": ({"gridsize": 2, "estimate_passes": None, "amp_activation": "swish"}, {"mae_weight": 0.3}),
-    "supervised": ({"model_type": "supervised", "estimate_passes": None, "pad_object": False}, {}),
+    "single patterns": ({"start_iterations": 0, "probe_mask": True}, {}),
+    "groups, bare": ({"gridsize": 2, "start_iterations": None, "amp_activation": "swish"}, {"mae_weight": 0.3}),
+    "supervised": ({"model_type": "supervised", "start_iterations": None, "pad_object": False}, {}),
 }
 
 
@@ -49,7 +49,7 @@ def setting(variant: str):
     config = ModelConfig(N=N, n_filters_scale=1, **VARIANTS[variant][0])
     truth = extract_patches(scan().object, scan().positions, N)
     container = make_container(scan(), config.gridsize, 2, patches=truth)
-    if config.estimate_passes:
+    if config.start_iterations:
         container.estimate = Estimate(scan().object, np.ones(scan().object.shape, np.float32), (0.0, 0.0), scan().probe)
     side = group_canvas_size(container.relative, N, config.gridsize)
     mask = np.random.default_rng(1).random((N, N)) < 0.9
@@ -103,7 +103,7 @@ def test_loss_and_gradient(learner, variant, seed):
     assert {name: values.shape for name, values in found.items()} == {name: v.shape for name, v in host.items()}
     rng = np.random.default_rng(seed)
     # what the pattern alone decides is a constant of the differentiation, so only the network's weights are moved
-    fixed = ("probe/", "log_scale") if setting(variant)[0].config.estimate_passes is not None else ()
+    fixed = ("probe/", "log_scale") if setting(variant)[0].config.start_iterations is not None else ()
     step = {name: rng.normal(size=v.shape) for name, v in host.items() if not name.startswith(fixed or "-")}
     ahead, behind = (
         loss({name: v + sign * 1e-7 * step[name] if name in step else v for name, v in host.items()})

@@ -41,7 +41,7 @@ CASES = [(name, changes) for name, own in VARIANTS.items() for changes in (EVERY
 def configured(backend="pytorch", **changes):
     """Six groups to learn from and two to watch, two a batch."""
     settings = {"nepochs": 4, "n_groups": 8, "batch_size": 2, "validation_fraction": 0.25, "device": "cpu", **changes}
-    model = ModelConfig(N=64, n_filters_scale=1, estimate_passes=None)
+    model = ModelConfig(N=64, n_filters_scale=1, start_iterations=None)
     return TrainingConfig(model=model, backend=backend, **settings)
 
 

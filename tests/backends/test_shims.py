@@ -125,7 +125,7 @@ PHYSICS = re.compile(
     r"i?r?fft\w*|hfft\w*|\w*shift|stft"  # propagation
     r"|grid_sample|affine_grid|map_coordinates|griddata|resize\w*|bilinear|bicubic|translate|zoom"  # interpolation
     r"|\w*poisson\w*|\w*nll\w*|\w*_loss|\w+Loss|losses|huber\w*|mse\w*|mae|mean_squared_error|mean_absolute_error"
-    r"|cross_entropy\w*|total_variation|image_gradients"  # likelihoods and losses
+    r"|cross_entropy\w*|squared_gradient|total_variation|image_gradients"  # likelihoods and losses
     r"|c?KDTree|cdist|top_?k|argsort|NearestNeighbors|BallTree"  # grouping
     r"|angle|polar|illuminate|far_field|near_field",
 )

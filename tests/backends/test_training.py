@@ -31,12 +31,12 @@ def scan():
 
 VARIANTS = {
     "patterns": (
-        {"estimate_passes": 2},
+        {"start_iterations": 2},
         {"n_groups": 5, "batch_size": 3, "validation_fraction": 0.2, "nepochs": 10, "probe_trainable": True,
          "mae_weight": 0.1, "lr_schedule": "onecycle"},
     ),
     "groups": (
-        {"estimate_passes": None, "gridsize": 2},
+        {"start_iterations": None, "gridsize": 2},
         {"n_groups": 3, "nepochs": 20, "tv_weight": 0.1, "gradient_clip": 1e-4, "intensity_scale_trainable": False},
     ),
 }  # fmt: skip

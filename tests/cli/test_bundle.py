@@ -27,7 +27,7 @@ def test_from_the_archive_to_a_result(ptycho, old, scan_path):
 
     shown = json.loads(ptycho("bundle", "info", "model", "--json").out)
     assert shown["imported_from"]["framework"] == "pytorch"
-    assert shown["model"]["estimate_passes"] is None
+    assert shown["model"]["start_iterations"] is None
 
     done = ptycho("reconstruct", scan_path, "model", "--backend", "numpy", "--out", "result")
     assert done.code == 0, done.err

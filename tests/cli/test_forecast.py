@@ -13,7 +13,7 @@ from ptycho.data.readers.limits import readable
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["--n_filters_scale", "1", "--nepochs", "2", "--n_groups", "48", "--estimate_passes", "3", "--quiet"]
+QUICK = ["--n_filters_scale", "1", "--nepochs", "2", "--n_groups", "48", "--start_iterations", "3", "--quiet"]
 WATCHED = """
 import sys
 from ptycho.backends import get_trainer

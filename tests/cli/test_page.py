@@ -93,7 +93,7 @@ def test_the_port_and_a_browser_may_be_chosen(begin, result_path, tmp_path):
     assert seen.read_text().strip() == url
 
 
-QUICK = ("--n_filters_scale", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2, "--frc", "false")
+QUICK = ("--n_filters_scale", 1, "--n_groups", 16, "--batch_size", 8, "--start_iterations", 2, "--frc", "false")
 
 
 @pytest.mark.slow

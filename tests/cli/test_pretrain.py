@@ -11,7 +11,7 @@ from ptycho.workflows.results import load_reconstruction
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
 QUICK = ("--batch_size", 8, "--device", "cpu", "--quiet")
-PRETRAIN = ("--n_filters_scale", 1, "--estimate_passes", 0, "--n_groups", 48, "--n_objects", 4, "--nepochs", 4)
+PRETRAIN = ("--n_filters_scale", 1, "--start_iterations", 0, "--n_groups", 48, "--n_objects", 4, "--nepochs", 4)
 
 
 @pytest.fixture

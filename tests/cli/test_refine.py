@@ -11,7 +11,7 @@ from ptycho.workflows.results import RESULT_FILES, load_reconstruction
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 from tests.cli.conftest import COMMAND
 
-QUICK = ("--n_filters_scale", 1, "--nepochs", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2)
+QUICK = ("--n_filters_scale", 1, "--nepochs", 1, "--n_groups", 16, "--batch_size", 8, "--start_iterations", 2)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_refine_a_result_whose_scan_it_names(done, measured_path):
 
 
 def test_refining_goes_on_where_the_result_is(done, scan_path):
-    done("reconstruct", scan_path, "--epochs", 12, "--averaged", 0, "--out", "first")
-    done("refine", "first", scan_path, "--epochs", 1, "--averaged", 0, "--out", "second")
+    done("reconstruct", scan_path, "--epochs", 12, "--full_batch_epochs", 0, "--out", "first")
+    done("refine", "first", scan_path, "--epochs", 1, "--full_batch_epochs", 0, "--out", "second")
     first, second = (load_reconstruction(done.folder / name) for name in ("first", "second"))
     assert second.history["r_factor"][0] < 1.2 * first.history["r_factor"][-1]
 

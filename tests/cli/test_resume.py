@@ -16,7 +16,7 @@ from tests.cli.conftest import COMMAND
 from tests.safety.test_kills import ENVIRONMENT
 from tests.support import compiled_quickly
 
-QUICK = ("--n_filters_scale", "1", "--nepochs", "5", "--n_groups", "8", "--batch_size", "4", "--estimate_passes", "2",
+QUICK = ("--n_filters_scale", "1", "--nepochs", "5", "--n_groups", "8", "--batch_size", "4", "--start_iterations", "2",
          "--lr_schedule", "plateau", "--early_stopping_patience", "5", "--validation_fraction", "0.25",
          "--device", "cpu", "--quiet")  # fmt: skip
 
@@ -24,7 +24,7 @@ QUICK = ("--n_filters_scale", "1", "--nepochs", "5", "--n_groups", "8", "--batch
 def config_of(backend):
     """The settings of these words."""
     return TrainingConfig(
-        model=ModelConfig(n_filters_scale=1, estimate_passes=2), backend=backend, nepochs=5, n_groups=8, batch_size=4,
+        model=ModelConfig(n_filters_scale=1, start_iterations=2), backend=backend, nepochs=5, n_groups=8, batch_size=4,
         lr_schedule="plateau", early_stopping_patience=5, validation_fraction=0.25, device="cpu",
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from tests.cli.test_bad_input import limit_files
 
 pytest.importorskip("torch")
 
-QUICK = ("--n_filters_scale", 1, "--nepochs", 1, "--n_groups", 16, "--batch_size", 8, "--estimate_passes", 2)
+QUICK = ("--n_filters_scale", 1, "--nepochs", 1, "--n_groups", 16, "--batch_size", 8, "--start_iterations", 2)
 FIGURES = ("R-factor", "FRC", "seconds", "saved")
 
 
@@ -103,13 +103,13 @@ def test_a_test_file_is_what_is_reconstructed(done, simulation, tmp_path):
 
 
 def test_flags_win_over_yaml_over_defaults(done, scan_path):
-    settings = {"train_data_file": str(scan_path), "model": {"n_filters_scale": 1, "estimate_passes": 1}, "nepochs": 2}
+    settings = {"train_data_file": str(scan_path), "model": {"n_filters_scale": 1, "start_iterations": 1}, "nepochs": 2}
     settings |= {"n_groups": 8, "batch_size": 8, "output_dir": "from_yaml", "probe_trainable": True}
     (done.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
     done("train", "--config", "settings.yaml", "--nepochs", 1, "--probe_trainable", "false", "--gradient_clip", "none")
     config = load_bundle(done.folder / "from_yaml").config
     assert (config.nepochs, config.n_groups, config.probe_trainable, config.gradient_clip) == (1, 8, False, None)
-    assert config.model == ModelConfig(n_filters_scale=1, estimate_passes=1)
+    assert config.model == ModelConfig(n_filters_scale=1, start_iterations=1)
     assert config.learning_rate == 1e-3
 
 

@@ -32,8 +32,8 @@ def test_the_model():
     assert (found.n_filters_scale, found.architecture) == (1, "mine")
     assert (found.object_big, found.probe_big, found.pad_object) == (False, False, False)
     assert to_model_config(data, ModelConfig(gaussian_smoothing_sigma=1.5)).gaussian_smoothing_sigma == 1.5
-    changed = to_model_config(data, model, {"N": 64, "estimate_passes": None, "probe_mask": True})
-    assert (changed.N, changed.estimate_passes, changed.probe_mask, changed.gridsize) == (64, None, True, 3)
+    changed = to_model_config(data, model, {"N": 64, "start_iterations": None, "probe_mask": True})
+    assert (changed.N, changed.start_iterations, changed.probe_mask, changed.gridsize) == (64, None, True, 3)
 
 
 @pytest.mark.parametrize(("mode", "model_type"), [("Unsupervised", "pinn"), ("Supervised", "supervised")])

@@ -64,6 +64,6 @@ def settings() -> Any:
     """An engine's configuration from what differs from the defaults."""
 
     def make(**changed: Any) -> EngineConfig:
-        return EngineConfig(**{"engine_batch": 8, "epochs": 5, **changed})
+        return EngineConfig(**{"engine_batch_size": 8, "epochs": 5, **changed})
 
     return make

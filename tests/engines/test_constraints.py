@@ -68,7 +68,7 @@ def test_the_probe_keeps_support_and_power(lender):
 
 
 def test_limits_hold_in_a_reconstruction(scan):
-    config = EngineConfig(epochs=6, engine_batch=8, amplitude_limit=0.9, probe_support=0.4, object_smoothness=0.01)
+    config = EngineConfig(epochs=6, engine_batch_size=8, amplitude_limit=0.9, probe_support=0.4, object_smoothness=0.01)
     done = solve(scan, config)
     assert np.abs(done.object).max() <= 0.9 + 1e-5
     assert not done.probe[:, 0, 0].any()

@@ -52,7 +52,9 @@ def test_a_short_refinement_averages_and_goes_on_when_killed(scan, settings, tmp
     start, config = solve(scan, settings(epochs=12)), settings(epochs=2)
     refined = solve(scan, config, start)
     assert Placed(refined).r_factor(scan) < Placed(start).r_factor(scan)
-    assert Placed(refined).r_factor(scan) < Placed(solve(scan, settings(epochs=2, averaged=0), start)).r_factor(scan)
+    assert Placed(refined).r_factor(scan) < Placed(
+        solve(scan, settings(epochs=2, full_batch_epochs=0), start)
+    ).r_factor(scan)
     path = tmp_path / "state.npz"
     with pytest.raises(StoppedError):
         solve(scan, config, start, checkpoint=path, every=0.0, callbacks=[stop_after(2)])
@@ -101,7 +103,7 @@ def test_states_come_back_as_they_were(tmp_path, scan):
     for name in ("object", "probe", "positions", "nominal"):
         np.testing.assert_array_equal(getattr(again, name), getattr(state, name))
     assert (again.origin, again.epoch, again.history) == (state.origin, 3, {"r_factor": [0.1]})
-    np.testing.assert_array_equal(again.memory["m"], np.ones(2))
+    np.testing.assert_array_equal(again.auxiliary["m"], np.ones(2))
     np.testing.assert_allclose(again.shifts, -1)
 
 

@@ -18,7 +18,7 @@ ADAM = {"engine": "gradient", "device": "cpu"}
 
 @pytest.mark.parametrize(("optimiser", "epochs"), [("adam", 30), ("lbfgs", 60)])
 def test_recovers_a_simulated_object(scan, settings, optimiser, epochs):
-    done = Placed(solve(scan, settings(**ADAM, optimiser=optimiser, epochs=epochs, engine_batch=16)))
+    done = Placed(solve(scan, settings(**ADAM, optimiser=optimiser, epochs=epochs, engine_batch_size=16)))
     assert done.metrics(scan)["mse_phase"] ** 0.5 < 0.1
     assert done.r_factor(scan) < 0.04
 
@@ -74,7 +74,7 @@ def test_frameworks_walk_the_same_way(settings, backend, optimiser):
     if importlib.util.find_spec(OTHERS[backend]) is None:
         pytest.skip(f"{OTHERS[backend]} is not installed")
     scan = made().subset(slice(0, 48))
-    options = {**ADAM, "epochs": 3, "engine_batch": 16, "optimiser": optimiser}
+    options = {**ADAM, "epochs": 3, "engine_batch_size": 16, "optimiser": optimiser}
     one, other = (solve(scan, settings(**options, backend=name)) for name in ("pytorch", backend))
     assert np.abs(one.object - other.object).max() < 1e-3
     np.testing.assert_allclose(one.history["r_factor"], other.history["r_factor"], rtol=1e-3)
@@ -83,7 +83,7 @@ def test_frameworks_walk_the_same_way(settings, backend, optimiser):
 def test_double_precision_agrees_closely(settings):
     pytest.importorskip("tensorflow")
     scan = made().subset(slice(0, 48))
-    options = {**ADAM, "epochs": 5, "engine_batch": 16, "double": True}
+    options = {**ADAM, "epochs": 5, "engine_batch_size": 16, "double": True}
     one, other = (solve(scan, settings(**options, backend=name)) for name in ("pytorch", "tensorflow"))
     assert np.abs(one.object - other.object).max() < 1e-8
 

@@ -22,7 +22,7 @@ def truth_of(scan):
 
 @pytest.mark.parametrize("engine", PIE)
 def test_recovers_a_simulated_object(scan, settings, engine):
-    done = Placed(solve(scan, settings(engine=engine, epochs=40, engine_batch=None)))
+    done = Placed(solve(scan, settings(engine=engine, epochs=40, engine_batch_size=None)))
     found = done.metrics(scan)
     assert found["mse_phase"] ** 0.5 < 0.06
     assert found["mse_amplitude"] ** 0.5 < 0.04
@@ -61,7 +61,7 @@ def test_the_history_tells_of_progress(scan, settings, noise):
 def test_the_unit_of_the_counts_does_not_matter(unit):
     from ptycho.config import EngineConfig
 
-    scan, config = made(), EngineConfig(epochs=2, engine_batch=8, double=True)
+    scan, config = made(), EngineConfig(epochs=2, engine_batch_size=8, double=True)
     other = scan.replace(patterns=scan.patterns.astype(np.float64) * unit, probe=scan.probe * 3.0)
     one, two = solve(scan, config), solve(other, config)
     np.testing.assert_allclose(two.object, one.object, atol=1e-9)
@@ -89,10 +89,10 @@ def test_what_is_in_memory_at_once_does_not_matter(scan, settings, monkeypatch):
 
 
 def test_patterns_that_do_not_fit_in_memory_are_read_again(scan, settings, monkeypatch):
-    from ptycho.engines.measured import Measured
+    from ptycho.engines.detector_data import DetectorData
 
     one = solve(scan, settings())
-    monkeypatch.setattr(Measured.__init__, "__defaults__", (None, "float32", 0))
+    monkeypatch.setattr(DetectorData.__init__, "__defaults__", (None, "float32", 0))
     np.testing.assert_array_equal(solve(scan, settings()).object, one.object)
 
 
@@ -120,7 +120,7 @@ def test_no_nan_where_nothing_is_predicted(scan, settings, engine, noise):
 def test_two_modes_are_recovered(settings):
     scan = made(modes=2)
     start = scan.probe[:1] * np.sqrt(1 / 0.7)
-    done = solve(scan.replace(probe=start), settings(modes=2, epochs=100, averaged=5))
+    done = solve(scan.replace(probe=start), settings(modes=2, epochs=100, full_batch_epochs=5))
     power = (np.abs(done.probe) ** 2).sum(axis=(1, 2))
     assert power[1] / power.sum() == pytest.approx(0.3, rel=0.05)
     gram = np.einsum("pij,qij->pq", done.probe, done.probe.conj())
@@ -134,7 +134,8 @@ def test_batches_of_every_kind_lead_there(scan, settings, kind):
 
 def test_momentum_speeds_up(scan, settings):
     plain, pushed = (
-        Placed(solve(scan, settings(epochs=12, averaged=0, damping=0.8, momentum=m))).metrics(scan) for m in (0.0, 0.5)
+        Placed(solve(scan, settings(epochs=12, full_batch_epochs=0, damping=0.8, momentum=m))).metrics(scan)
+        for m in (0.0, 0.5)
     )
     assert pushed["mse_phase"] < plain["mse_phase"]
 
@@ -210,6 +211,6 @@ class TestBadInput:
             solve(scan.replace(patterns=np.zeros_like(scan.patterns)), settings())
 
     def test_diverging_steps_are_shortened(self, scan, settings, caplog):
-        done = solve(scan, settings(engine="epie", object_step=2.0, probe_step=2.0, engine_batch=4, epochs=20))
+        done = solve(scan, settings(engine="epie", object_step=2.0, probe_step=2.0, engine_batch_size=4, epochs=20))
         assert np.isfinite(done.object).all()
         assert min(done.history["r_factor"]) < 0.3

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from ptycho.backends import get_backend
 from ptycho.config import EngineConfig
 from ptycho.engines import fit_affine, solve
-from ptycho.engines.moves import Moves, mapped_image
-from ptycho.engines.positions import constrain_positions, farthest_move
-from ptycho.engines.strays import find_strays, search_strays
-from ptycho.engines.waves import wave_change
+from ptycho.engines.exit_waves import exit_wave_change
+from ptycho.engines.position_correction.affine import Moves, mapped_image
+from ptycho.engines.position_correction.outliers import find_outliers, search_outliers
+from ptycho.engines.position_correction.steps import constrain_positions, farthest_move
 from ptycho.physics import extract_patches, focused_probe, lines_object, raster_positions, simulate
 from ptycho.physics.fourier import ifftshift2
 from tests.engines.conftest import N, made
@@ -30,7 +30,7 @@ def test_a_step_points_to_the_true_position(clean, method, backend):
     wrong = clean.positions[40:60] + np.array([0.3, -0.2])
     change = asked_at(clean, wrong, np.arange(40, 60), lender)
     moves = Moves(method)
-    moves.add(np.arange(20), change.judged)
+    moves.add(np.arange(20), change.position_slices)
     steps = moves.apply(np.zeros((20, 2)), 1.0)
     assert np.median(steps @ np.array([-0.3, 0.2])) > 0
     if method == "gradient":
@@ -41,7 +41,7 @@ def asked_at(scan, positions, index, lender, noise="amplitude"):
     patches = extract_patches(scan.object.astype(np.complex128), positions, N)
     measured = ifftshift2(scan.amplitude(index)).astype(np.float64)
     lent = [lender.asarray(a) for a in (patches, scan.probe.astype(np.complex128), measured)]
-    return wave_change(*lent, None, noise, 1.0, judge=True)
+    return exit_wave_change(*lent, None, noise, 1.0, for_positions=True)
 
 
 def mapped(scan, scale=0.0, degrees=0.0):
@@ -57,7 +57,7 @@ def test_a_common_map_shows_though_the_object_took_it_up(clean, scale, degrees):
     stretched = clean.replace(object=mapped_image(clean.object, error + np.eye(2), clean.positions.mean(axis=0)))
     change = asked_at(stretched, wrong, every, get_backend("numpy"))
     moves = Moves("gradient")
-    moves.add(every, change.judged)
+    moves.add(every, change.position_slices)
     found = np.eye(2) - moves.common()
     assert 0.3 < np.sum(found * error) / np.sum(error * error) < 2.5
     np.testing.assert_allclose(moves.common(), np.eye(2))  # told once
@@ -74,20 +74,20 @@ def test_dim_pixels_look_less_like_a_larger_scale_than_their_amplitudes(photons)
         return float(np.trace(moves.common())) / 2 - 1
 
     assert stretch(change.slices) > 1e-3
-    assert abs(stretch(change.judged)) < 0.5 * stretch(change.slices)
+    assert abs(stretch(change.position_slices)) < 0.5 * stretch(change.slices)
 
 
 def test_where_counts_move_the_object_they_judge_as_well(clean):
     lender, some = get_backend("numpy"), np.arange(3)
     change = asked_at(clean, clean.positions[:3] + 0.2, some, lender, "poisson")
-    assert change.judged is change.slices
+    assert change.position_slices is change.slices
     patches = extract_patches(clean.object.astype(np.complex128), clean.positions[:3], N)
     measured = ifftshift2(clean.amplitude(some)).astype(np.float64)
-    assert wave_change(patches, clean.probe, measured, None, "amplitude", 1.0).judged == ()
+    assert exit_wave_change(patches, clean.probe, measured, None, "amplitude", 1.0).position_slices == ()
 
 
 def test_positions_of_amplitudes_in_any_unit_are_those_of_the_counts(scan):
-    config = EngineConfig(epochs=4, engine_batch=8, double=True, correct_positions="gradient", positions_from=1)
+    config = EngineConfig(epochs=4, engine_batch_size=8, double=True, correct_positions="gradient", positions_from=1)
     wrong = scan.replace(positions=mapped(scan, 0.01, 0.5))
     other = wrong.replace(patterns=0.03 * np.sqrt(scan.patterns.astype(np.float64)), measurement="amplitude")
     np.testing.assert_allclose(solve(other, config).positions, solve(wrong, config).positions, atol=1e-6)
@@ -96,7 +96,9 @@ def test_positions_of_amplitudes_in_any_unit_are_those_of_the_counts(scan):
 @pytest.mark.parametrize("method", ["gradient", "correlation"])
 def test_wrong_positions_are_corrected(scan, method):
     wrong = scan.positions + np.random.default_rng(1).normal(0, 0.7, scan.positions.shape)
-    config = EngineConfig(engine_batch=8, epochs=40, averaged=0, correct_positions=method, positions_from=3)
+    config = EngineConfig(
+        engine_batch_size=8, epochs=40, full_batch_epochs=0, correct_positions=method, positions_from=3
+    )
     done = solve(scan.replace(positions=wrong), config)
     assert relative_error(done.positions, scan.positions) < 0.3 * relative_error(wrong, scan.positions)
     np.testing.assert_array_equal(done.nominal, wrong)
@@ -140,12 +142,12 @@ def test_positions_far_away_are_searched_for():
     nominal = np.random.default_rng(0).uniform(0, 100, (60, 2))
     misfits = np.random.default_rng(1).uniform(0.1, 0.12, 60)
     misfits[[7, 9]] = 0.4, np.nan
-    assert find_strays(misfits).tolist() == [7]
+    assert find_outliers(misfits).tolist() == [7]
     target = nominal[7] + 2.0
-    found = search_strays(np.array([7]), nominal, nominal, 5.0, lambda k, at: ((at - target) ** 2).sum(axis=1))
+    found = search_outliers(np.array([7]), nominal, nominal, 5.0, lambda k, at: ((at - target) ** 2).sum(axis=1))
     assert np.linalg.norm(found[7] - target) < 1e-6
     np.testing.assert_array_equal(np.delete(found, 7, 0), np.delete(nominal, 7, 0))
-    stay = search_strays(np.array([7]), nominal, nominal, 5.0, lambda k, at: np.linspace(1, 0.9, len(at)))
+    stay = search_outliers(np.array([7]), nominal, nominal, 5.0, lambda k, at: np.linspace(1, 0.9, len(at)))
     np.testing.assert_array_equal(stay, nominal)
 
 
@@ -153,7 +155,7 @@ def test_right_positions_stay(clean):
     from ptycho.engines import State
 
     start = State(clean.object, clean.object_origin, clean.probe, clean.positions, clean.positions)
-    config = EngineConfig(epochs=3, engine_batch=8, double=True, correct_positions="gradient", positions_from=0)
+    config = EngineConfig(epochs=3, engine_batch_size=8, double=True, correct_positions="gradient", positions_from=0)
     assert np.abs(solve(clean, config, start).shifts).max() < 1e-5
 
 

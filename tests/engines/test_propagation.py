@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho.engines import State, predictor, solve
-from ptycho.engines.canvas import make_canvas, read_patches
+from ptycho.engines.object_canvas import make_canvas, read_patches
 from ptycho.errors import ConfigError
 from ptycho.physics import far_field, fourier_shift, near_field, picture_object, raster_positions, simulate
 from ptycho.workflows.refine import reconstruct_iteratively, refine_result
@@ -48,7 +48,7 @@ def test_a_near_detector_by_differentiation(near, settings):
 @pytest.mark.parametrize("near", [True, False])
 def test_stays_at_the_truth(settings, engine, near):
     base = made()
-    how, propagate = (NEAR, partial(near_field, **LENGTHS)) if near else ({"shift": "fourier"}, far_field)
+    how, propagate = (NEAR, partial(near_field, **LENGTHS)) if near else ({"interpolation": "fourier"}, far_field)
     places = base.positions if near else np.round(base.positions)
     scan = simulate(base.object, base.probe, places, 1e6, noise=False, dtype=np.float64, propagate=propagate, **LENGTHS)
     start = State(scan.object, scan.object_origin, scan.probe, scan.positions, scan.positions)
@@ -97,10 +97,12 @@ def test_a_canvas_reads_and_gathers_by_adjoint_maps():
 def test_fourier_shifts_find_what_bilinear_ones_blur(settings):
     """A scan between the pixels of an object that has no frequencies beyond its grid's."""
     scan = fine_scan()
-    rough, exact = (solve(scan, settings(epochs=30, engine_batch=16, shift=shift)) for shift in ("bilinear", "fourier"))
+    rough, exact = (
+        solve(scan, settings(epochs=30, engine_batch_size=16, interpolation=shift)) for shift in ("bilinear", "fourier")
+    )
     assert exact.history["r_factor"][-1] < 0.85 * rough.history["r_factor"][-1]
     assert Placed(exact).metrics(scan)["mse_phase"] < 0.1 * Placed(rough).metrics(scan)["mse_phase"]
-    predicted = predictor(exact, scan, settings(shift="fourier"))(slice(None))
+    predicted = predictor(exact, scan, settings(interpolation="fourier"))(slice(None))
     measured = scan.amplitude(slice(None))
     assert np.abs(predicted - measured).sum() / measured.sum() < 1.2 * exact.history["r_factor"][-1]
 
@@ -127,8 +129,8 @@ def _ramp(position, size):
     ("backend", "double", "how"),
     [
         ("pytorch", True, NEAR),
-        ("pytorch", True, {"shift": "fourier"}),
-        ("tensorflow", True, {"shift": "fourier"}),
+        ("pytorch", True, {"interpolation": "fourier"}),
+        ("tensorflow", True, {"interpolation": "fourier"}),
         ("jax", False, NEAR),
     ],
 )
@@ -138,7 +140,7 @@ def test_backends_walk_the_same_way(near, settings, backend, double, how):
     agree(near.subset(slice(0, 40)), settings, backend, double, correct_positions="gradient", positions_from=2, **how)
 
 
-@pytest.mark.parametrize("how", [NEAR, {"shift": "fourier"}])
+@pytest.mark.parametrize("how", [NEAR, {"interpolation": "fourier"}])
 def test_the_unit_of_the_counts_does_not_matter(near, settings, how):
     scan = near.subset(slice(0, 40))
     other = scan.replace(patterns=scan.patterns.astype(np.float64) * 1e-7, probe=scan.probe * 3.0)

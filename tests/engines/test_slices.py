@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from ptycho.backends import get_backend
 from ptycho.engines import State, predictor, solve
-from ptycho.engines.canvas import slices_of
-from ptycho.engines.detector import FAR, free_space
+from ptycho.engines.exit_waves import exit_wave_change, propagate_slice_changes
 from ptycho.engines.gradient import pattern_loss
+from ptycho.engines.object_canvas import slices_of
 from ptycho.engines.pie import summed
+from ptycho.engines.propagator import FAR, free_space
 from ptycho.engines.state import resliced
-from ptycho.engines.waves import exit_change, wave_change
 from ptycho.errors import ConfigError, DataError
 from ptycho.evaluation import compare
 from ptycho.physics import (
@@ -129,12 +129,14 @@ def waves_at_random(backend, count=3, modes=2):
 
 def test_a_change_goes_back_by_the_adjoint_of_the_way_there():
     patches, probe, measured, detector = waves_at_random(get_backend("numpy"))
-    change = wave_change(patches, probe, measured, None, "amplitude", 1.0, detector)
+    change = exit_wave_change(patches, probe, measured, None, "amplitude", 1.0, detector)
     rng = np.random.default_rng(1)
     moved = rng.normal(size=patches.shape) + 1j * rng.normal(size=patches.shape)
-    there = exit_change(change.slices, list(moved), detector)
-    back = sum(np.vdot(part, summed(lit.wave, lit.difference)) for part, lit in zip(moved, change.slices, strict=True))
-    assert np.vdot(there, change.difference) == pytest.approx(back, rel=1e-10)
+    there = propagate_slice_changes(change.slices, list(moved), detector)
+    back = sum(
+        np.vdot(part, summed(lit.illumination, lit.exit_change)) for part, lit in zip(moved, change.slices, strict=True)
+    )
+    assert np.vdot(there, change.exit_change) == pytest.approx(back, rel=1e-10)
     before, after = (
         image[-1][:, None] * incoming_waves(list(image), probe, detector.gap[0])[-1]
         for image in (patches, patches + 1e-7 * moved)
@@ -153,9 +155,9 @@ def test_the_updates_of_rpie_point_down_the_loss():
         return pattern_loss(predicted, measured, None, "amplitude", 1.0)
 
     slope = backend.value_and_grad(loss)({"re": xp.real(patches), "im": xp.imag(patches)})[1]
-    change = wave_change(patches, probe, measured, None, "amplitude", 1.0, detector)
+    change = exit_wave_change(patches, probe, measured, None, "amplitude", 1.0, detector)
     for number, lit in enumerate(change.slices):
-        update = backend.to_numpy(summed(lit.wave, lit.difference))
+        update = backend.to_numpy(summed(lit.illumination, lit.exit_change))
         down = -backend.to_numpy(slope["re"][number] + 1j * slope["im"][number]) * len(update) / 2
         np.testing.assert_allclose(update, down, atol=1e-6 * np.abs(down).max())
 
@@ -164,7 +166,7 @@ def test_the_updates_of_rpie_point_down_the_loss():
     ("engine", "options", "worst"),
     [
         ("rpie", {"momentum": 0.5}, 0.04),
-        ("epie", {"momentum": 0.5, "engine_batch": 4}, 0.08),
+        ("epie", {"momentum": 0.5, "engine_batch_size": 4}, 0.08),
         ("lsqml", {}, 0.08),
         ("gradient", {"device": "cpu"}, 0.1),
     ],
@@ -172,7 +174,7 @@ def test_the_updates_of_rpie_point_down_the_loss():
 def test_two_slices_are_told_apart(scan, settings, engine, options, worst):
     if engine == "gradient":
         pytest.importorskip("torch")
-    config = settings(**{"engine": engine, "epochs": 25, "engine_batch": None, **TWO, **options})
+    config = settings(**{"engine": engine, "epochs": 25, "engine_batch_size": None, **TWO, **options})
     done = solve(scan, config)
     assert done.object.shape[0] == 2
     assert done.spacing == SPACING
@@ -202,7 +204,11 @@ MOVING = {"correct_positions": "gradient", "positions_from": 1, "opr_modes": 1, 
 
 @pytest.mark.parametrize(
     ("backend", "double", "more"),
-    [("pytorch", True, MOVING), ("tensorflow", True, {"averaged": 0}), ("jax", False, {"averaged": 0})],
+    [
+        ("pytorch", True, MOVING),
+        ("tensorflow", True, {"full_batch_epochs": 0}),
+        ("jax", False, {"full_batch_epochs": 0}),
+    ],
 )
 def test_backends_walk_the_same_way(settings, backend, double, more):
     if importlib.util.find_spec(OTHERS[backend]) is None:
@@ -222,7 +228,13 @@ def test_frameworks_differentiate_alike(scan, settings):
 
 
 def test_slices_go_with_everything_else(scan, settings):
-    options = {"momentum": 0.5, "shift": "fourier", "noise": "poisson", "amplitude_limit": 1.3, "phase_limit": 2.0}
+    options = {
+        "momentum": 0.5,
+        "interpolation": "fourier",
+        "noise": "poisson",
+        "amplitude_limit": 1.3,
+        "phase_limit": 2.0,
+    }
     config = settings(epochs=25, object_tv=1e-3, object_smoothness=1e-3, modes=2, **TWO, **options)
     done = solve(thick(pictures(), modes=2), config)
     assert done.object.shape[0] == done.probe.shape[0] == 2

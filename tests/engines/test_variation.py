@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ptycho.engines import State, load_state, predictor, save_state, solve
+from ptycho.engines.opr import first_components, principal, probes_of
 from ptycho.engines.pie import RPIE
-from ptycho.engines.settle import relative_misfits
-from ptycho.engines.variation import first_components, principal, probes_of
+from ptycho.engines.position_correction.epoch import relative_misfits
 from ptycho.errors import ConfigError
 from ptycho.physics import extract_patches
 from ptycho.physics.fourier import fft2, fftshift2, ifft2
@@ -40,7 +40,7 @@ def wandering(scan):
 @pytest.mark.parametrize("engine", ["rpie", "lsqml"])
 def test_a_wandering_beam_is_told_from_the_object(wandering, settings, engine):
     scan, brightness = wandering
-    plain, varied = (solve(scan, settings(engine=engine, epochs=40, engine_batch=16, opr_modes=v)) for v in (0, 2))
+    plain, varied = (solve(scan, settings(engine=engine, epochs=40, engine_batch_size=16, opr_modes=v)) for v in (0, 2))
     assert varied.history["r_factor"][-1] < 0.4 * plain.history["r_factor"][-1]
     wrong = [Placed(state).metrics(scan) for state in (plain, varied)]
     assert wrong[1]["mse_phase"] < 0.5 * wrong[0]["mse_phase"]
@@ -54,7 +54,7 @@ def test_a_wandering_beam_is_told_from_the_object(wandering, settings, engine):
 def test_dim_patterns_are_not_taken_for_misplaced_ones(settings):
     """Strays are found by their misfit, each with its own beam."""
     scan = unsteady(made(), jitter=0.0, spread=0.4)[0]
-    engine = RPIE(scan, settings(epochs=30, engine_batch=16, **VARYING))
+    engine = RPIE(scan, settings(epochs=30, engine_batch_size=16, **VARYING))
     for _ in range(12):
         r_factor = engine.run_epoch(30)
     misfits = relative_misfits(engine, engine.positions)

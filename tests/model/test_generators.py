@@ -53,7 +53,7 @@ def scan():
 
 def configured(backend="pytorch", **model):
     return TrainingConfig(
-        model=ModelConfig(**{"N": N, "n_filters_scale": 1, "estimate_passes": 2, **model}),
+        model=ModelConfig(**{"N": N, "n_filters_scale": 1, "start_iterations": 2, **model}),
         nepochs=3, n_groups=8, batch_size=4, device="cpu", checkpoint=False, learning_rate=3e-3, backend=backend,
     )  # fmt: skip
 
@@ -102,8 +102,8 @@ class TestRegistry:
 
     @pytest.mark.parametrize(
         ("model", "wanted"),
-        [({}, (4, 1)), ({"estimate_passes": None}, (1, 1)), ({"gridsize": 2}, (16, 4)),
-         ({"gridsize": 2, "estimate_passes": None, "object_big": False}, (4, 1))],
+        [({}, (4, 1)), ({"start_iterations": None}, (1, 1)), ({"gridsize": 2}, (16, 4)),
+         ({"gridsize": 2, "start_iterations": None, "object_big": False}, (4, 1))],
     )  # fmt: skip
     def test_channels(self, model, wanted):
         assert channels(ModelConfig(**model)) == wanted
@@ -113,7 +113,7 @@ class TestOwnNetwork:
     @pytest.mark.parametrize("passes", [2, None])
     def test_trains_and_reconstructs_from_a_file(self, scan, passes, tmp_path):
         pytest.importorskip("lightning")
-        bundle = train(scan, configured(estimate_passes=passes), generator=Pixelwise())
+        bundle = train(scan, configured(start_iterations=passes), generator=Pixelwise())
         assert bundle.history["loss"][-1] < bundle.history["loss"][0]
         wanted = reconstruct(scan, bundle, generator=Pixelwise())
         back = load_bundle(save_bundle(bundle, tmp_path))
@@ -179,7 +179,7 @@ class TestTorchModule:
 
 
 def test_numpy_runs_the_cnn_too():
-    config = ModelConfig(N=N, n_filters_scale=1, estimate_passes=None)
+    config = ModelConfig(N=N, n_filters_scale=1, start_iterations=None)
     network = find_generator("cnn")
     answer = network.apply(network.init(config, 0), np.ones((1, N, N, 1), np.float32), config, get_backend("numpy"))
     assert answer.shape == (1, N, N, 1)

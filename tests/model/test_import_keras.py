@@ -156,7 +156,7 @@ class TestOutput:
         stored = bundle.params["probe/real"] + 1j * bundle.params["probe/imag"]
         np.testing.assert_array_equal(stored[0], settings()["probe"][..., 0])
         assert bundle.intensity_scale == pytest.approx(1e3 / 32)
-        assert bundle.config.model.estimate_passes is None
+        assert bundle.config.model.start_iterations is None
         assert bundle.manifest["imported_from"]["framework"] == "tensorflow"
 
     def test_tensors_in_the_settings_are_read_as_arrays(self, trained, tmp_path):

@@ -119,7 +119,7 @@ class TestPhysics:
         np.testing.assert_allclose(patches, backend.to_numpy(batch["start"]) * factor, atol=1e-5)
 
     def test_without_passes_it_starts_from_the_flat_object_and_its_update(self, backend, scan):
-        pinn, params, batch, _ = setting(scan, backend.name, estimate_passes=0)
+        pinn, params, batch, _ = setting(scan, backend.name, start_iterations=0)
         patches = backend.to_numpy(pinn.patches(params, batch))
         level = float(pinn.flat_level(params))
         assert patches.std() > 0.01
@@ -160,7 +160,7 @@ class TestPhysics:
         np.testing.assert_allclose(ours, far_field(spread), atol=1e-6)
 
     def test_one_object_for_a_group(self, backend, scan):
-        pinn, params, batch, _ = setting(scan, backend.name, gridsize=2, object_big=False, estimate_passes=None)
+        pinn, params, batch, _ = setting(scan, backend.name, gridsize=2, object_big=False, start_iterations=None)
         patches = pinn.patches(params, batch)
         assert tuple(patches.shape) == (2, 4, N, N)
         counts = pinn.expected_counts(params, patches)
@@ -175,10 +175,10 @@ class TestPhysics:
 
 VARIANTS = [
     {},
-    {"estimate_passes": None},
-    {"estimate_passes": 0},
+    {"start_iterations": None},
+    {"start_iterations": 0},
     {"gridsize": 2},
-    {"gridsize": 2, "estimate_passes": None, "amp_activation": "swish", "pad_object": False},
+    {"gridsize": 2, "start_iterations": None, "amp_activation": "swish", "pad_object": False},
 ]
 
 
@@ -195,7 +195,7 @@ class TestLoss:
         value, gradient = pinn.backend.value_and_grad(loss)(params)
         assert np.isfinite(float(value))
         # what the pattern decides is a constant of the differentiation, so only the network's weights are compared
-        corrects = variant.get("estimate_passes", 1) is not None
+        corrects = variant.get("start_iterations", 1) is not None
         names = [k for k in params if not corrects or not k.startswith(("probe/", "log_scale"))]
         rng = np.random.default_rng(0)
         step = {k: pinn.backend.asarray(rng.normal(size=tuple(params[k].shape))) for k in names}
@@ -250,7 +250,7 @@ class TestLoss:
     def test_bad_pixels_change_nothing(self, backend, scan, passes):
         mask = np.ones((N, N), dtype=bool)
         mask[30:34, 28] = mask[5, 5] = False
-        pinn, params, batch, _ = setting(scan, backend.name, mask=mask, estimate_passes=passes)
+        pinn, params, batch, _ = setting(scan, backend.name, mask=mask, start_iterations=passes)
         params = awake(params, backend)
         host = backend.to_numpy(batch["X"]).copy()
         host[:, ~mask] = 0.0
@@ -284,7 +284,7 @@ class TestLoss:
         np.testing.assert_allclose(alone, together[2:3], atol=2e-5)
 
     def test_supervised(self, backend, scan):
-        options = {"model_type": "supervised", "estimate_passes": None}
+        options = {"model_type": "supervised", "start_iterations": None}
         pinn, params, batch, _ = setting(scan, backend.name, truth=True, **options)
         total, terms = pinn.loss(params, batch, TrainingConfig())
         assert set(terms) == {"realspace"}
@@ -293,7 +293,7 @@ class TestLoss:
         assert float(pinn.loss(params, told, TrainingConfig())[0]) == pytest.approx(0.0, abs=1e-6)
 
     def test_supervised_needs_the_truth(self, scan):
-        pinn, params, batch, _ = setting(scan, "numpy", model_type="supervised", estimate_passes=None)
+        pinn, params, batch, _ = setting(scan, "numpy", model_type="supervised", start_iterations=None)
         with pytest.raises(ConfigError, match="needs a scan with its object"):
             pinn.loss(params, batch, TrainingConfig())
 

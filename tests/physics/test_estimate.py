@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.physics.estimate import estimate_object, modulus_update, wave_change
+from ptycho.physics.estimate import estimate_object, exit_wave_update, pie_object_update
 from ptycho.physics.objects import lines_object
 from ptycho.physics.patches import extract_patches, read_patches
 from ptycho.physics.positions import raster_positions
@@ -43,14 +43,14 @@ class TestModulusUpdate:
     def test_nothing_to_change_at_the_truth(self, xp, truth):
         image, positions, probe, amplitude = truth
         patches = extract_patches(image, positions[:6], N)
-        update = modulus_update(*(xp.asarray(np.array(a)) for a in (patches, probe, amplitude[:6])))
+        update = pie_object_update(*(xp.asarray(np.array(a)) for a in (patches, probe, amplitude[:6])))
         assert np.abs(as_numpy(update)).max() < 1e-3
 
     def test_numpy_agrees_with_every_namespace(self, xp, truth):
         _, _, probe, amplitude = truth
         flat = np.ones((6, N, N), np.complex64)
-        wanted = modulus_update(flat, probe, amplitude[:6])
-        update = modulus_update(*(xp.asarray(np.array(a)) for a in (flat, probe, amplitude[:6])))
+        wanted = pie_object_update(flat, probe, amplitude[:6])
+        update = pie_object_update(*(xp.asarray(np.array(a)) for a in (flat, probe, amplitude[:6])))
         np.testing.assert_allclose(as_numpy(update), wanted, atol=1e-4 * np.abs(wanted).max())
         assert np.abs(wanted).max() > 0.1
 
@@ -59,7 +59,7 @@ class TestModulusUpdate:
 
         _, _, probe, amplitude = truth
         flat = np.ones((3, N, N), np.complex64)
-        changed = illuminate(flat, probe) + wave_change(flat, probe, amplitude[:3])
+        changed = illuminate(flat, probe) + exit_wave_update(flat, probe, amplitude[:3])
         reached = np.sqrt((np.abs(far_field(changed)) ** 2).sum(axis=1))
         assert np.linalg.norm(reached - amplitude[:3]) < 0.02 * np.linalg.norm(amplitude[:3])
 
@@ -67,8 +67,8 @@ class TestModulusUpdate:
         _, _, probe, amplitude = truth
         flat = np.ones((6, N, N), np.complex64)
         bright = amplitude[:6] * np.array([1, 1, 1e5, 1, 1, 1], np.float32)[:, None, None]
-        together = modulus_update(flat, probe, bright)
-        np.testing.assert_allclose(modulus_update(flat[:1], probe, bright[:1]), together[:1], atol=1e-6)
+        together = pie_object_update(flat, probe, bright)
+        np.testing.assert_allclose(pie_object_update(flat[:1], probe, bright[:1]), together[:1], atol=1e-6)
 
     @pytest.mark.parametrize("shown", [0.0, 1e9, np.nan, np.inf])
     @pytest.mark.parametrize("kind", [bool, np.float32])
@@ -79,9 +79,9 @@ class TestModulusUpdate:
         mask[4:9, 12] = mask[16, 16] = False
         broken = np.where(mask, amplitude[:2], np.float32(shown)).astype(np.float32)
         arrays = [xp.asarray(np.array(a)) for a in (flat, probe, broken, mask.astype(kind))]
-        wanted = modulus_update(flat, probe, amplitude[:2], mask)
-        np.testing.assert_allclose(as_numpy(modulus_update(*arrays)), wanted, atol=1e-4)
-        unmasked = modulus_update(flat, probe, amplitude[:2])
+        wanted = pie_object_update(flat, probe, amplitude[:2], mask)
+        np.testing.assert_allclose(as_numpy(pie_object_update(*arrays)), wanted, atol=1e-4)
+        unmasked = pie_object_update(flat, probe, amplitude[:2])
         assert np.abs(wanted - unmasked).max() > 1e-3
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ptycho.physics import complex_mae, total_variation
+from ptycho.physics import complex_mae, squared_gradient
 from tests.support import array
 
 PRECISIONS = [("complex64", "float32", 1e-5), ("complex128", "float64", 1e-12)]
@@ -21,7 +21,7 @@ def waves(seed, shape=(3, 7, 9), dtype="complex128"):
 class TestValues:
     def test_total_variation(self, xp, dtype, real, rtol):
         stack = waves(0, dtype=dtype)
-        value = total_variation(array(xp, stack))
+        value = squared_gradient(array(xp, stack))
         expected = (np.abs(np.diff(stack, axis=-1)) ** 2).sum() + (np.abs(np.diff(stack, axis=-2)) ** 2).sum()
         assert value.dtype == getattr(xp, real)
         np.testing.assert_allclose(float(value), expected, rtol=rtol)
@@ -29,7 +29,7 @@ class TestValues:
     def test_total_variation_of_a_real_image(self, xp, dtype, real, rtol):
         image = np.random.default_rng(3).random((6, 5)).astype(real)
         expected = (np.diff(image, axis=0) ** 2).sum() + (np.diff(image, axis=1) ** 2).sum()
-        np.testing.assert_allclose(float(total_variation(array(xp, image))), expected, rtol=10 * rtol)
+        np.testing.assert_allclose(float(squared_gradient(array(xp, image))), expected, rtol=10 * rtol)
 
     def test_complex_mae(self, xp, dtype, real, rtol):
         a, b = waves(1, dtype=dtype), waves(2, dtype=dtype)
@@ -46,9 +46,9 @@ class TestValues:
 
 @given(st.complex_numbers(max_magnitude=10), st.floats(-3, 3))
 def test_a_constant_has_no_variation_and_a_ramp_has_its_slope(value, slope):
-    assert total_variation(np.full((5, 6), value)) == 0
+    assert squared_gradient(np.full((5, 6), value)) == 0
     ramp = np.broadcast_to(slope * np.arange(6.0), (5, 6))
-    np.testing.assert_allclose(total_variation(ramp), 5 * 5 * slope**2, atol=1e-12)
+    np.testing.assert_allclose(squared_gradient(ramp), 5 * 5 * slope**2, atol=1e-12)
 
 
 @given(hnp.arrays(np.float64, (4, 4), elements=st.floats(0.1, 2)), st.floats(-3, 3))
@@ -57,16 +57,16 @@ def test_a_common_phase_costs_its_angle(amplitude, angle):
     np.testing.assert_allclose(complex_mae(wave * np.exp(1j * angle), wave), abs(angle), atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["total_variation", "complex_mae"])
+@pytest.mark.parametrize("loss", ["squared_gradient", "complex_mae"])
 def test_gradients_against_finite_differences(loss):
     torch = pytest.importorskip("torch")
     start, other = waves(4, (5, 5)), waves(5, (5, 5))
 
     def value(wave):
-        return total_variation(wave) if loss == "total_variation" else complex_mae(wave, other)
+        return squared_gradient(wave) if loss == "squared_gradient" else complex_mae(wave, other)
 
     leaf = torch.tensor(start, requires_grad=True)
-    (total_variation(leaf) if loss == "total_variation" else complex_mae(leaf, torch.tensor(other))).backward()
+    (squared_gradient(leaf) if loss == "squared_gradient" else complex_mae(leaf, torch.tensor(other))).backward()
     step, numeric = 1e-6, np.zeros_like(start)
     for where in np.ndindex(start.shape):
         for unit in (1.0, 1j):

@@ -38,7 +38,7 @@ def raw(scan):
 
 def small(gridsize: int = 1, **changes) -> TrainingConfig:
     """A training of seconds."""
-    model = ModelConfig(n_filters_scale=1, estimate_passes=5, gridsize=gridsize)
+    model = ModelConfig(n_filters_scale=1, start_iterations=5, gridsize=gridsize)
     config = TrainingConfig(model=model, nepochs=1, n_groups=16, batch_size=8, seed=4, validation_fraction=0.0)
     for name, value in changes.items():
         setattr(config.model if hasattr(config.model, name) else config, name, value)

@@ -103,7 +103,7 @@ def test_patterns_alone_start_from_a_flat_object_and_a_warning_says_so(trained, 
 @pytest.mark.parametrize("passes", [None, 0])
 def test_models_that_need_no_scan_do_not_ask_for_one(scan, raw, caplog, passes):
     pytest.importorskip("torch")
-    model = train_cdi_model(scan, None, small(estimate_passes=passes))["models"]["diffraction_to_obj"]
+    model = train_cdi_model(scan, None, small(start_iterations=passes))["models"]["diffraction_to_obj"]
     box = container(raw, 1)
     alone = model.predict([box.X * model.intensity_scale, np.array(box.local_offsets)])
     np.testing.assert_allclose(model.predict(box), alone, rtol=1e-4, atol=1e-5)
@@ -112,7 +112,7 @@ def test_models_that_need_no_scan_do_not_ask_for_one(scan, raw, caplog, passes):
 
 def test_one_patch_for_a_group(scan, raw):
     pytest.importorskip("torch")
-    config = small(2, object_big=False, estimate_passes=None)
+    config = small(2, object_big=False, start_iterations=None)
     model = train_cdi_model(scan, None, config)["models"]["diffraction_to_obj"]
     assert model.predict(container(raw, 2)).shape == (8, 64, 64, 1)
 

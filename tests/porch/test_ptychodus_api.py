@@ -314,7 +314,7 @@ class TestCheckpoints:
         model = loaded(trained)
         save_checkpoint(model.bundle, kept(model), tmp_path / "model.ckpt")
         content = torch.load(tmp_path / "model.ckpt", weights_only=True)
-        module = create_torch_model_with_gridsize(1, 64, {"n_filters_scale": 1, "estimate_passes": 5})
+        module = create_torch_model_with_gridsize(1, 64, {"n_filters_scale": 1, "start_iterations": 5})
         module.load_state_dict(content["state_dict"])
         for name, values in module.to_params().items():
             np.testing.assert_array_equal(values, model.bundle.params[name])

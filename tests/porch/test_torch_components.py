@@ -219,7 +219,7 @@ def test_bundles_by_name(run, trained, tmp_path):
 
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_an_untrained_model_is_made_kept_and_read(gridsize, raw, tmp_path):
-    given = {"n_filters_scale": 1, "nphotons": 1e5, "object.big": True, "estimate_passes": 2, "label": "x"}
+    given = {"n_filters_scale": 1, "nphotons": 1e5, "object.big": True, "start_iterations": 2, "label": "x"}
     module = model_manager.create_torch_model_with_gridsize(gridsize, 64, given)
     assert isinstance(module, torch.nn.Module)
     assert module.config.model.gridsize == gridsize

@@ -61,7 +61,7 @@ def configured(model=None, **changes):
         "seed": 3,
         "backend": "jax",
     }
-    model = {"N": N, "n_filters_scale": 1, "estimate_passes": 2, **(model or {})}
+    model = {"N": N, "n_filters_scale": 1, "start_iterations": 2, **(model or {})}
     return TrainingConfig(model=ModelConfig(**model), **{**defaults, **changes})
 
 
@@ -103,7 +103,7 @@ class TestLearning:
         assert [t[:2] for t in told] == [(1, 2), (2, 2)]
 
     def test_supervised(self, scan):
-        history = trained(scan, {"model_type": "supervised", "estimate_passes": None}, nepochs=6).history
+        history = trained(scan, {"model_type": "supervised", "start_iterations": None}, nepochs=6).history
         assert history["realspace"][-1] < history["realspace"][0]
 
     def test_parameters_keep_their_shapes(self, bundle):

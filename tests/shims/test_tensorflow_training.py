@@ -60,7 +60,7 @@ def configured(model=None, **changes):
         "seed": 3,
         "backend": "tensorflow",
     }
-    model = {"N": N, "n_filters_scale": 1, "estimate_passes": 2, **(model or {})}
+    model = {"N": N, "n_filters_scale": 1, "start_iterations": 2, **(model or {})}
     return TrainingConfig(model=ModelConfig(**model), **{**defaults, **changes})
 
 
@@ -128,7 +128,7 @@ class TestLearning:
         assert moved(again, bundle) < 0.1 * moved(again, still)
 
     def test_supervised(self, scan):
-        history = trained(scan, {"model_type": "supervised", "estimate_passes": None}, nepochs=8, **ALL).history
+        history = trained(scan, {"model_type": "supervised", "start_iterations": None}, nepochs=8, **ALL).history
         assert history["realspace"][-1] < history["realspace"][0]
 
     def test_parameters_keep_their_shapes(self, bundle, groups_bundle):
@@ -196,7 +196,7 @@ class TestSettings:
 
     def test_bfloat16(self, scan):
         pytest.importorskip("lightning")
-        model = {"estimate_passes": None, "gridsize": 2}
+        model = {"start_iterations": None, "gridsize": 2}
         full = trained(scan, model, nepochs=1, backend="pytorch", **ALL)
         half = trained(scan, model, nepochs=1, precision="bf16", **ALL)
         assert {v.dtype for v in half.params.values()} == {np.dtype(np.float32)}
@@ -212,7 +212,7 @@ class TestSettings:
 
     def test_divergence_is_told(self, scan):
         with pytest.raises(ConfigError, match="learning_rate: the loss became nan in epoch 1"):
-            trained(scan, {"estimate_passes": None, "amp_activation": "swish"}, learning_rate=1e12)
+            trained(scan, {"start_iterations": None, "amp_activation": "swish"}, learning_rate=1e12)
 
     @pytest.mark.parametrize(
         ("setting", "error", "words"),

@@ -41,7 +41,7 @@ class Border(TorchDispatchMode):
 
 
 def module_and_batch(**settings):
-    config = ModelConfig(N=N, n_filters_scale=1, estimate_passes=settings.pop("estimate_passes", 0), **settings)
+    config = ModelConfig(N=N, n_filters_scale=1, start_iterations=settings.pop("start_iterations", 0), **settings)
     positions = raster_positions((90, 90), N, 6.0, jitter=1.0, rng=0)
     scan = simulate(lines_object((90, 90), 2), idealised_probe(N), positions, 1e5, seed=1)
     container = make_container(scan, config.gridsize, 4, seed=0)
@@ -57,7 +57,7 @@ def module_and_batch(**settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"gridsize": 2}, {"estimate_passes": None, "gridsize": 2, "gaussian_smoothing_sigma": 1.0}],
+    [{}, {"gridsize": 2}, {"start_iterations": None, "gridsize": 2, "gaussian_smoothing_sigma": 1.0}],
     ids=["gridsize 1", "gridsize 2", "bare, smoothed"],
 )
 def test_nothing_passes_between_host_and_device(settings):

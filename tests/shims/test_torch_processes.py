@@ -40,7 +40,7 @@ def words_for(scan_path, folder, *more):
     return [
         sys.executable, "-m", "ptycho", "train", str(scan_path), "--out", str(folder), "--n_filters_scale", "1",
         "--nepochs", "4", "--n_groups", "16", "--batch_size", "4", "--validation_fraction", "0.07",
-        "--estimate_passes", "2", "--device", "cpu", "--learning_rate", "1e-4", "--gradient_clip", "1", *more,
+        "--start_iterations", "2", "--device", "cpu", "--learning_rate", "1e-4", "--gradient_clip", "1", *more,
     ]  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_torchrun_with_other_processes_than_devices_is_refused(monkeypatch):
 
 def test_a_batch_that_cannot_be_shared_is_refused(scan_path):
     config = TrainingConfig(
-        model=ModelConfig(N=N, n_filters_scale=1, estimate_passes=0), batch_size=5, devices=2, device="cpu"
+        model=ModelConfig(N=N, n_filters_scale=1, start_iterations=0), batch_size=5, devices=2, device="cpu"
     )
     with pytest.raises(ConfigError, match="batch_size: 5 groups cannot be shared equally by 2 devices"):
         train(load_scan(scan_path), config)
@@ -168,7 +168,7 @@ def test_shared_weights_are_not_compiled(scan_path, tmp_path):
 
 def brief(**settings):
     """Half a second of training."""
-    model = ModelConfig(N=N, n_filters_scale=1, estimate_passes=0)
+    model = ModelConfig(N=N, n_filters_scale=1, start_iterations=0)
     return TrainingConfig(model=model, batch_size=4, nepochs=1, n_groups=4, device="cpu", **settings)
 
 

@@ -41,7 +41,7 @@ def configured(model=None, **changes):
         "checkpoint": False,
         "seed": 3,
     }
-    model = {"N": N, "n_filters_scale": 1, "estimate_passes": 2, **(model or {})}
+    model = {"N": N, "n_filters_scale": 1, "start_iterations": 2, **(model or {})}
     return TrainingConfig(model=ModelConfig(**model), **{**defaults, **changes})
 
 
@@ -57,7 +57,7 @@ def bundle(scan):
 class TestLearning:
     @pytest.mark.parametrize("passes", [2, None])
     def test_the_loss_falls(self, scan, passes):
-        history = trained(scan, {"estimate_passes": passes}, nepochs=4, learning_rate=3e-3).history
+        history = trained(scan, {"start_iterations": passes}, nepochs=4, learning_rate=3e-3).history
         assert len(history["loss"]) == len(history["val_loss"]) == 4
         assert history["loss"][-1] < history["loss"][0]
 
@@ -79,7 +79,7 @@ class TestLearning:
         assert out.params["encoder/block0/conv0/kernel"].shape[2] == 16
 
     def test_supervised(self, scan):
-        history = trained(scan, {"model_type": "supervised", "estimate_passes": None}, nepochs=6).history
+        history = trained(scan, {"model_type": "supervised", "start_iterations": None}, nepochs=6).history
         assert history["realspace"][-1] < history["realspace"][0]
 
     def test_parameters_keep_their_shapes(self, bundle):
@@ -141,7 +141,7 @@ class TestSettings:
         """Traced by PyTorch's compiler without a break, and then computed by its operations as they are."""
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
         less = {"nepochs": 2, "n_groups": 4, "validation_fraction": 0.0}
-        plain, made = (trained(scan, {"estimate_passes": passes}, **less, compile=way) for way in (False, True))
+        plain, made = (trained(scan, {"start_iterations": passes}, **less, compile=way) for way in (False, True))
         assert made.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-4)
 
     def test_a_compiler_that_fails_is_told(self, scan, monkeypatch):
@@ -163,7 +163,7 @@ class TestSettings:
 
     def test_divergence_is_told(self, scan):
         with pytest.raises(ConfigError, match="learning_rate: the loss became"):
-            trained(scan, {"estimate_passes": None, "amp_activation": "swish"}, nepochs=6, learning_rate=1e12)
+            trained(scan, {"start_iterations": None, "amp_activation": "swish"}, nepochs=6, learning_rate=1e12)
 
     def test_the_best_epoch_is_kept_and_logs_are_written(self, scan, tmp_path):
         pytest.importorskip("tensorboard")
@@ -184,7 +184,7 @@ class TestSettings:
         assert np.isfinite(trained(scan, device=device, nepochs=1).history["loss"]).all()
 
 
-@pytest.fixture(scope="module", params=[{}, {"estimate_passes": None}, {"gridsize": 2}])
+@pytest.fixture(scope="module", params=[{}, {"start_iterations": None}, {"gridsize": 2}])
 def any_bundle(request, scan):
     return trained(scan, request.param, nepochs=1, learning_rate=5e-3)
 

@@ -231,7 +231,7 @@ def test_an_engine_shows_its_slices(page, scan, monkeypatch):
     np.testing.assert_allclose(predicted, result.predicted * patterns.fit(picture)[0], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"shift": "fourier"}])
+@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"interpolation": "fourier"}])
 def test_an_engine_of_another_kind_predicts_in_its_own_way(page, scan, monkeypatch, settings):
     monkeypatch.setattr(live, "_AT_LEAST", 0.0)
     watch(page)

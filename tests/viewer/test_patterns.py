@@ -59,7 +59,7 @@ def test_every_pattern_is_predicted_with_its_own_beam(scan, result):
         assert patterns.at(picture_of_result(result), index)[0]["r_factor"] > 0.05
 
 
-@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"shift": "fourier"}])
+@pytest.mark.parametrize("settings", [{"propagation": "near"}, {"interpolation": "fourier"}])
 def test_an_engine_of_another_kind_predicts_in_its_own_way(scan, result, settings):
     positions = scan.positions + 0.4
     state = State(scan.object, (0.0, 0.0), scan.probe, positions, positions)

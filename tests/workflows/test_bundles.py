@@ -22,7 +22,7 @@ from ptycho.workflows.bundles import describe_model_file, description_lines, exp
 
 
 def make(tmp_path, **settings):
-    settings = {"n_filters_scale": 1, "estimate_passes": None, **settings}
+    settings = {"n_filters_scale": 1, "start_iterations": None, **settings}
     config = TrainingConfig(model=ModelConfig(**settings), nepochs=2)
     probe = np.random.default_rng(0).normal(size=(1, config.model.N, config.model.N)).astype(np.complex64)
     params = initial_parameters(config.model, probe, 1e5, seed=3)
@@ -88,7 +88,7 @@ class TestExport:
         "settings",
         [
             {},
-            {"gridsize": 2, "estimate_passes": 3},
+            {"gridsize": 2, "start_iterations": 3},
             pytest.param({"pad_object": False, "amp_activation": "softplus", "N": 128}, marks=pytest.mark.slow),
             pytest.param({"gridsize": 2, "object_big": False, "amp_activation": "swish"}, marks=pytest.mark.slow),
         ],

@@ -55,7 +55,7 @@ def scan_path(tmp_path_factory):
 
 
 def untrained(scan, gridsize=1, passes=2):
-    model = ModelConfig(N=64, n_filters_scale=1, gridsize=gridsize, estimate_passes=passes)
+    model = ModelConfig(N=64, n_filters_scale=1, gridsize=gridsize, start_iterations=passes)
     params = initial_parameters(model, scan.probe, PHOTONS, seed=0)
     return Bundle(
         params, TrainingConfig(model=model, backend="numpy"), intensity_scale(PHOTONS, 64), PHOTONS, 64, {"loss": [1.0]}

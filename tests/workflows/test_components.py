@@ -39,7 +39,7 @@ def halves(scan):
 
 def small(**changes):
     config = TrainingConfig(
-        model=ModelConfig(n_filters_scale=1, estimate_passes=3), nepochs=2, n_groups=16, batch_size=8, seed=4
+        model=ModelConfig(n_filters_scale=1, start_iterations=3), nepochs=2, n_groups=16, batch_size=8, seed=4
     )
     for name, value in changes.items():
         setattr(config.model if hasattr(config.model, name) else config, name, value)
@@ -121,7 +121,7 @@ def test_the_image_is_the_object(trained, halves):
 
 
 def test_without_stitching_there_is_no_image(halves):
-    amplitude, phase, results = run_cdi_example(halves[0], None, small(nepochs=1, estimate_passes=None))
+    amplitude, phase, results = run_cdi_example(halves[0], None, small(nepochs=1, start_iterations=None))
     assert amplitude is None
     assert phase is None
     assert results["test_container"] is None
@@ -144,7 +144,7 @@ def test_a_run_publishes_its_settings(trained):
 
 def test_settings_changed_in_the_dictionary_change_nothing(halves, monkeypatch):
     """The dictionary is written for outsiders and read by nobody."""
-    config = small(nepochs=1, estimate_passes=None)
+    config = small(nepochs=1, start_iterations=None)
     first = train_cdi_model(halves[0], None, config)
     for key in list(params.cfg):
         monkeypatch.setitem(params.cfg, key, "nonsense")

@@ -37,7 +37,7 @@ def quick(learner, **changes):
 
 def test_a_training_shows_what_its_network_makes_of_the_scan(learner, scan):
     looking = Looking()
-    bundle = train(scan, quick(learner, estimate_passes=None), [looking])
+    bundle = train(scan, quick(learner, start_iterations=None), [looking])
     assert looking.epochs == [(1, 1)]
     (shown,) = looking.seen
     made = reconstruct(scan, bundle, batch_size=16, device="cpu")
@@ -62,7 +62,7 @@ def test_the_network_is_not_asked_while_nobody_looks(scan, monkeypatch):
         def __call__(self, epoch, n_epochs, metrics):
             pass
 
-    train(scan, quick(get_backend("pytorch"), estimate_passes=2), [Waiting(), Plain()])
+    train(scan, quick(get_backend("pytorch"), start_iterations=2), [Waiting(), Plain()])
     assert len(offered) == 1
 
 
@@ -80,7 +80,7 @@ def test_only_those_that_look_are_wrapped():
 
 def test_a_reconstruction_shows_how_the_object_grows(scan):
     pytest.importorskip("torch")
-    bundle = train(scan, quick(get_backend("pytorch"), estimate_passes=2))
+    bundle = train(scan, quick(get_backend("pytorch"), start_iterations=2))
     counted = []
 
     class Counting(Looking):

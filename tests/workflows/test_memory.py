@@ -155,7 +155,7 @@ get_trainer("pytorch")
 before = peak_memory()
 scan = virtual_scan(int(sys.argv[1]))
 config = TrainingConfig(
-    model=ModelConfig(n_filters_scale=1, estimate_passes=1),
+    model=ModelConfig(n_filters_scale=1, start_iterations=1),
     nepochs=1, n_groups=64, training_patterns=2048, batch_size=8,
 )
 bundle = train_scan(scan, config)

@@ -23,7 +23,7 @@ MEASURED = SCAN.replace(mask=np.arange(256).reshape(16, 16) != 37)
 
 
 def config(**changes):
-    model = ModelConfig(**{"N": 64, "n_filters_scale": 1, "estimate_passes": None, **changes.pop("model", {})})
+    model = ModelConfig(**{"N": 64, "n_filters_scale": 1, "start_iterations": None, **changes.pop("model", {})})
     return TrainingConfig(model=model, **{"n_groups": 50, **changes})
 
 

@@ -22,7 +22,7 @@ def scan():
 @pytest.fixture(scope="module")
 def bundle(scan):
     config = TrainingConfig(
-        model=ModelConfig(n_filters_scale=1, estimate_passes=3), nepochs=1, n_groups=16, batch_size=8
+        model=ModelConfig(n_filters_scale=1, start_iterations=3), nepochs=1, n_groups=16, batch_size=8
     )
     return train_scan(scan, config)
 
@@ -126,7 +126,7 @@ def test_every_batch_has_one_size(scan, bundle, monkeypatch, batch_size):
 
 def test_another_scan_may_be_the_target(scan):
     first, second = scan.split("rows")
-    config = TrainingConfig(model=ModelConfig(n_filters_scale=1, estimate_passes=1), nepochs=1, n_groups=8, seed=5)
+    config = TrainingConfig(model=ModelConfig(n_filters_scale=1, start_iterations=1), nepochs=1, n_groups=8, seed=5)
     seen = []
     labels = []
 

@@ -60,8 +60,8 @@ class CartesianCnn(CnnGenerator):
         return backend.xp.sqrt(real * real + imaginary * imaginary), backend.xp.atan2(imaginary, real)
 
     def _parts(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> list[Array]:
-        if config.estimate_passes is not None:
-            raise ConfigError(f"architecture: {CARTESIAN} exists for imported models; set estimate_passes none.")
+        if config.start_iterations is not None:
+            raise ConfigError(f"architecture: {CARTESIAN} exists for imported models; set start_iterations none.")
         return [backend.xp.astype(part, x.dtype) for part in apply_cnn(params, x, backend, config.amp_activation)]
 
 
@@ -162,7 +162,7 @@ def _configuration(settings: dict[str, Any], framework: str, what: str) -> Train
         config = config_from_legacy(TrainingConfig, known)
     except ConfigError as error:
         raise DataError(f"{what}: {' '.join(str(error).split())}") from error
-    config.backend, config.model.estimate_passes = framework, None
+    config.backend, config.model.start_iterations = framework, None
     return config
 
 

@@ -29,12 +29,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ptycho.backends import Array, array_namespace
-from ptycho.engines.canvas import slices_of
-from ptycho.engines.detector import FAR, Propagator
+from ptycho.engines.object_canvas import slices_of
+from ptycho.engines.propagator import FAR, Propagator
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.slices import incoming_waves
 
-__all__ = ["Lit", "WaveChange", "amplitude_factor", "exit_change", "lit_slices", "pattern_misfits", "wave_change"]
+__all__ = [
+    "ExitWaveChange",
+    "SliceUpdate",
+    "amplitude_factor",
+    "exit_wave_change",
+    "pattern_misfits",
+    "propagate_slice_changes",
+    "slice_illuminations",
+]
 
 _TINY = 1e-30
 _DAMPING = 0.3
@@ -42,34 +50,34 @@ _TOWARDS_POISSON = 0.7
 """The module's w."""
 
 
-class Lit(NamedTuple):
+class SliceUpdate(NamedTuple):
     """A slice of the object in its light, and what a few patterns ask of it."""
 
     patches: Array
     """(k, N, N) complex."""
-    wave: Array
+    illumination: Array
     """What lights it: (k, P, N, N) complex, or (P, N, N) where it is one probe for all."""
-    difference: Array
+    exit_change: Array
     """(k, P, N, N) complex, change of the waves behind it."""
 
 
-class WaveChange(NamedTuple):
+class ExitWaveChange(NamedTuple):
     """What a few patterns ask for."""
 
-    slices: tuple[Lit, ...]
+    slices: tuple[SliceUpdate, ...]
     """Slice by slice, the first one first."""
     misfit: Array
     """0-d real, sum of |A - m| over good pixels."""
-    judged: tuple[Lit, ...] = ()
+    position_slices: tuple[SliceUpdate, ...] = ()
     """The same slices with what their positions are judged by; empty where that was not asked for."""
 
     @property
-    def difference(self) -> Array:
+    def exit_change(self) -> Array:
         """(k, P, N, N) complex, change of the exit waves."""
-        return self.slices[-1].difference
+        return self.slices[-1].exit_change
 
 
-def wave_change(
+def exit_wave_change(
     patches: Array,
     probe: Array,
     measured: Array,
@@ -77,8 +85,8 @@ def wave_change(
     noise: str,
     photon: float,
     detector: Propagator = FAR,
-    judge: bool = False,
-) -> WaveChange:
+    for_positions: bool = False,
+) -> ExitWaveChange:
     """Change of the exit waves that brings the prediction to the measurement.
 
     Parameters
@@ -90,11 +98,11 @@ def wave_change(
     noise : ``"amplitude"``, ``"poisson"`` or ``"anscombe"``.
     photon : intensity of one photon in the unit of ``measured`` squared.
     detector : the way of the exit waves to it.
-    judge : whether to say what positions are judged by.
+    for_positions : whether to say what positions are judged by.
     """
     xp = array_namespace(patches, probe, measured)
     slices = slices_of(patches, 3)
-    waves = lit_slices(slices, probe, detector)
+    waves = slice_illuminations(slices, probe, detector)
     field = detector.forward(_behind(slices[-1], waves[-1]))
     power = intensity(field)
     predicted = xp.sqrt(power[:, 0, :, :] if power.shape[1] == 1 else xp.sum(power, axis=1))
@@ -102,38 +110,38 @@ def wave_change(
     if good is not None:
         away = xp.where(good, away, xp.zeros_like(away))
 
-    def asked(factor: Array) -> tuple[Lit, ...]:
+    def asked(factor: Array) -> tuple[SliceUpdate, ...]:
         change = detector.backward(field * xp.astype(factor[:, None, :, :], field.dtype))
         return _taken_back(slices, waves, change, detector)
 
-    found = judged = asked(amplitude_factor(away, predicted, noise, photon))
-    if judge and noise == "amplitude":
-        judged = asked(_steepened(away / (predicted + _TINY), _TOWARDS_POISSON))
-    return WaveChange(found, xp.sum(xp.abs(away)), judged if judge else ())
+    found = position_slices = asked(amplitude_factor(away, predicted, noise, photon))
+    if for_positions and noise == "amplitude":
+        position_slices = asked(_steepened(away / (predicted + _TINY), _TOWARDS_POISSON))
+    return ExitWaveChange(found, xp.sum(xp.abs(away)), position_slices if for_positions else ())
 
 
 def pattern_misfits(
     patches: Array, probe: Array, measured: Array, good: Array | None, detector: Propagator = FAR
 ) -> Array:
-    """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`wave_change`."""
+    """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`exit_wave_change`."""
     xp = array_namespace(patches, probe, measured)
     slices = slices_of(patches, 3)
-    waves = _behind(slices[-1], lit_slices(slices, probe, detector)[-1])
+    waves = _behind(slices[-1], slice_illuminations(slices, probe, detector)[-1])
     away = xp.abs(xp.sqrt(xp.sum(intensity(detector.forward(waves)), axis=1)) - measured)
     return xp.sum(away if good is None else xp.where(good, away, xp.zeros_like(away)), axis=(-2, -1))
 
 
-def lit_slices(slices: Sequence[Array], probe: Array, detector: Propagator) -> list[Array]:
+def slice_illuminations(slices: Sequence[Array], probe: Array, detector: Propagator) -> list[Array]:
     """What lights each of some slices; see :func:`~ptycho.physics.slices.incoming_waves`."""
     return [probe] if detector.gap is None else incoming_waves(slices, probe, detector.gap[0])
 
 
-def exit_change(slices: Sequence[Lit], moved: Sequence[Array], detector: Propagator) -> Array:
+def propagate_slice_changes(slices: Sequence[SliceUpdate], moved: Sequence[Array], detector: Propagator) -> Array:
     """What small changes (k, N, N) of the slices change of the exit waves, (k, P, N, N)."""
-    change = moved[0][:, None, :, :] * slices[0].wave
+    change = moved[0][:, None, :, :] * slices[0].illumination
     for lit, more in zip(slices[1:], moved[1:], strict=True):
         arriving = change if detector.gap is None else detector.gap[0](change)
-        change = lit.patches[:, None, :, :] * arriving + more[:, None, :, :] * lit.wave
+        change = lit.patches[:, None, :, :] * arriving + more[:, None, :, :] * lit.illumination
     return change
 
 
@@ -143,13 +151,13 @@ def _behind(patches: Array, wave: Array) -> Array:
 
 def _taken_back(
     slices: Sequence[Array], waves: Sequence[Array], change: Array, detector: Propagator
-) -> tuple[Lit, ...]:
+) -> tuple[SliceUpdate, ...]:
     """Every slice with what it is asked for, from the change (k, P, N, N) of the exit waves."""
-    found = [Lit(slices[-1], waves[-1], change)]
+    found = [SliceUpdate(slices[-1], waves[-1], change)]
     if detector.gap is not None:
         for patches, wave in zip(reversed(slices[:-1]), reversed(waves[:-1]), strict=True):
             change = detector.gap[1](_undone(found[-1].patches)[:, None, :, :] * change)
-            found.append(Lit(patches, wave, change))
+            found.append(SliceUpdate(patches, wave, change))
     return tuple(reversed(found))
 
 
@@ -168,7 +176,7 @@ def amplitude_factor(away: Array, predicted: Array, noise: str, photon: float) -
     ----------
     away : measured minus predicted amplitude.
     predicted : A >= 0.
-    noise, photon : see :func:`wave_change`.
+    noise, photon : see :func:`exit_wave_change`.
     """
     relative = away / (predicted + _TINY)
     if noise == "amplitude":

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ptycho.backends import NumpyBackend
-from ptycho.engines.positions import fit_affine
+from ptycho.engines.position_correction.steps import fit_affine
 
-__all__ = ["find_strays", "search_strays"]
+__all__ = ["find_outliers", "search_outliers"]
 
 _host = NumpyBackend.xp
-_ASTRAY = 1.8
+_OUTLIER_RATIO = 1.8
 """Misfit, in parts of the median one, above which a position is in doubt."""
 _BETTER = 0.8
 _MOST = 50
@@ -20,15 +20,15 @@ _MOST = 50
 _STEPS = 5
 
 
-def find_strays(misfits: np.ndarray) -> np.ndarray:
+def find_outliers(misfits: np.ndarray) -> np.ndarray:
     """Indices of the patterns whose relative misfits (M,) stand out, the worst first; NaN is left out."""
     worst = _host.argsort(-_host.where(_host.isfinite(misfits), misfits, 0.0))
     worst = worst[: max(1, misfits.size // _MOST)]
-    return worst[misfits[worst] > _ASTRAY * np.nanmedian(misfits)]
+    return worst[misfits[worst] > _OUTLIER_RATIO * np.nanmedian(misfits)]
 
 
-def search_strays(
-    strays: np.ndarray,
+def search_outliers(
+    outliers: np.ndarray,
     positions: np.ndarray,
     nominal: np.ndarray,
     farthest: float,
@@ -38,17 +38,17 @@ def search_strays(
 
     Parameters
     ----------
-    strays : indices.
+    outliers : indices.
     positions, nominal : (M, 2) pixels.
     farthest : how far from the nominal position, moved as all are, is searched, pixels.
     misfit_at : the misfits (k,) of one pattern at places (k, 2).
     """
     offsets = _host.arange(-_STEPS, _STEPS + 1) * (farthest / _STEPS)
     grid = _host.stack(_host.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)
-    others = np.setdiff1d(_host.arange(positions.shape[0]), strays)
+    others = np.setdiff1d(_host.arange(positions.shape[0]), outliers)
     fit, centre = fit_affine(nominal[others], positions[others]), nominal[others].mean(axis=0)
     found = positions.copy()
-    for index in strays.tolist():
+    for index in outliers.tolist():
         places = _host.concat([positions[index : index + 1], fit(nominal[index], centre) + grid])
         misfits = misfit_at(index, places)
         best = int(np.argmin(misfits))

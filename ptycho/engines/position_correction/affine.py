@@ -16,8 +16,8 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
-from ptycho.engines.positions import fitted_steps, limited, registered_steps
-from ptycho.engines.waves import Lit
+from ptycho.engines.exit_waves import SliceUpdate
+from ptycho.engines.position_correction.steps import fitted_steps, limited, registered_steps
 from ptycho.physics.propagation import intensity
 
 __all__ = ["Moves", "mapped_image", "mapped_positions"]
@@ -42,12 +42,12 @@ class Moves:
         self._steps: list[tuple[np.ndarray, np.ndarray]] = []
         self._maps: list[Array] | None = None
 
-    def add(self, index: np.ndarray, slices: Sequence[Lit]) -> None:
+    def add(self, index: np.ndarray, slices: Sequence[SliceUpdate]) -> None:
         """What some patterns say.
 
         Slices move together. What they change of the exit waves is taken for independent of each other.
         """
-        xp = array_namespace(slices[0].difference)
+        xp = array_namespace(slices[0].exit_change)
         maps = _products(slices[0])
         for lit in slices[1:]:
             maps = [a + b for a, b in zip(maps, _products(lit), strict=True)]
@@ -92,14 +92,14 @@ class Moves:
         return _host.eye(2) - found * min(1.0, _MOST / max(float(_host.abs(found).max()), 1e-30))
 
 
-def _products(lit: Lit) -> list[Array]:
-    """Pixel by pixel what :func:`~ptycho.engines.positions.fitted_steps` takes the sums of, (k, N - 2, N - 2)."""
+def _products(lit: SliceUpdate) -> list[Array]:
+    """What ``fitted_steps`` takes the sums of, pixel by pixel, (k, N - 2, N - 2)."""
     xp, patches = array_namespace(*lit), lit.patches
     rows = 0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1])
     cols = 0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2])
-    inner = lit.wave[..., 1:-1, 1:-1]
+    inner = lit.illumination[..., 1:-1, 1:-1]
     light = xp.sum(intensity(inner), axis=-3)
-    wanted = xp.sum(xp.conj(inner) * lit.difference[..., 1:-1, 1:-1], axis=1)
+    wanted = xp.sum(xp.conj(inner) * lit.exit_change[..., 1:-1, 1:-1], axis=1)
     return [
         light * intensity(rows),
         light * xp.real(xp.conj(rows) * cols),

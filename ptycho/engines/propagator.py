@@ -38,17 +38,17 @@ FAR = Propagator(fft2, ifft2)
 def propagator(
     scan: Scan,
     config: EngineSettings,
-    lend: Callable[[np.ndarray], Array],
+    to_device: Callable[[np.ndarray], Array],
     slices: int = 1,
     spacing: float | None = None,
 ) -> Propagator:
-    """The way to the detector in the order of :class:`~ptycho.engines.measured.Measured`.
+    """The way to the detector in the order of :class:`~ptycho.engines.detector_data.DetectorData`.
 
     Parameters
     ----------
     scan : its wavelength, distance and pixel are read for the near field, wavelength and pixel for slices.
     config : ``propagation``.
-    lend : from a host array to one of the engine's.
+    to_device : from a host array to one of the engine's.
     slices : of the object.
     spacing : metres from one slice to the next.
 
@@ -58,7 +58,7 @@ def propagator(
         The near field or slices are wanted and the scan does not say what they need.
     """
     near = config.propagation == "near"
-    detector = _near(scan, lend) if near else FAR
+    detector = _near(scan, to_device) if near else FAR
     if slices == 1:
         return detector
     pixel = (scan.pixel_size or scan.detector_pixel_size) if near else scan.object_pixel_size
@@ -68,26 +68,26 @@ def propagator(
             f"slices = {slices} needs {' and '.join(name for name, value in needs.items() if value is None)}, in "
             "metres: give what is missing (--slice_spacing, --wavelength, --pixel_size), or take slices = 1."
         )
-    onward, back = (free_space(scan.N, d, scan.wavelength, pixel, lend) for d in (spacing, -spacing))
+    onward, back = (free_space(scan.N, d, scan.wavelength, pixel, to_device) for d in (spacing, -spacing))
     return detector._replace(gap=(onward, back))
 
 
-def _near(scan: Scan, lend: Callable[[np.ndarray], Array]) -> Propagator:
+def _near(scan: Scan, to_device: Callable[[np.ndarray], Array]) -> Propagator:
     pixel = scan.pixel_size or scan.detector_pixel_size
     if scan.wavelength is None or scan.distance is None or pixel is None:
         raise ConfigError(
             "propagation = near needs the scan's wavelength, distance and pixel size, in metres, and they are not all "
             "known: give them in the scan's file, or take propagation = far."
         )
-    there, back = (free_space(scan.N, d, scan.wavelength, pixel, lend) for d in (scan.distance, -scan.distance))
+    there, back = (free_space(scan.N, d, scan.wavelength, pixel, to_device) for d in (scan.distance, -scan.distance))
     return Propagator(lambda waves: ifftshift2(there(waves)), lambda field: back(fftshift2(field)))
 
 
 def free_space(
-    size: int, distance: float, wavelength: float, pixel: float, lend: Callable[[np.ndarray], Array]
+    size: int, distance: float, wavelength: float, pixel: float, to_device: Callable[[np.ndarray], Array]
 ) -> Waves:
     """Propagation of waves (..., size, size) over a distance, all lengths in metres; the kernel is made once."""
     point = _host.zeros((size, size), dtype=np.complex128)
     point[0, 0] = size
-    kernel = lend(fft2(near_field(point, distance, wavelength, pixel)))
+    kernel = to_device(fft2(near_field(point, distance, wavelength, pixel)))
     return lambda waves: ifft2(fft2(waves) * kernel)

@@ -54,11 +54,11 @@ class Variation:
     ----------
     components : (V, N, N) complex, of a backend.
     weights : (M, 1 + V) complex, of the host.
-    lend : from a host array to one of the backend, in its precision.
+    to_device : from a host array to one of the backend, in its precision.
     """
 
-    def __init__(self, components: Array, weights: np.ndarray, lend: Any) -> None:
-        self.components, self.weights, self._lend = components, weights, lend
+    def __init__(self, components: Array, weights: np.ndarray, to_device: Any) -> None:
+        self.components, self.weights, self._to_device = components, weights, to_device
         self._sum: Any = None
         self._light: Any = None
         self._asked: list[tuple[np.ndarray, np.ndarray]] = []
@@ -66,31 +66,33 @@ class Variation:
     @classmethod
     def recalled(cls, engine: Engine) -> Variation:
         """What an engine remembers of the epochs before, or the start."""
-        if "components" not in engine.memory:
+        if "components" not in engine.auxiliary:
             first = first_components(engine.backend.to_numpy(engine.probe[0, :, :]), engine.config.opr_modes)
             weights = _host.zeros((engine.measured.count, 1 + engine.config.opr_modes), dtype=np.complex128)
             weights[:, 0] = 1.0
-            return cls(engine.lend(first), weights, engine.lend)
-        return cls(engine.memory["components"], engine.backend.to_numpy(engine.memory["weights"]), engine.lend)
+            return cls(engine.to_device(first), weights, engine.to_device)
+        return cls(
+            engine.auxiliary["components"], engine.backend.to_numpy(engine.auxiliary["weights"]), engine.to_device
+        )
 
     def settle(self, engine: Engine) -> None:
         """Turn the components into the principal ones and leave them in an engine's memory."""
         parts = (to_numpy(engine.probe), to_numpy(self.components), self.weights)
-        probe, components, weights = (engine.lend(values) for values in principal(*parts))
-        engine.probe, engine.memory["components"], engine.memory["weights"] = probe, components, weights
+        probe, components, weights = (engine.to_device(values) for values in principal(*parts))
+        engine.probe, engine.auxiliary["components"], engine.auxiliary["weights"] = probe, components, weights
 
     def probes(self, index: np.ndarray, probe: Array) -> Array:
         """The probes (k, P, N, N) of some patterns."""
-        return probes_of(probe, self.components, self._lend(self.weights[index]))
+        return probes_of(probe, self.components, self._to_device(self.weights[index]))
 
     def scaled(self, index: np.ndarray, patches: Array) -> Array:
         """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
-        return patches * self._lend(self.weights[index, 0])[:, None, None]
+        return patches * self._to_device(self.weights[index, 0])[:, None, None]
 
     def see(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
-        """Add up what some patterns ask for; arguments as of :func:`~ptycho.engines.waves.wave_change`."""
+        """Add up what some patterns ask for; arguments as of :func:`~ptycho.engines.exit_waves.exit_wave_change`."""
         xp = array_namespace(patches, probe, difference)
-        count, weights = index.size, self._lend(self.weights[index, 1:])
+        count, weights = index.size, self._to_device(self.weights[index, 1:])
         light = xp.reshape(intensity(patches), (count, -1))
         asked = xp.conj(patches)[:, None, :, :] * difference
         first = xp.reshape(asked[:, 0, :, :], (count, -1))

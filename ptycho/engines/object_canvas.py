@@ -18,7 +18,7 @@ from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.physics.patches import accumulate_patches, extract_patches
 from ptycho.physics.shifts import fourier_shift
 
-__all__ = ["Canvas", "Slice", "make_canvas", "read_patches", "slices_of"]
+__all__ = ["ObjectCanvas", "Slice", "make_canvas", "read_patches", "slices_of"]
 
 
 class Slice(Protocol):
@@ -36,7 +36,7 @@ class Slice(Protocol):
         """Change the object by the sums over (1 - damping) light + damping max(light, brightest), and forget them."""
 
 
-class Canvas:
+class ObjectCanvas:
     """All slices of an object, in the order in which the beam meets them.
 
     Attributes
@@ -71,7 +71,7 @@ def _stacked(slices: Sequence[Array]) -> Array:
     return slices[0] if len(slices) == 1 else array_namespace(slices[0]).stack(slices)
 
 
-def make_canvas(image: Array, size: int, real: str, shift: str = "bilinear") -> Canvas:
+def make_canvas(image: Array, size: int, real: str, shift: str = "bilinear") -> ObjectCanvas:
     """The canvas of an object of any framework.
 
     Parameters
@@ -86,7 +86,7 @@ def make_canvas(image: Array, size: int, real: str, shift: str = "bilinear") -> 
         on_host = array_api_compat.is_numpy_array(one)
         plain: Slice = _HostSlice(one, size) if on_host else _DeviceSlice(one, size, real)
         made.append(_FourierSlice(plain, real) if shift == "fourier" else plain)
-    return Canvas(made)
+    return ObjectCanvas(made)
 
 
 def read_patches(image: Array, positions: Array, size: int, shift: str) -> list[Array]:
@@ -201,23 +201,30 @@ class _DeviceSlice:
 
     def patches(self, positions: np.ndarray, size: int) -> Array:
         """See :class:`Slice`."""
-        return self._extract(self.object, self._lend(positions))
+        return self._extract(self.object, self._to_device(positions))
 
     def gather(self, updates: Array, power: Array, positions: np.ndarray) -> None:
         """See :class:`Slice`."""
         nearest = np.clip(_corners(positions, self._margin - 1)[2], -self._margin, self._limit) + self._margin
-        total, light = self._accumulate(updates, self._lend(positions)), self._spread(power, self._lend(nearest))
+        total, light = (
+            self._accumulate(updates, self._to_device(positions)),
+            self._spread(power, self._to_device(nearest)),
+        )
         self._sum = total if self._sum is None else self._sum + total
         self._light = light if self._light is None else self._light + light
 
     def apply(self, damping: float, step: float, brightest: float) -> None:
         """See :class:`Slice`."""
         if self._sum is not None:
-            shares = (self._lend(damping / step), self._lend((1.0 - damping) / step), self._lend(brightest))
+            shares = (
+                self._to_device(damping / step),
+                self._to_device((1.0 - damping) / step),
+                self._to_device(brightest),
+            )
             self.object = self._changed(self.object, self._sum, self._light, *shares)
             self._sum = self._light = None
 
-    def _lend(self, values: Any) -> Array:
+    def _to_device(self, values: Any) -> Array:
         host = np.asarray(values)
         dtype = "int32" if host.dtype.kind == "i" else self._real
         return self._backend.asarray(host, dtype=dtype, device=device(self.object))
@@ -258,12 +265,12 @@ class _FourierSlice:
     def patches(self, positions: np.ndarray, size: int) -> Array:
         """See :class:`Slice`."""
         nearest, rest = self._split(positions)
-        return self._shifted(self._plain.patches(nearest, size), self._lend(rest))
+        return self._shifted(self._plain.patches(nearest, size), self._to_device(rest))
 
     def gather(self, updates: Array, power: Array, positions: np.ndarray) -> None:
         """See :class:`Slice`."""
         nearest, rest = self._split(positions)
-        self._plain.gather(self._shifted(updates, self._lend(-rest)), power, nearest)
+        self._plain.gather(self._shifted(updates, self._to_device(-rest)), power, nearest)
 
     def apply(self, damping: float, step: float, brightest: float) -> None:
         """See :class:`Slice`."""
@@ -273,5 +280,5 @@ class _FourierSlice:
         nearest = np.floor(positions + 0.5)
         return nearest, positions - nearest
 
-    def _lend(self, values: np.ndarray) -> Array:
+    def _to_device(self, values: np.ndarray) -> Array:
         return self._backend.asarray(values, dtype=self._real, device=device(self._plain.object))

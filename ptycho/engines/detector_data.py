@@ -13,14 +13,14 @@ from ptycho.data import Scan
 from ptycho.errors import DataError
 from ptycho.physics.fourier import ifftshift2
 
-__all__ = ["Measured"]
+__all__ = ["DetectorData"]
 
 logger = logging.getLogger(__name__)
 _host = NumpyBackend.xp
 _BRIGHT_QUANTILE = 0.99
 
 
-class Measured:
+class DetectorData:
     """Amplitudes in a unit in which a detector pixel holds 1 on average, whatever the unit of the counts.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The end of an epoch that corrects positions: momentum, the map that all have in common, limits, strays."""
+"""The end of an epoch that corrects positions: momentum, the map that all have in common, limits, outliers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho.backends import NumpyBackend
-from ptycho.engines.moves import mapped_image, mapped_positions
-from ptycho.engines.positions import constrain_positions, farthest_move
-from ptycho.engines.strays import find_strays, search_strays
-from ptycho.engines.waves import pattern_misfits
+from ptycho.engines.exit_waves import pattern_misfits
+from ptycho.engines.position_correction.affine import mapped_image, mapped_positions
+from ptycho.engines.position_correction.outliers import find_outliers, search_outliers
+from ptycho.engines.position_correction.steps import constrain_positions, farthest_move
 
 if TYPE_CHECKING:
     from ptycho.engines.engine import Engine
@@ -33,20 +33,20 @@ def settle_positions(engine: Engine, before: np.ndarray) -> None:
     """
     config, fetch = engine.config, engine.backend.to_numpy
     change = engine.positions - before
-    if "position_velocity" in engine.memory:
-        change = change + config.position_momentum * fetch(engine.memory["position_velocity"])
-    engine.memory["position_velocity"] = engine.lend(change)
+    if "position_velocity" in engine.auxiliary:
+        change = change + config.position_momentum * fetch(engine.auxiliary["position_velocity"])
+    engine.auxiliary["position_velocity"] = engine.to_device(change)
     moved = engine.positions + config.position_momentum * change
     common = engine.moves.common()
     for image in engine.canvas.slices:
-        image.object = engine.lend(mapped_image(fetch(image.object), common, moved.mean(axis=0)))
+        image.object = engine.to_device(mapped_image(fetch(image.object), common, moved.mean(axis=0)))
     moved = mapped_positions(moved, common)
     nominal = engine.nominal - _host.asarray(engine.origin)
     farthest = farthest_move(config, nominal, engine.measured.size)
     moved = constrain_positions(moved, nominal, farthest, config.affine)
     if (engine.epoch - config.positions_from + 1) % _SEARCH_EVERY == 0 and not config.affine:
-        strays = find_strays(relative_misfits(engine, moved))
-        moved = search_strays(strays, moved, nominal, farthest, lambda k, places: _misfits_at(engine, k, places))
+        outliers = find_outliers(relative_misfits(engine, moved))
+        moved = search_outliers(outliers, moved, nominal, farthest, lambda k, places: _misfits_at(engine, k, places))
     engine.positions = moved
 
 
