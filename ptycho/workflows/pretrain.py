@@ -178,7 +178,11 @@ def _objects(
 ) -> Callable[[int, tuple[int, int]], NDArray[np.complexfloating]]:
     """A function that draws the object of a number and a shape."""
     kinds = ("lines", "random_field", "dead_leaves") if options.objects == "mixed" else (options.objects,)
-    make = {"lines": lines_object, "random_field": random_field_object, "dead_leaves": dead_leaves_object}
+    make: dict[str, Callable[..., NDArray[np.complexfloating]]] = {
+        "lines": lines_object,
+        "random_field": random_field_object,
+        "dead_leaves": dead_leaves_object,
+    }
 
     def draw(number: int, shape: tuple[int, int]) -> NDArray[np.complexfloating]:
         contrast = rng.uniform(_FAINTEST, 1.0, 2)

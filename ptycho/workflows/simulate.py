@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ptycho.config import validate
 from ptycho.config.settings import data_dirs_setting, setting
-from ptycho.data import Scan, load_scan
+from ptycho.data import Scan, load_scan, validation
 from ptycho.errors import ConfigError, DataError
 from ptycho.observers import Progress
 from ptycho.physics import (
@@ -104,7 +105,7 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
         _positions(config, np.random.default_rng(position_seed)),
         config.nphotons,
         np.random.default_rng(photon_seed),
-        measurement=config.measurement,
+        measurement=validation.measurement(config.measurement),
         noise=config.noise,
         progress=progress,
         spacing=config.slice_spacing if config.slices > 1 else None,
@@ -128,7 +129,11 @@ def _object(config: SimulationConfig, rng: np.random.Generator) -> np.ndarray:
     amplitude, phase = (config.amplitude_min, 1.0), (-config.phase, config.phase)
     if config.object == "picture":
         return picture_object(config.picture, shape, amplitude, phase)
-    make = {"lines": lines_object, "random_field": random_field_object, "dead_leaves": dead_leaves_object}
+    make: dict[str, Callable[..., np.ndarray]] = {
+        "lines": lines_object,
+        "random_field": random_field_object,
+        "dead_leaves": dead_leaves_object,
+    }
     return make[config.object](shape, rng, amplitude, phase)
 
 
