@@ -4,9 +4,18 @@ Every message is one sentence for the user: what was given, what was expected, w
 standard error and exits with code 2; a caller of the library catches `PtychoError` or the built-in class beside it.
 """
 
+from ptycho.visible import visible
+
 
 class PtychoError(Exception):
-    """Base class of all errors that ptychopinn raises on purpose."""
+    """Base class of all errors that ptychopinn raises on purpose.
+
+    Its text is one line without control codes: it may quote a file, and may be shown anywhere.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        return visible(super().__str__())
 
 
 class ConfigError(PtychoError, ValueError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import logging
 import sys
 import time
@@ -29,6 +28,7 @@ from ptycho.cli.options import (
     needed,
     parse,
 )
+from ptycho.cli.printing import LineFormatter, json_lines, print_lines
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError
 
@@ -47,15 +47,15 @@ def _dispatch(words: list[str]) -> None:
         if len(words) > 1 and (words[1] in COMMANDS or words[1] in FAMILIES):
             _dispatch([*words[1:], "--help"])
             return
-        print(overview(), end="")
+        print_lines(*overview().rstrip("\n").split("\n"))
         return
     if first in ("-V", "--version"):
-        print(f"ptycho {__version__}")
+        print_lines(f"ptycho {__version__}")
         return
     rest = words[1:]
     if first in FAMILIES:
         if not rest or rest[0] in ("-h", "--help"):
-            print(overview(first), end="")
+            print_lines(*overview(first).rstrip("\n").split("\n"))
             return
         first, rest = f"{first} {rest[0]}", rest[1:]
     if first not in COMMANDS:
@@ -75,7 +75,9 @@ def _start_logging(verbose: bool) -> None:
     level = logging.INFO if verbose else logging.WARNING
     if not is_first_process():  # a further process of a training says what the first one says
         level = logging.ERROR
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
 
@@ -93,8 +95,8 @@ def _simulate(call: Call) -> None:
             scan = simulate_scan(config, bars.counter("simulate"))
         save_npz(scan, out / "scan.npz")
         draw_inspection(scan, inspect_scan(scan), out / "scan.png")
-    print(f"patterns {len(scan)}")
-    print(f"photons {scan.mean_total_counts():.4g} per pattern")
+    print_lines(f"patterns {len(scan)}")
+    print_lines(f"photons {scan.mean_total_counts():.4g} per pattern")
     _finish(started, out / "scan.npz")
 
 
@@ -109,8 +111,8 @@ def _inspect(call: Call) -> None:
     with output_folder(call[InspectOptions].output_dir, []) as out:
         picture = out / f"{path.name.split('.')[0]}.png"
         draw_inspection(scan, inspection, picture)
-    print("\n".join(inspection.lines()))
-    print(f"picture {picture}")
+    print_lines(*inspection.lines())
+    print_lines(f"picture {picture}")
 
 
 def _convert(call: Call) -> None:
@@ -120,10 +122,10 @@ def _convert(call: Call) -> None:
     started = time.perf_counter()
     source, target = needed(call, "source"), needed(call, "target")
     done = convert_scan(source, target, call[ScanOptions], call[ConvertOptions], force=call[CommonOptions].force)
-    print(f"patterns {len(done.scan)} of {done.scan.N} x {done.scan.N}, {done.scan.measurement}")
-    print(f"format {done.format}")
+    print_lines(f"patterns {len(done.scan)} of {done.scan.N} x {done.scan.N}, {done.scan.measurement}")
+    print_lines(f"format {done.format}")
     for sentence in done.lost:
-        print(f"note {sentence}")
+        print_lines(f"note {sentence}")
     _finish(started, Path(target))
 
 
@@ -145,9 +147,9 @@ def _doctor(call: Call) -> None:
         if out is not None:
             write_json(diagnosis.as_dict(), out / "doctor.json")
             draw_diagnosis(scan, diagnosis, out / "doctor.png")
-    print("\n".join(diagnosis.lines()))
+    print_lines(*diagnosis.lines())
     if out is None:
-        print(f"seconds {time.perf_counter() - started:.1f}")
+        print_lines(f"seconds {time.perf_counter() - started:.1f}")
     else:
         _finish(started, out / "doctor.png")
 
@@ -173,14 +175,14 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
         return
     replace = may_replace(scan, config, [BUNDLE], resume, call[CommonOptions].force)
     if resume and is_finished(scan, config, [BUNDLE]):
-        print(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
+        print_lines(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
         return
     with output_folder(config.output_dir, [BUNDLE], replace) as out:
         with ProgressDisplay(call, scan, None, out) as bars:
             bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume)
         save_training(bundle, out)
     for name, values in bundle.history.items():
-        print(f"{name} {values[-1]:.6g}")
+        print_lines(f"{name} {values[-1]:.6g}")
     _finish(started, out / BUNDLE)
 
 
@@ -208,7 +210,7 @@ def _reconstruct(call: Call) -> None:
         from ptycho.workflows.forecast import forecast_reconstruction
 
         said = forecast_reconstruction(scan, bundle, config, backend=backend, opening=time.process_time())
-        print("\n".join(said.lines()))
+        print_lines(*said.lines())
         return
     with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
         with connect_workers(dask) as workers, ProgressDisplay(call, scan, None, out) as bars:
@@ -254,7 +256,7 @@ def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> N
     results = [*RESULT_FILES, BUNDLE, *(["network/reconstruction.h5"] if refine else [])]
     force = may_replace(scan, config, results, resume, call[CommonOptions].force)
     if resume and is_finished(scan, config, results):
-        print(f"finished {config.output_dir}: nothing is left to resume")
+        print_lines(f"finished {config.output_dir}: nothing is left to resume")
         return
     with output_folder(config.output_dir, results, force) as out:
         with ProgressDisplay(call, scan, target, out) as bars:
@@ -298,7 +300,7 @@ def _evaluate(call: Call) -> None:
             save_evaluation(comparison, out)
         _finish(started, out)
     else:
-        print(f"seconds {time.perf_counter() - started:.1f}")
+        print_lines(f"seconds {time.perf_counter() - started:.1f}")
 
 
 def _demo(call: Call) -> None:
@@ -328,7 +330,7 @@ def _bundle_info(call: Call) -> None:
     from ptycho.workflows.bundles import InfoOptions, describe_model_file, description_lines
 
     found = describe_model_file(needed(call, "file"))
-    print(json.dumps(found, indent=2) if call[InfoOptions].json else "\n".join(description_lines(found)))
+    print_lines(*(json_lines(found) if call[InfoOptions].json else description_lines(found)))
 
 
 def _bundle_import(call: Call) -> None:
@@ -340,9 +342,9 @@ def _bundle_import(call: Call) -> None:
     bundle = import_bundle(needed(call, "archive"), options.probe, options.data_dirs)
     with output_folder(options.output_dir, [BUNDLE], call[CommonOptions].force) as out:
         save_training(bundle, out)
-    print(f"backend {bundle.config.backend}")
-    print(f"N {bundle.config.model.N}")
-    print(f"gridsize {bundle.config.model.gridsize}")
+    print_lines(f"backend {bundle.config.backend}")
+    print_lines(f"N {bundle.config.model.N}")
+    print_lines(f"gridsize {bundle.config.model.gridsize}")
     _finish(started, out / BUNDLE)
 
 
@@ -358,12 +360,12 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     from ptycho.workflows.evaluate import metric_lines
 
     for line in metric_lines(metrics):
-        print(line)
+        print_lines(line)
 
 
 def _finish(started: float, saved: Path) -> None:
-    print(f"seconds {time.perf_counter() - started:.1f}")
-    print(f"saved {saved}")
+    print_lines(f"seconds {time.perf_counter() - started:.1f}")
+    print_lines(f"saved {saved}")
 
 
 _RUNNERS: dict[str, Callable[[Call], None]] = {

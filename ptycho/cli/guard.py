@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from ptycho._version import __version__
+from ptycho.cli.printing import print_lines
 from ptycho.errors import PtychoError
 
 __all__ = ["guarded", "say"]
@@ -70,7 +71,7 @@ def guarded(work: Callable[[], None], words: Sequence[str]) -> int:
 def say(sentence: str) -> None:
     """Print a sentence of the command on standard error, in one line; nothing if that cannot be written to."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"ptycho: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print_lines(f"ptycho: {sentence}", file=sys.stderr)
 
 
 def _ended(code: int, sentence: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.cli.options import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
+from ptycho.cli.printing import print_lines
 
 
 def opened(call: Call) -> tuple[Any, Any, Any]:
@@ -49,6 +50,6 @@ def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> N
     from ptycho.workflows.forecast import forecast_training
 
     opening = time.process_time()  # of the command so far, however busy the machine is
-    print("\n".join(forecast_training(scan, config, target, opening=opening, **more).lines()))
+    print_lines(*forecast_training(scan, config, target, opening=opening, **more).lines())
     if call.command == "run" and call[RunOptions].refine:
-        print(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")
+        print_lines(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho.cli.help_texts import COMMANDS
 from ptycho.cli.options import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed, parse
+from ptycho.cli.printing import print_lines
 from ptycho.cli.progress_bars import ProgressBars
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError, DataError, PtychoError
@@ -118,13 +119,13 @@ def view(call: Call) -> None:
     about = {"place": str(path)}
     with contextlib.closing(serve_result(result, scan, missing=missing, about=about, port=options.port)) as server:
         _announce(server.url, options)
-        print("Ctrl-C ends it", flush=True)
+        print_lines("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
 
 def _announce(url: str, options: PageOptions) -> None:
-    print(f"page {url}", flush=True)
+    print_lines(f"page {url}")
     if options.open and not webbrowser.open(url):
         logger.warning("No web browser could be opened: open the address by hand.")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho.cli.help_texts import COMMANDS
+from ptycho.cli.printing import print_lines
 from ptycho.config.settings import setting
 from ptycho.errors import ConfigError
 
@@ -193,7 +194,7 @@ def parse(command: str, words: list[str]) -> Call | None:
         seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
     if any(word in ("-h", "--help") for word in words):
         _list_backends(parser, trains=any(cls is TrainingConfig for cls, _ in classes))
-        print(parser.format_help(), end="")
+        print_lines(*parser.format_help().rstrip("\n").split("\n"))
         return None
     kinds = [cls for cls, _ in classes]
     with _printed_warnings():

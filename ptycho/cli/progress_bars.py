@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ptycho.config.processes import is_first_process
+from ptycho.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -37,11 +38,11 @@ class ProgressBars:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(elapsed_when_finished=True),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
             )
             self._bars.start()
@@ -63,7 +64,7 @@ class ProgressBars:
             if self._bars is None:
                 return
             if task is None:
-                task = self._bars.add_task(label, total=total, note="")
+                task = self._bars.add_task(visible(label), total=total, note="")
             self._bars.update(task, completed=done, total=total)
 
         return update
@@ -87,5 +88,5 @@ class EpochBar:
             logger.info("%s %d/%d  %s", self._label, epoch, n_epochs, note)
             return
         if self._task is None:
-            self._task = self._bars.add_task(self._label, total=n_epochs, note="")
-        self._bars.update(self._task, completed=epoch, note=note)
+            self._task = self._bars.add_task(visible(self._label), total=n_epochs, note="")
+        self._bars.update(self._task, completed=epoch, note=visible(note))

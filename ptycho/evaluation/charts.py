@@ -20,6 +20,7 @@ from ptycho.evaluation.drawing import (
     extent,
     limits,
     new_figure,
+    plain_label,
     style,
     thinned,
 )
@@ -131,7 +132,7 @@ def patterns_figure(
     for index, axes in enumerate(grid[0]):
         misfit = float(np.abs(told - seen)[index, good].sum() / max(seen[index, good].sum(), 1e-30))
         name = names[index] if index < len(names) else f"pattern {index + 1}"
-        axes.set_title(f"{name},  R = {misfit:.3f}", loc="left", color=INK, fontsize=11)
+        axes.set_title(f"{plain_label(name)},  R = {misfit:.3f}", loc="left", color=INK, fontsize=11)
     return figure
 
 
@@ -156,7 +157,13 @@ def loss_figure(history: Mapping[str, Sequence[float]]) -> Figure:
         epochs = np.arange(1, len(values) + 1)
         marker = "o" if len(values) <= 30 else None
         axes.plot(
-            epochs, values, color=colours.get(label, spare), linewidth=2, marker=marker, markersize=4, label=label
+            epochs,
+            values,
+            color=colours.get(label, spare),
+            linewidth=2,
+            marker=marker,
+            markersize=4,
+            label=plain_label(label),
         )
     finite = everything[np.isfinite(everything)]
     if finite.size and finite.min() > 0 and finite.max() > 5 * finite.min():
@@ -195,7 +202,7 @@ def frc_figure(frc: Mapping[str, FRC]) -> Figure:
     names = sorted(frc, key=lambda name: ([*_CURVES, name].index(name), name))
     for name, spare in zip(names, [GREEN, GREY] * len(names), strict=False):
         curve, colour = frc[name], _CURVES.get(name, spare)
-        label = f"{name}: {curve.rings('half-bit')}, {curve.rings(0.5)} of {len(curve)}"
+        label = f"{plain_label(name)}: {curve.rings('half-bit')}, {curve.rings(0.5)} of {len(curve)}"
         axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=2, label=label)
         at = curve.cutoff("half-bit")
         if 0 < at < curve.frequency[-1]:

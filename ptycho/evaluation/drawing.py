@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho.visible import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -29,6 +31,7 @@ __all__ = [
     "limits",
     "new_figure",
     "nice_length",
+    "plain_label",
     "png_bytes",
     "scale_bar",
     "style",
@@ -39,6 +42,8 @@ INK = "#1c2733"
 """Text and axes."""
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#5b6773"
 """Curve colours that colour-blind readers can distinguish (Okabe and Ito)."""
+_LONGEST_LABEL = 200
+"""Characters; the renderer fails on lines of some ten thousands."""
 FAINT = "#8a96a3"
 UNCOVERED = "#c9ced6"
 """Colour of pixels that no pattern covers."""
@@ -64,6 +69,12 @@ def png_bytes(figure: Figure, dpi: int = 130) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
     return stream.getvalue()
+
+
+def plain_label(text: str) -> str:
+    """A name as Matplotlib draws it letter by letter: no mathematics between dollar signs, no control codes."""
+    name = visible(text)
+    return (name if len(name) <= _LONGEST_LABEL else f"{name[:_LONGEST_LABEL]}...").replace("$", r"\$")
 
 
 def style(axes: Axes, title: str = "") -> None:

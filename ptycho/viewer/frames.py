@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.visible import visible
+
 __all__ = ["frame", "plain_json"]
 
 
@@ -31,15 +33,15 @@ def frame(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def plain_json(values: Any) -> bytes:
-    """JSON for browsers: values that are not finite become null."""
+    """JSON for browsers: values that are not finite become null, control codes and surrogates escapes."""
     return json.dumps(_finite(values), separators=(",", ":")).encode()
 
 
 def _finite(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {str(key): _finite(value) for key, value in values.items()}
+        return {visible(key): _finite(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return [_finite(value) for value in values]
     if isinstance(values, float | np.floating):
         return float(values) if np.isfinite(values) else None
-    return values
+    return visible(values) if isinstance(values, str) else values

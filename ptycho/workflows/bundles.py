@@ -23,6 +23,7 @@ from ptycho.model.generators import channels
 from ptycho.model.importers.archives import import_archive, model_folders
 from ptycho.model.importers.plain_pickle import read_plain_pickle
 from ptycho.model.safe_archive import SafeArchive
+from ptycho.visible import visible
 
 __all__ = [
     "ExportOptions",
@@ -120,7 +121,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
 
 
 def description_lines(found: Mapping[str, Any]) -> list[str]:
-    """The description of a model file as lines of a name and a value, free of what a terminal might obey."""
+    """The description of a model file as lines of a name and a value, free of control codes."""
     lines = [f"file {found['file']}", f"kind {found['kind']}", f"size {readable(found['bytes'])}"]
     if "models" in found:
         lines += [f"model {name} ({framework})" for name, framework in found["models"].items()]
@@ -147,7 +148,7 @@ def description_lines(found: Mapping[str, Any]) -> list[str]:
         f"member {name} {readable(member['bytes'])} sha256 {member['sha256']}"
         for name, member in found["members"].items()
     ]
-    return ["".join(letter if letter.isprintable() else "?" for letter in line) for line in lines]
+    return [visible(line) for line in lines]
 
 
 def import_bundle(path: str | Path, probe: str | Path | None = None, data_dirs: Sequence[str | Path] = ()) -> Bundle:

@@ -29,7 +29,7 @@ def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path) -> None:
     OutputError
         The file cannot be written.
     """
-    from ptycho.evaluation.drawing import new_figure, png_bytes
+    from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
     from ptycho.workflows.output import write_bytes
 
     figure = new_figure(11.0, 9.0)
@@ -38,7 +38,7 @@ def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path) -> None:
     _draw_overlap(axes[1], scan, diagnosis)
     _draw_coverage(axes[2], diagnosis)
     _draw_orientations(axes[3], diagnosis)
-    figure.suptitle(scan.name)
+    figure.suptitle(plain_label(scan.name))
     write_bytes(png_bytes(figure, 110), path)
 
 

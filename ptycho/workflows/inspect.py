@@ -100,7 +100,7 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> Non
     OutputError
         The file cannot be written.
     """
-    from ptycho.evaluation.drawing import new_figure, png_bytes
+    from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
     from ptycho.workflows.output import write_bytes
 
     figure = new_figure(13.5, 8.4)
@@ -111,8 +111,10 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> Non
     _draw_positions(axes[2], scan.positions)
     _draw_probe(axes[3], axes[4], scan.probe)
     axes[5].axis("off")
-    axes[5].text(-0.1, 1, _wrapped(inspection.lines()), va="top", family="monospace", fontsize=7)
-    figure.suptitle(scan.name)
+    axes[5].text(
+        -0.1, 1, _wrapped([plain_label(line) for line in inspection.lines()]), va="top", family="monospace", fontsize=7
+    )
+    figure.suptitle(plain_label(scan.name))
     write_bytes(png_bytes(figure, 110), path)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho.errors import DataError
+from ptycho.visible import visible
 
 if TYPE_CHECKING:
     from ptycho.workflows.results import Reconstruction
@@ -213,10 +214,10 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
     """
     pictures = draw_pictures(result) if pictures is None else pictures
     source = result.provenance.get("data") or {}
-    title = html.escape(str(source.get("name") or "") or "Reconstruction")
-    created, command = (html.escape(str(result.provenance.get(key) or "")) for key in ("created", "command"))
+    title = _escaped(str(source.get("name") or "") or "Reconstruction")
+    created, command = (_escaped(str(result.provenance.get(key) or "")) for key in ("created", "command"))
     tiles = "".join(
-        f"<li><span>{html.escape(label)}</span><b>{html.escape(value)}</b><small>{html.escape(remark)}</small></li>"
+        f"<li><span>{_escaped(label)}</span><b>{_escaped(value)}</b><small>{_escaped(remark)}</small></li>"
         for label, value, remark in headline_metrics(result)
     )
     body = "".join(
@@ -234,19 +235,24 @@ def report_html(result: Reconstruction, pictures: Mapping[str, bytes] | None = N
     )
 
 
+def _escaped(text: str) -> str:
+    """Text for HTML, which shows direction marks and control codes too."""
+    return html.escape(visible(text))
+
+
 def _section(heading: str, columns: str, names: Sequence[str], pictures: Mapping[str, bytes], truth_known: bool) -> str:
     present = [name for name in names if name in pictures]
     if not present:
         return ""
     figures = "".join(_figure(name, pictures[name], truth_known) for name in present)
-    return f'<h2>{html.escape(heading)}</h2>\n<div class="pictures {columns}">{figures}</div>\n'
+    return f'<h2>{_escaped(heading)}</h2>\n<div class="pictures {columns}">{figures}</div>\n'
 
 
 def _figure(name: str, picture: bytes, truth_known: bool) -> str:
     data = base64.b64encode(picture).decode("ascii")
-    caption = html.escape(_CAPTIONS[name] + (_AGAINST[truth_known] if name == "frc" else ""))
+    caption = _escaped(_CAPTIONS[name] + (_AGAINST[truth_known] if name == "frc" else ""))
     return (
-        f'<figure><div><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></div>'
+        f'<figure><div><img alt="{_escaped(name)}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{caption}</figcaption></figure>\n"
     )
 
@@ -265,7 +271,7 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
         return ""
     sections = "".join(
         f'<section class="table{" long" if len(rows) > _LONG_TABLE else ""}">'
-        f"<h3>{html.escape(name)}</h3>{_table(rows)}</section>"
+        f"<h3>{_escaped(name)}</h3>{_table(rows)}</section>"
         for name, rows in sorted(tables.items(), key=lambda table: len(table[1]) > _LONG_TABLE)
     )
     return f'<h2>Provenance</h2>\n<div class="tables">{sections}</div>\n'
@@ -289,7 +295,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
     parts = [rows[first : first + length] for first in range(0, len(rows), max(length, 1))]
     tables = "".join(
         "<table>"
-        + "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in part)
+        + "".join(f"<tr><th>{_escaped(key)}</th><td>{_escaped(value)}</td></tr>" for key, value in part)
         + "</table>"
         for part in parts
     )

@@ -44,9 +44,9 @@ def json_of(path, name="manifest.json"):
         return json.loads(archive.read(name))
 
 
-def resealed(source, target, members):
-    """The bundle with other members, and checksums that fit them, as somebody who means harm would make it."""
-    manifest = json_of(source)
+def resealed(source, target, members, **stated):
+    """The bundle with other members or manifest and checksums that fit, as somebody who means harm would make it."""
+    manifest = {**json_of(source), **stated}
     manifest["sha256"] |= {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     changed = {**members, "manifest.json": json.dumps(manifest).encode()}
     return rewritten(source, target, lambda name, data: changed.get(name, data))

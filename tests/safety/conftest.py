@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import ptycho, warm
 from tests.safety.samples import LOADERS, Loader
 
 FORBIDDEN = (
@@ -130,4 +131,4 @@ def sample(tmp_path_factory) -> Any:
     return find
 
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "ptycho", "warm"]
