@@ -28,6 +28,7 @@ from ptycho.physics.fourier import fft2, ifft2, ifftshift2
 from ptycho.physics.patches import place_patches, read_patches
 from ptycho.physics.propagation import illuminate, intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
+from ptycho.physics.scaling import largest_value, multiplied
 
 __all__ = ["Estimate", "estimate_object", "exit_wave_update", "pie_object_update"]
 
@@ -53,6 +54,8 @@ def pie_object_update(
     """
     xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
     patches, probe, amplitude = widest(xp, patches, probe, amplitude)
+    unit = 1.0 / largest_value(probe)
+    probe, amplitude = multiplied(probe, unit), multiplied(amplitude, unit)
     power = xp.sum(intensity(probe), axis=0)
     difference = exit_wave_update(patches, probe, amplitude, mask)
     numerator = xp.sum(xp.conj(probe) * difference, axis=-3)
@@ -68,16 +71,18 @@ def exit_wave_update(patches: Array, probe: Array, amplitude: Array, mask: Array
     """
     xp = require_together(patches=patches, probe=probe, amplitude=amplitude, mask=mask)
     patches, probe, amplitude = widest(xp, patches, probe, amplitude)
-    field = fft2(illuminate(patches, probe))
+    scale = largest_value(probe)
+    unit = 1.0 / scale
+    field = fft2(illuminate(patches, multiplied(probe, unit)))
     predicted = xp.sqrt(xp.sum(intensity(field), axis=-3))
-    measured = ifftshift2(amplitude)
+    measured = ifftshift2(multiplied(amplitude, unit))
     if mask is not None:  # what a bad pixel shows must not count, not even as NaN
         good = xp.astype(ifftshift2(xp.astype(mask, measured.dtype)), xp.bool)
         measured = xp.where(good, measured, xp.zeros_like(measured))
     # of each pattern on its own, so that the result does not depend on what else is in the batch
     tiny = 1e-6 * xp.max(measured, axis=(-2, -1), keepdims=True) + 1e-30
     # times (ratio - 1): the difference of the waves in one inverse transform
-    change = measured / (predicted + tiny) - 1.0
+    change = scale * (measured / (predicted + tiny) - 1.0)
     if mask is not None:
         change = xp.where(good, change, xp.zeros_like(change))
     return ifft2(field * xp.astype(change[..., None, :, :], field.dtype))

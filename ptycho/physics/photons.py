@@ -14,6 +14,7 @@ from ptycho.backends import Array, array_namespace
 from ptycho.errors import DataError
 from ptycho.physics.checks import require_positive, require_size, require_together, widest
 from ptycho.physics.propagation import intensity
+from ptycho.physics.scaling import largest_value, multiplied
 
 __all__ = [
     "intensity_scale",
@@ -53,14 +54,16 @@ def normalise_amplitude(amplitude: Array, mask: Array | None = None) -> tuple[Ar
     if mask is not None:
         values = xp.where(mask, values, xp.zeros_like(values))
     n = values.shape[-1]
-    energy = float(xp.mean(xp.sum(values * values, axis=(-2, -1)))) if math.prod(values.shape) else 0.0
+    scale = float(largest_value(values)) if math.prod(values.shape) else 1.0
+    scaled = values * (1.0 / scale)
+    energy = float(xp.mean(xp.sum(scaled * scaled, axis=(-2, -1)))) if math.prod(values.shape) else 0.0
     if not 0 < energy < math.inf:
         raise DataError(
-            f"amplitude: the mean of a pattern's summed squares is {energy:g}; expected patterns that hold photons "
-            "and no NaN (mask bad pixels)."
+            f"amplitude: the mean of a pattern's summed squares is {energy * scale**2:g}; expected patterns that hold "
+            "photons and no NaN (mask bad pixels)."
         )
     factor = (n / 2) / math.sqrt(energy)
-    return values * factor, factor
+    return scaled * factor, factor / scale
 
 
 def intensity_scale(nphotons: float, N: int) -> float:
@@ -123,9 +126,11 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
     DataError
         ``nphotons`` is not positive, or no light passes the object.
     """
-    photons = photons_per_pattern(patches, probe)
+    probe = _floating(array_namespace(probe), probe)
+    scale = largest_value(probe)
+    photons = photons_per_pattern(patches, multiplied(probe, 1.0 / scale))
     xp = array_namespace(photons)
-    return scale_to_photons(float(xp.mean(photons)), nphotons)
+    return scale_to_photons(float(xp.mean(photons)), nphotons) / float(scale)
 
 
 def scale_to_photons(energy: float, nphotons: float) -> float:

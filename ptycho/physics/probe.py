@@ -23,6 +23,7 @@ from ptycho.physics.fourier import fftshift2, ifft2, ifftshift2
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.propagation import intensity, near_field
+from ptycho.physics.scaling import largest_value, multiplied
 
 __all__ = [
     "apply_aberrations",
@@ -274,9 +275,10 @@ def scale_probe_to_counts(probe: Array, mean_total_counts: float) -> Array:
     """
     require_positive("mean_total_counts", mean_total_counts, "photons")
     xp = array_namespace(probe)
-    power = xp.sum(intensity(probe))
+    scaled = multiplied(probe, 1.0 / largest_value(probe))
+    power = xp.sum(intensity(scaled))
     _require_light(power, "power")
-    return probe * xp.astype(xp.sqrt(mean_total_counts / power), probe.dtype)
+    return multiplied(scaled, xp.sqrt(mean_total_counts / power))
 
 
 def disc_mask(N: int, radius: float | None = None) -> np.ndarray:
@@ -318,14 +320,15 @@ def normalise_probe(probe: Array, probe_scale: float = 4.0) -> Array:
     """
     require_positive("probe_scale", probe_scale, "no unit")
     xp = array_namespace(probe)
-    power = intensity(probe)
+    scaled = multiplied(probe, 1.0 / largest_value(probe))
+    power = intensity(scaled)
     if power.ndim == 3:
         power = xp.sum(power, axis=0)
     inside = xp.asarray(disc_mask(power.shape[-1]), device=device(probe))
     amplitude = xp.sqrt(xp.where(inside & (power > 0), power, xp.ones_like(power)))
     mean = xp.mean(xp.where(inside & (power > 0), amplitude, xp.zeros_like(amplitude)))
     _require_light(mean, "mean amplitude within N/4 of the middle")
-    return probe / xp.astype(probe_scale * mean, probe.dtype)
+    return multiplied(scaled, 1.0 / (probe_scale * mean))
 
 
 def _sample_pixel(
