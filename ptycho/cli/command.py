@@ -189,11 +189,11 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 def _reconstruct(call: Call) -> None:
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import InferenceConfig, validate
-    from ptycho.workflows.cluster import connect_workers
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
     from ptycho.workflows.run import open_bundle, reconstruct_scan
     from ptycho.workflows.scans import ScanOptions, open_scan, open_scan_for_others
+    from ptycho.workflows.worker_pool import connect_workers
 
     started, config = time.perf_counter(), call[InferenceConfig]
     if iterative.is_iterative(call):

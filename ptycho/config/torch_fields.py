@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "ARCHITECTURE",
+    "CLASSES",
     "DataConfig",
     "DatagenConfig",
     "InferenceConfig",
@@ -240,3 +241,13 @@ class DatagenConfig:
     image_size: tuple[int, int] = unused((250, 250))
     probe_paths: list[str] = field(default_factory=list, metadata=_UNUSED)
     beamstop_diameter: int = unused(4)
+
+
+CLASSES: dict[str, type] = {
+    "data_config": DataConfig,
+    "model_config": ModelConfig,
+    "training_config": TrainingConfig,
+    "inference_config": InferenceConfig,
+    "datagen_config": DatagenConfig,
+}
+"""The settings objects by name, in PtychoPINN's order."""

@@ -1,4 +1,4 @@
-"""What the workers of a Dask cluster do for :mod:`ptycho.workflows.cluster`."""
+"""What the workers of a Dask cluster do for :mod:`ptycho.workflows.worker_pool`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,7 @@ from ptycho.model.generators import Generator
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.inference import Network, Stitched
 from ptycho.workflows.train import scan_estimate
-
-if TYPE_CHECKING:
-    from ptycho.workflows.cluster import WorkerPool
+from ptycho.workflows.worker_pool import WorkerPool
 
 __all__ = ["Stitched", "reconstruct"]
 
@@ -53,7 +50,7 @@ def reconstruct(
     neighbor_count, seed : of the grouping, for gridsize above 1.
     progress : told of the groups done and their total.
     generator : the network, where the bundle's was handed to the training as ``generator=``.
-    workers : a Dask cluster's, from :func:`ptycho.workflows.cluster.connect_workers`; the result is the same to
+    workers : a Dask cluster's, from :func:`ptycho.workflows.worker_pool.connect_workers`; the result is the same to
         rounding.
 
     Raises

@@ -7,15 +7,13 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ptycho.errors import DataError
 from ptycho.visible import visible
-
-if TYPE_CHECKING:
-    from ptycho.workflows.results import Reconstruction
+from ptycho.workflows.reconstruction import Reconstruction
 
 __all__ = ["draw_pictures", "headline_metrics", "provenance_rows", "report_html", "write_pictures"]
 

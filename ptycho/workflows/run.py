@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,7 @@ from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.scans import subsample
 from ptycho.workflows.train import train
-
-if TYPE_CHECKING:
-    from ptycho.workflows.cluster import WorkerPool
+from ptycho.workflows.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +145,7 @@ def reconstruct_scan(
     command
         The command line, for the provenance.
     workers
-        A Dask cluster's, from :func:`ptycho.workflows.cluster.connect_workers`.
+        A Dask cluster's, from :func:`ptycho.workflows.worker_pool.connect_workers`.
 
     Returns
     -------

@@ -18,12 +18,11 @@ import lightning
 import numpy as np
 import torch
 
-from ptycho.config import TrainingConfig, config_from_dict, config_to_dict
+from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, torch_fields
 from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError
 from ptycho.model.bundle import Bundle
-from ptycho_torch.api.configs import CLASSES
-from ptycho_torch.model import native, neutral, numbers
+from ptycho_torch.layout import native, neutral, numbers
 
 __all__ = ["BEST", "Configs", "find_best_checkpoint", "read_checkpoint", "save_checkpoint"]
 
@@ -122,7 +121,7 @@ def read_checkpoint(path: str | Path) -> tuple[Bundle, Configs]:
             **{name: told[key] for key, name in _UNITS.items()},
         )
         _ = bundle.probe  # KeyError or ValueError where its parts are not there or do not belong together
-        return bundle, {name: CLASSES[name](**content["hyper_parameters"][name]) for name in _KEPT}
+        return bundle, {name: torch_fields.CLASSES[name](**content["hyper_parameters"][name]) for name in _KEPT}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ptycho.errors import BackendError, ConfigError
 from ptycho.model.generators import Generator, channels, complex_from_polar, find_generator
 from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import is_trained
+from ptycho_torch.layout import gathered, is_sharded, native, neutral, numbers
 
 __all__ = [
     "CompiledGenerator",
@@ -70,13 +71,15 @@ class PtychoModule(lightning.LightningModule):
         """Hold the parameters whole again on every process; all of them have to take part."""
         if self.sharded:
             parts = dict(self.weights.named_parameters())
-            whole = {k: torch.nn.Parameter(_whole(v.detach()), requires_grad=v.requires_grad) for k, v in parts.items()}
+            whole = {
+                k: torch.nn.Parameter(gathered(v.detach()), requires_grad=v.requires_grad) for k, v in parts.items()
+            }
             self.weights = _Weights(whole)
 
     @property
     def sharded(self) -> bool:
         """Whether this process holds a part of every parameter only."""
-        return any(_is_part(held) for held in self.weights.parameters())
+        return any(is_sharded(held) for held in self.weights.parameters())
 
     def named_arrays(self) -> dict[str, torch.Tensor]:
         """The parameters as the core names and shapes them: views, kernels HWIO; of shards whole only within a step."""
@@ -84,7 +87,7 @@ class PtychoModule(lightning.LightningModule):
 
     def to_params(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters, kernels HWIO; of shards all processes have to take part."""
-        whole = {k: neutral(k, _whole(v.detach()), self._numbers) for k, v in self.weights.named_parameters()}
+        whole = {k: neutral(k, gathered(v.detach()), self._numbers) for k, v in self.weights.named_parameters()}
         return {k: np.array(v.cpu().numpy(), order="C") for k, v in whole.items()}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -220,39 +223,6 @@ def _reason(error: Exception) -> str:
 
 _PREFIX = "network/"
 _FIXED = {"mask": torch.bool, "merge_window": torch.float32}
-
-
-def _is_kernel(name: str) -> bool:
-    return name.endswith("/kernel")
-
-
-def numbers(params: dict[str, np.ndarray]) -> list[str]:
-    """Names of the parameters that have no axis."""
-    return [name for name, values in params.items() if np.ndim(values) == 0]
-
-
-def native(name: str, values: np.ndarray) -> torch.Tensor:
-    """A parameter as PyTorch holds it: with an axis along which it can be sharded, copied.
-
-    Kernels HWIO become OHWI: in memory the channels-last OIHW that convolutions want.
-    """
-    tensor = torch.tensor(np.atleast_1d(values))
-    return tensor.permute(3, 0, 1, 2).contiguous() if _is_kernel(name) else tensor
-
-
-def neutral(name: str, held: torch.Tensor, numbers: Collection[str]) -> torch.Tensor:
-    """A view of it as the core names and shapes it."""
-    if name in numbers:
-        return held.reshape(())
-    return held.permute(1, 2, 3, 0) if _is_kernel(name) else held
-
-
-def _is_part(held: torch.Tensor) -> bool:
-    return hasattr(held, "full_tensor")
-
-
-def _whole(held: Any) -> torch.Tensor:
-    return held.full_tensor() if _is_part(held) else held
 
 
 class PtychoPINN_Lightning:  # noqa: N801  # PtychoPINN's name

@@ -16,14 +16,14 @@ from ptycho.errors import BackendError, ConfigError, DataError, PtychoError
 from ptycho.model.bundle import Bundle, save_bundle
 from ptycho.model.pinn import initial_parameters
 from ptycho.physics.photons import intensity_scale
-from ptycho.workflows import cluster as cluster_module
-from ptycho.workflows import cluster_sums
-from ptycho.workflows.cluster import connect_workers, reconstruct_on_cluster
+from ptycho.workflows import cluster_sums, worker_pool
+from ptycho.workflows.cluster import reconstruct_on_cluster
 from ptycho.workflows.cluster_sums import sums_by
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.results import load_reconstruction
 from ptycho.workflows.run import reconstruct_scan
 from ptycho.workflows.scans import ScanOptions, open_scan, open_scan_for_others
+from ptycho.workflows.worker_pool import connect_workers
 from tests.support import simulated_scan
 
 distributed = pytest.importorskip("distributed")
@@ -114,7 +114,7 @@ def test_patterns_do_not_travel(scan_path):
     scan = open_scan_for_others(scan_path)
     container = make_container(scan, at_most=0)
     groups = np.arange(3, 16)
-    sent = pickle.dumps(cluster_module._part_of(container, scan, groups))
+    sent = pickle.dumps(worker_pool._part_of(container, scan, groups))
     assert len(sent) < scan.amplitude(groups).nbytes / 20
     arrived = pickle.loads(sent)
     np.testing.assert_array_equal(np.asarray(arrived.X), np.asarray(container.X[groups]))
@@ -213,7 +213,7 @@ def _patterns(scan):
 
 
 def test_no_scheduler_is_a_sentence(scan_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(worker_pool, "_CONNECT_SECONDS", 1)
     save_bundle(untrained(open_scan(scan_path)), tmp_path / "model")
     words = ["reconstruct", str(scan_path), str(tmp_path / "model"), "--out", str(tmp_path / "result"), "--dask"]
     assert main([*words, "tcp://127.0.0.1:9"]) == 2

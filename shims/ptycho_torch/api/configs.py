@@ -8,27 +8,27 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ptycho.config import torch_fields
 from ptycho.config.mapping import unknown_key
+from ptycho.config.torch_fields import CLASSES
 from ptycho.errors import ConfigError
 
-__all__ = ["CLASSES", "ConfigManager", "as_settings", "logged", "member", "same_architecture", "warn_of"]
-
-if TYPE_CHECKING:
-    from ptycho_torch.api.base_api import PtychoModel
+__all__ = ["ConfigManager", "as_settings", "logged", "member", "same_architecture", "warn_of"]
 
 logger = logging.getLogger(__name__)
 
-CLASSES: dict[str, type] = {
-    "data_config": torch_fields.DataConfig,
-    "model_config": torch_fields.ModelConfig,
-    "training_config": torch_fields.TrainingConfig,
-    "inference_config": torch_fields.InferenceConfig,
-    "datagen_config": torch_fields.DatagenConfig,
-}
-"""The settings objects by name, in PtychoPINN's order."""
+
+class LoadedModel(Protocol):
+    """What is read of a :class:`ptycho_torch.api.base_api.PtychoModel`."""
+
+    model: Any
+    """Its settings objects as attributes."""
+
+    @property
+    def bundle(self) -> Any:
+        """The trained model."""
 
 
 class ConfigManager:
@@ -70,7 +70,7 @@ class ConfigManager:
         return cls(data_config, model_config, training_config, inference_config, datagen_config)
 
     @classmethod
-    def from_loaded_model(cls, model: PtychoModel) -> ConfigManager:
+    def from_loaded_model(cls, model: LoadedModel) -> ConfigManager:
         """The settings of a loaded model; those of its architecture cannot be changed by :meth:`update` then.
 
         Raises
@@ -84,7 +84,7 @@ class ConfigManager:
         made._trained = {name: dataclasses.replace(getattr(made, name)) for name in torch_fields.ARCHITECTURE}
         return made
 
-    def validate_arch_compatibility(self, model: PtychoModel) -> None:
+    def validate_arch_compatibility(self, model: LoadedModel) -> None:
         """Refuse settings that are not those a model was made with.
 
         Raises
