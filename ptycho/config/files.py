@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ptycho.config.mapping import config_from_dict, config_to_dict
+from ptycho.config.regular_files import read_regular
 from ptycho.errors import ConfigError, OutputError
 
 Config = TypeVar("Config")
 _MOST_VALUES = 100_000
+_LARGEST = 2**24
 
 
 def load_yaml_config(path: str | Path) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_regular(path, _LARGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"The configuration {path} cannot be read: {reason}.") from error

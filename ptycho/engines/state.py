@@ -14,6 +14,7 @@ import numpy as np
 from ptycho.backends import NumpyBackend
 from ptycho.config.deprecated import former_names
 from ptycho.data.atomic import written_whole
+from ptycho.data.readers.limits import LARGEST_RESULT_EXPANSION
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.engines.opr import probes_of
 from ptycho.errors import DataError
@@ -128,7 +129,7 @@ def load_state(path: str | Path, label: str = "") -> State:
         The file is not a whole state, or belongs to another run.
     """
     try:
-        archive = NpzArchive(Path(path))
+        archive = NpzArchive(Path(path), LARGEST_RESULT_EXPANSION)
         arrays: dict[str, Any] = {name: archive.array(name) for name in archive.members()}
         note = json.loads(str(arrays.pop("note")))
         if note["format"] != _FORMAT:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
-from ptycho.data.readers.limits import check_directory, check_fits_memory, check_member, readable
+from ptycho.config.regular_files import IrregularFileError, open_regular
+from ptycho.data.readers.limits import MemoryBudget, check_directory, check_member, readable
 from ptycho.errors import DataError
 
 __all__ = ["SafeArchive", "parse_json"]
@@ -54,12 +56,19 @@ class SafeArchive:
 
     def __init__(self, source: str | Path | bytes, what: str = "") -> None:
         self.what = what or str(source)
+        with contextlib.ExitStack() as files:  # closed where the archive is refused
+            self._files = files
+            self._read_directory(source)
+            self._files = files.pop_all()
+
+    def _read_directory(self, source: str | Path | bytes) -> None:
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+            self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else self._opened(source))
             self._members: dict[str, zipfile.ZipInfo] = {}
             check_directory(self.what, self._zip)
             for info in self._zip.infolist():
                 self._admit(info)
+            self._check_total(len(source) if isinstance(source, bytes) else Path(source).stat().st_size)
         except DataError:
             raise
         except _UNREADABLE as error:
@@ -74,6 +83,13 @@ class SafeArchive:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._zip.close()
+        self._files.close()
+
+    def _opened(self, path: str | Path) -> BinaryIO:
+        try:
+            return self._files.enter_context(open_regular(path))
+        except IrregularFileError as error:
+            raise DataError(f"{self.what} cannot be read: {error.strerror}.") from error
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a member of that name."""
@@ -113,6 +129,10 @@ class SafeArchive:
         if not info.is_dir():
             self._members[name] = info
 
+    def _check_total(self, stored: int) -> None:
+        """Refuse members that are harmless alone and a bomb together."""
+        MemoryBudget(self.what, stored).take(sum(self.sizes().values()))
+
     def _check_size(self, info: zipfile.ZipInfo, what: str) -> None:
         size = info.file_size
         bomb = size > _SUSPICIOUS_FROM and size > LARGEST_EXPANSION * info.compress_size
@@ -121,7 +141,6 @@ class SafeArchive:
                 f"{what} claims to hold {readable(size)} in {readable(info.compress_size)} of the file, which is "
                 f"refused: a model's files are below {readable(LARGEST_MEMBER)} and hardly compressed."
             )
-        check_fits_memory(self.what, size + sum(self.sizes().values()))
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:

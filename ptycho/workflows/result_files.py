@@ -37,6 +37,7 @@ import numpy as np
 
 from ptycho.data.readers.hdf5 import Hdf5File
 from ptycho.data.readers.hdf5_source import names_in
+from ptycho.data.readers.limits import LARGEST_RESULT_EXPANSION
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.writers.hdf5 import new_file, put
 from ptycho.errors import DataError
@@ -157,7 +158,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    archive = NpzArchive(path)
+    archive = NpzArchive(path, LARGEST_RESULT_EXPANSION)
     return {name: _plain(archive.array(name)) for name in archive.keys()}  # noqa: SIM118  no mapping
 
 

@@ -20,8 +20,8 @@ from ptycho.config.regular_files import IrregularFileError, open_regular
 from ptycho.data.lazy import LazyPatterns, frames_in
 from ptycho.data.readers.hdf5_datasets import Dataset, dataset_of, is_dataset
 from ptycho.data.readers.hdf5_source import Hdf5Source, names_in
-from ptycho.data.readers.hdf5_tree import UNREADABLE, Hdf5Tree, Trust, real_path, shortened
-from ptycho.data.readers.limits import check_fits_memory, claimed_bytes, readable
+from ptycho.data.readers.hdf5_tree import UNREADABLE, Hdf5Tree, Trust, real_path
+from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes, readable, shortened
 from ptycho.data.readers.units import length_unit
 from ptycho.errors import DataError, PtychoError
 
@@ -62,6 +62,7 @@ class Hdf5File:
         self.path = path
         self._trust = Trust.of(path, data_dirs)
         self._tree = Hdf5Tree(real_path(path), self._trust, str(path))
+        self._unpacked = self._stored = 0
 
     def __enter__(self) -> Self:
         """Open the file."""
@@ -138,7 +139,7 @@ class Hdf5File:
         dataset = dataset_of(self._tree, node, what)
         if dataset.shape is None:
             return None
-        check_fits_memory(what, claimed_bytes(dataset.shape, dataset.dtype))
+        self._count(dataset, what)
         try:
             values = dataset.read()
         except DataError:
@@ -146,6 +147,14 @@ class Hdf5File:
         except UNREADABLE as error:
             raise DataError(f"{what} cannot be read, the file is damaged ({_first_line(error)}).") from error
         return values if _complex_of(node.dtype) is None else _as_complex(values)
+
+    def _count(self, dataset: Dataset, what: str) -> None:
+        """Refuse a file whose arrays are a decompression bomb together."""
+        size = claimed_bytes(dataset.shape or (), dataset.dtype)
+        check_fits_memory(what, size)
+        self._unpacked += size
+        self._stored += dataset.node.id.get_storage_size() if dataset.needs_node else size
+        check_expansion(f"{self.path}: all arrays together", self._unpacked, self._stored)
 
     def number(self, name: str, units: Any = None) -> float | None:
         """A dataset of one number; None if there is none or it is empty.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ptycho.config.regular_files import open_regular
 from ptycho.data.readers.hdf5_selection import Part, part_of
-from ptycho.data.readers.hdf5_tree import Hdf5Tree, MissingError, Place, file_of, folder_of, shortened
+from ptycho.data.readers.hdf5_tree import Hdf5Tree, MissingError, Place, file_of, folder_of
 from ptycho.data.readers.hdf5_virtual import VirtualParts, virtual_parts
-from ptycho.data.readers.limits import check_chunk, check_expansion, claimed_bytes
+from ptycho.data.readers.limits import check_chunk, check_expansion, claimed_bytes, shortened
 from ptycho.errors import DataError
 
 _DEEPEST = 4
@@ -65,7 +65,7 @@ class Dataset:
         if self.shape is not None:
             check_expansion(self.what, claimed_bytes(self.shape, self.dtype), self.node.id.get_storage_size())
         if self.chunks:
-            check_chunk(self.what, claimed_bytes(self.chunks, self.dtype))
+            check_chunk(self.what, claimed_bytes(self.chunks, self.dtype), self.node.id.get_storage_size())
 
     def read(self, part: Part = (), budget: Budget | None = None) -> NDArray[Any]:
         """Part of the values, by numbers and slices along the leading axes."""
@@ -167,7 +167,15 @@ class VirtualDataset(Dataset):
         return self._parts
 
     def check(self) -> None:
-        """Check every source, which finding the shape has opened."""
+        """Refuse a shape that is nearly all made of nothing; finding it has checked every source.
+
+        Raises
+        ------
+        DataError
+            The parts are next to nothing of it.
+        """
+        itemsize = self.dtype.itemsize
+        check_expansion(self.what, claimed_bytes(self.shape or (), self.dtype), self.parts.covered * itemsize)
 
     def read(self, part: Part = (), budget: Budget | None = None) -> NDArray[Any]:
         """Part of the values."""

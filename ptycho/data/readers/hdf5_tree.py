@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ptycho.config.regular_files import is_regular, open_regular
 from ptycho.data.readers.hdf5_heap import check_heaps
+from ptycho.data.readers.limits import shortened
 from ptycho.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -219,11 +220,6 @@ def file_of(node: Any) -> Path:
 def folder_of(node: Any) -> Path:
     """The folder of the file of an open node, as a real path."""
     return file_of(node).parent
-
-
-def shortened(name: str) -> str:
-    """A name for a message: a hostile file has names of any length."""
-    return name if len(name) <= 200 else f"{name[:100]}...{name[-60:]}"
 
 
 def real_path(path: Path) -> Path:

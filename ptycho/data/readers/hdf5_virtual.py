@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.readers.hdf5_selection import Axis, Part, axes_of, runs
-from ptycho.data.readers.hdf5_tree import Hdf5Tree, MissingError, Place, file_of, folder_of, shortened
+from ptycho.data.readers.hdf5_tree import Hdf5Tree, MissingError, Place, file_of, folder_of
+from ptycho.data.readers.limits import shortened
 from ptycho.errors import DataError
 
 _MOST_PARTS = 2**17
@@ -78,6 +79,8 @@ class VirtualParts:
 
     def __init__(self, shape: tuple[int, ...], pieces: list[Piece]) -> None:
         self.shape, self._pieces = shape, pieces
+        self.covered = sum(math.prod(axis.length or 0 for axis in piece.here) for piece in pieces)
+        """Values that the pieces give, those that overlap counted again."""
         self._first = np.asarray([piece.here[0].start for piece in pieces])
         self._stop = np.asarray([piece.here[0].stop for piece in pieces])
 

@@ -7,6 +7,7 @@ the machine's memory first, and whatever expands far more than detector data do 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import posixpath
@@ -25,8 +26,14 @@ from ptycho.errors import DataError
 LARGEST_CHUNK = 2**30
 """Bytes of one compressed piece of an array; it is unpacked whole, however little of it is wanted."""
 
-_SUSPICIOUS_FROM = 2**30
-_LARGEST_EXPANSION = 500
+_SUSPICIOUS_FROM = 2**28
+"""Bytes that any file may unpack to: with the copies that are made of them they stay below 1 GB."""
+LARGEST_EXPANSION = 500
+"""Times that patterns may grow; of 100 photons each they grow 250 times, and zeros 1000 times."""
+LARGEST_RESULT_EXPANSION = 50
+"""Times that the results and models of this library may grow; noisy arrays hardly do."""
+_LARGEST_EMPTY_CHUNK = 2**28
+_DEEPEST_JSON = 64
 _MEMORY_IF_UNKNOWN = 2**36
 _COUNTED_ELSEWHERE = 2**16 - 1
 """What the end of a zip archive of more than 65534 members says."""
@@ -60,8 +67,8 @@ def check_fits_memory(what: str, size: int) -> None:
         )
 
 
-def check_expansion(what: str, size: int, stored: int) -> None:
-    """Refuse what looks like a decompression bomb.
+def check_expansion(what: str, size: int, stored: int, most: int = LARGEST_EXPANSION) -> None:
+    """Refuse what looks like a decompression bomb, by a bound that is the same on every machine.
 
     Parameters
     ----------
@@ -69,28 +76,73 @@ def check_expansion(what: str, size: int, stored: int) -> None:
         File and array, for the message.
     size, stored
         Bytes after and before unpacking.
+    most
+        Times that it may grow.
 
     Raises
     ------
     DataError
-        If it is more than 1 GiB and more than 500 times what is stored; diffraction data expand far less.
+        If it is more than 256 MiB and more than `most` times what is stored; diffraction data expand far less.
     """
-    if size > _SUSPICIOUS_FROM and size > _LARGEST_EXPANSION * stored:
+    if size > _SUSPICIOUS_FROM and size > most * stored:
         raise DataError(
-            f"{what} claims to hold {readable(size)} in {readable(stored)} of the file, which is refused: diffraction "
-            f"data are never compressed more than {_LARGEST_EXPANSION} times."
+            f"{what} claims to hold {readable(size)} in {readable(stored)} of the file, which is refused: such data "
+            f"are never compressed more than {most} times."
         )
 
 
-def check_chunk(what: str, size: int) -> None:
+class MemoryBudget:
+    """Bytes that are built from one file together, against what the file holds.
+
+    All members of an archive, what is unpacked from archives inside it, and text that is built from them take from the
+    same budget, so that many parts that are harmless alone are not harmless together.
+
+    Parameters
+    ----------
+    what
+        The file, for messages.
+    stored
+        Its bytes.
+    most
+        Times that it may grow, beyond 256 MiB.
+    """
+
+    def __init__(self, what: str, stored: int, most: int = LARGEST_RESULT_EXPANSION) -> None:
+        self.what, self.stored, self.most = what, stored, most
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be built.
+
+        Raises
+        ------
+        DataError
+            All together are more than 256 MiB and more than `most` times the file, or more than the memory.
+        """
+        self.taken += size
+        check_expansion(f"{self.what}: all of it together", self.taken, self.stored, self.most)
+        check_fits_memory(self.what, self.taken)
+
+
+def check_chunk(what: str, size: int, stored: int | None = None) -> None:
     """Refuse an array that is stored in pieces too large to unpack.
+
+    Parameters
+    ----------
+    what
+        File and array, for the message.
+    size
+        Bytes of a piece, unpacked.
+    stored
+        Bytes of all pieces as they are stored, if that is known.
 
     Raises
     ------
     DataError
-        If a piece is larger than 1 GiB.
+        If a piece is larger than 1 GiB, or larger than 256 MiB and made of next to nothing.
     """
-    if size > LARGEST_CHUNK:
+    empty = stored is not None and size > _LARGEST_EMPTY_CHUNK and size > LARGEST_EXPANSION * stored
+    if size > LARGEST_CHUNK or empty:
         raise DataError(
             f"{what} is stored in pieces of {readable(size)}, at most {readable(LARGEST_CHUNK)} are read; "
             "store it with one pattern per piece."
@@ -142,6 +194,45 @@ def check_directory(what: str, archive: zipfile.ZipFile) -> None:
         raise DataError(f"{what} says it has {count} members and shows {found}; the file is damaged.")
 
 
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object in a file of data.
+
+    Raises
+    ------
+    DataError
+        It is no JSON, no object, or nested more than 64 deep.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else shortened(str(error))
+        raise DataError(f"{what} is not JSON ({reason}); remove it or repair it.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{what} holds {type(content).__name__}, a JSON object expected; the file is damaged.")
+    check_nesting(content, what)
+    return content
+
+
+def check_nesting(value: Any, what: str) -> None:
+    """Refuse JSON that is nested more deeply than any description of a scan; code that walks it would run out of stack.
+
+    Raises
+    ------
+    DataError
+        It is nested more than 64 deep.
+    """
+    level = [value]
+    for _ in range(_DEEPEST_JSON):
+        level = [part for node in level for part in _parts(node)]
+        if not level:
+            return
+    raise DataError(f"{what} is nested more than {_DEEPEST_JSON} deep; the file is damaged.")
+
+
+def _parts(node: Any) -> Any:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
 def physical_memory() -> int:
     """Bytes of memory that the machine has; 64 GiB where it does not say."""
     try:
@@ -159,6 +250,11 @@ def peak_memory() -> int:
     except ImportError:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def shortened(name: str) -> str:
+    """A name for a message: a hostile file has names of any length."""
+    return name if len(name) <= 200 else f"{name[:100]}...{name[-60:]}"
 
 
 def readable(size: int) -> str:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import io
 import logging
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.config.regular_files import IrregularFileError, open_regular
 from ptycho.data.readers.limits import (
+    LARGEST_EXPANSION,
+    MemoryBudget,
     check_directory,
     check_expansion,
     check_fits_memory,
     check_member,
     claimed_bytes,
     readable,
+    shortened,
 )
 from ptycho.errors import DataError
 
@@ -64,27 +70,36 @@ class NpzArchive:
     ----------
     path
         Path of the file.
+    most
+        Times that its arrays may grow when they are unpacked, all together.
 
     Raises
     ------
     DataError
-        If the file is not a complete NPZ archive.
+        If the file is not a complete NPZ archive, or has two arrays of one name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = LARGEST_EXPANSION) -> None:
         self.path = path
         self._members: dict[str, Member] = {}
         try:
             self._unpacked = _unpack_bz2(path)
             with self._open() as archive:
                 check_directory(str(path), archive)
+                self._check_total(archive, most)
                 for info in archive.infolist():
                     check_member(str(path), info)
                     archive.open(info).close()  # compares both places where a name stands: a damaged one is told
                     if info.filename.endswith(".npy"):
+                        if info.filename[:-4] in self._members:
+                            raise DataError(
+                                f"{path} has two arrays {shortened(info.filename[:-4])!r}; save it again with one."
+                            )
                         self._members[info.filename[:-4]] = _read_header(archive, info)
         except DataError:
             raise
+        except IrregularFileError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
         except _BROKEN as error:
             raise DataError(f"{path} cannot be read as an NPZ file, it is truncated or not one: {error}.") from error
 
@@ -148,9 +163,17 @@ class NpzArchive:
         """Whether `optional` leaves the array unread because it is a single pickled object."""
         return key in self._members and self._members[key].dtype.hasobject and self._members[key].shape == ()
 
-    def _open(self) -> zipfile.ZipFile:
-        source: str | IO[bytes] = str(self.path) if self._unpacked is None else io.BytesIO(self._unpacked)
-        return zipfile.ZipFile(source)
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        source = open_regular(self.path) if self._unpacked is None else io.BytesIO(self._unpacked)
+        with source, zipfile.ZipFile(source) as archive:
+            yield archive
+
+    def _check_total(self, archive: zipfile.ZipFile, most: int) -> None:
+        """Refuse an archive whose compressed members are a bomb together; what is not compressed takes its own room."""
+        packed = [info for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+        stored = min(sum(info.compress_size for info in packed), self.path.stat().st_size)
+        MemoryBudget(str(self.path), stored, most).take(sum(info.file_size for info in packed))
 
     def _mappable(self, member: Member) -> bool:
         stored = member.info.compress_type == zipfile.ZIP_STORED and self._unpacked is None
@@ -168,7 +191,7 @@ class NpzArchive:
 
 def _unpack_bz2(path: Path) -> bytes | None:
     """The contents of a bz2 file, unpacked piece by piece so that a bomb is noticed before it fills the memory."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         if stream.read(3) != b"BZh":
             return None
         stream.seek(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.readers.limits import json_object
 from ptycho.data.readers.roundtrip import FORMAT_ID, stated_fields
 from ptycho.data.readers.units import PATCH_MIDDLE
 from ptycho.data.scan import measurement_by_contract
@@ -130,10 +130,7 @@ def _stated(archive: NpzArchive) -> dict[str, Any]:
     text = _optional(archive, "_metadata")
     if text is None:
         return {}
-    try:
-        content = json.loads(str(text.reshape(-1)[0]))
-    except (ValueError, IndexError) as error:
-        raise DataError(f"{archive.path}: _metadata is not JSON ({error}); remove it or repair it.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{archive.path}: _metadata holds {type(content).__name__}, a JSON object expected.")
+    if text.size == 0:
+        raise DataError(f"{archive.path}: _metadata is empty, a JSON object expected; remove it or repair it.")
+    content = json_object(str(text.reshape(-1)[0]), f"{archive.path}: _metadata")
     return stated_fields(content) if content.get("format") == FORMAT_ID else {"metadata": content}

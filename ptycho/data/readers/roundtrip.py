@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.data.lazy import LazyPatterns
+from ptycho.data.readers.limits import json_object
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
 
@@ -67,12 +68,7 @@ def read_record(text: str | None, what: str) -> dict[str, Any] | None:
     """
     if not text:
         return None
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{what} is not JSON ({error}); remove it or repair it.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{what} holds {type(content).__name__}, a JSON object expected.")
+    content = json_object(text, what)
     return content if content.get("format") == FORMAT_ID else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.config.regular_files import is_regular, read_regular
 from ptycho.data.lazy import LazyPatterns, frames_in
-from ptycho.data.readers.limits import check_chunk, check_expansion, check_fits_memory, claimed_bytes
+from ptycho.data.readers.limits import (
+    LARGEST_EXPANSION,
+    MemoryBudget,
+    check_chunk,
+    check_expansion,
+    claimed_bytes,
+    json_object,
+    shortened,
+)
 from ptycho.data.readers.roundtrip import FORMAT_ID, stated_fields
 from ptycho.errors import DataError
 
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 ARRAYS = ("positions", "probe", "object", "mask", "scan_index")
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _LARGEST_METADATA = 2**20
+_MOST_AXES = 32
 # Codecs that only pack numbers: what may run code when it unpacks (numcodecs' pickle) is not among them.
 _CODECS = frozenset(
     {"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta"}
@@ -85,7 +94,9 @@ class ZarrSource:
         try:
             return np.asarray(self._open()[part])
         except Exception as error:  # codecs raise what they like
-            raise DataError(f"{self.path}: {self.name} cannot be read, the store is damaged ({error}).") from error
+            raise DataError(
+                f"{self.path}: {self.name} cannot be read, the store is damaged ({_reason(error)})."
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open array."""
@@ -105,71 +116,89 @@ def _open(path: Path) -> Any:
     try:
         return zarr.open_group(str(path), mode="r", use_consolidated=False)
     except Exception as error:  # zarr raises errors of many kinds on a damaged store
-        raise DataError(f"{path} cannot be read as a Zarr group, it is damaged or not one ({error}).") from error
+        raise DataError(
+            f"{path} cannot be read as a Zarr group, it is damaged or not one ({_reason(error)})."
+        ) from error
 
 
 def _array(group: Any, name: str, path: Path) -> NDArray[Any]:
     try:
         return np.asarray(group[name][...])
     except Exception as error:  # codecs raise what they like
-        raise DataError(f"{path}: {name} cannot be read, the store is damaged ({error}).") from error
+        raise DataError(f"{path}: {name} cannot be read, the store is damaged ({_reason(error)}).") from error
 
 
 def _inspect(path: Path) -> None:
     """Judge a store by its metadata, before zarr sees it: plain files, plain codecs, plain numbers, true sizes."""
+    budget = MemoryBudget(str(path), 0, LARGEST_EXPANSION)
     for folder, names, files in os.walk(path):
         for name in (*names, *files):
-            if os.path.islink(os.path.join(folder, name)):
+            full = os.path.join(folder, name)
+            if os.path.islink(full):
                 raise DataError(f"{path}: {name} is a link, which is refused in a Zarr store; copy what it points to.")
+            if name in files and not is_regular(full):
+                raise DataError(f"{path}: {name} is a pipe, a socket or a device, which is refused in a Zarr store.")
         for name in set(files) & set(_METADATA):
             content = _metadata(Path(folder) / name)
-            unknown = sorted({codec for codec in _codecs(content) if codec not in _CODECS})
+            unknown = sorted({shortened(codec) for codec in _codecs(content) if codec not in _CODECS})
             if unknown:
                 raise DataError(
                     f"{path}: the codec {unknown[0]} is refused, since unpacking it may run code or is not known; "
                     f"known are {', '.join(sorted(_CODECS))}."
                 )
             if "shape" in content:
-                _check_claims(Path(folder), content)
+                _check_claims(Path(folder), content, budget)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST_METADATA:
-        raise DataError(f"{path} is larger than any description of an array; the store is damaged.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not JSON ({error}); the store is damaged.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds {type(content).__name__}, a JSON object expected; the store is damaged.")
-    return content
+        text = read_regular(path, _LARGEST_METADATA)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; the store is damaged.") from error
+    return json_object(text, str(path))
 
 
 def _codecs(content: dict[str, Any]) -> Iterator[str]:
     """Names of all codecs of an array, version 2 or 3, those inside shards too."""
-    plain = [content.get("compressor"), *(content.get("filters") or [])]
+    lists = [content.get(name) or [] for name in ("filters", "codecs")]
+    if not all(isinstance(codecs, list) for codecs in lists):
+        raise DataError("codecs are no list; the store is damaged.")
+    plain = [content.get("compressor"), *lists[0]]
     yield from (str(codec.get("id")) for codec in plain if isinstance(codec, dict))
-    for codec in content.get("codecs") or []:
+    for codec in lists[1]:
         name, inside = (codec.get("name"), codec.get("configuration")) if isinstance(codec, dict) else (codec, None)
         yield str(name).removeprefix("numcodecs.")
         if isinstance(inside, dict):
-            yield from _codecs({"codecs": [*(inside.get("codecs") or []), *(inside.get("index_codecs") or [])]})
+            for key in ("codecs", "index_codecs"):
+                yield from _codecs({"codecs": inside.get(key)})
 
 
-def _check_claims(folder: Path, content: dict[str, Any]) -> None:
-    what = f"{folder.parent}: {folder.name}"
+def _check_claims(folder: Path, content: dict[str, Any], budget: MemoryBudget) -> None:
+    what = f"{folder.parent}: {shortened(folder.name)}"
     try:
         dtype = np.dtype(content.get("dtype") or content.get("data_type"))
         shape = [int(length) for length in content["shape"]]
-        grid = content.get("chunks") or content["chunk_grid"]["configuration"]["chunk_shape"]
+        grid = content["chunks"] if "chunks" in content else content["chunk_grid"]["configuration"]["chunk_shape"]
         chunk = [int(length) for length in grid]
-    except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{what} is not described as an array of numbers ({error}); the store is damaged.") from error
+    except (TypeError, ValueError, LookupError, OverflowError, SyntaxError) as error:
+        reason = shortened(str(error))
+        raise DataError(f"{what} is not described as an array of numbers ({reason}); the store is damaged.") from error
     if dtype.hasobject or dtype.kind not in "biufc" or min((*shape, *chunk), default=0) < 0:
-        raise DataError(f"{what} holds {dtype}, numbers are expected.")
+        raise DataError(f"{what} holds {shortened(str(dtype))}, numbers are expected.")
+    if len(shape) != len(chunk) or len(shape) > _MOST_AXES or min(chunk, default=1) < 1:
+        raise DataError(
+            f"{what} has a shape of {len(shape)} axes and chunks of {shortened(str(chunk))}, at most {_MOST_AXES} axes "
+            "and as many lengths of at least 1 are expected; the store is damaged."
+        )
     size = claimed_bytes(shape, dtype)
-    check_chunk(what, claimed_bytes(chunk, dtype))
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in _METADATA)
+    check_chunk(what, claimed_bytes(chunk, dtype), stored)
     check_expansion(what, size, stored)
     if folder.name != "patterns":
-        check_fits_memory(what, size)
+        budget.stored += stored
+        budget.take(size)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of zarr says, in one line."""
+    return shortened(" ".join(str(error).split()) or type(error).__name__)
