@@ -294,10 +294,16 @@ def table(counts: list[Count], command: str) -> str:
             *(f"`{command}` made {total['files']} files and ran {total['runs']} commands.", ""),
             *lines,
             "",
-            f"No command ran code of a file or read a file outside: {total['faults']} files broke a rule. The most memory "
-            f"that a command held was {memory / 1e6:.0f} MB, the most time {seconds:.0f} s.",
+            f"{total['faults']} files broke a rule: code ran, a file outside was read, or another end came. "
+            f"The most memory that a command held was {memory / 1e6:.0f} MB, the most time {seconds:.0f} s.",
         ]
     )
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -315,12 +321,12 @@ def main() -> int:
     for count in trials(numbers, options.seed, options.honest):
         counts.append(count)
         for fault in count.faults:
-            print(f"{count.number} {count.format} ({count.change}): {fault}", flush=True)
+            say(f"{count.number} {count.format} ({count.change}): {fault}")
         if options.only is not None:
             for ended in count.ends:
-                print(f"$ ptycho {' '.join(ended.words)}\n{ended.out}{ended.err}[{ended.code}]")
+                say(f"$ ptycho {' '.join(ended.words)}\n{ended.out}{ended.err}[{ended.code}]")
     section = table(counts, f"python -m tests.safety.hostile --count {options.count} --seed {options.seed}")
-    print(section)
+    say(section)
     if options.write is not None:
         before, _, rest = options.write.read_text().partition(_MARKS[0])
         after = rest.partition(_MARKS[1])[2]

@@ -1,4 +1,4 @@
-"""Hostile files made from honest ones: links, sizes, types, nesting, names, values and bytes, drawn by a seeded generator."""
+"""Hostile files made from honest ones: links, sizes, types, nesting, names, values and bytes, drawn at random."""
 
 from __future__ import annotations
 
