@@ -1,6 +1,6 @@
 """From the settings of PtychoPINN's PyTorch side (`ptycho.config.torch_fields`) to the configuration of this library.
 
-Overrides win over everything; a setting that changes nothing here is warned of by name.
+Overrides win over everything; settings without effect here are named in a warning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user may set: the model, the training, the inference, as plain dataclasses.
+"""Settings of the model, the training and the inference, as plain dataclasses.
 
 Field names and defaults are those of PtychoPINN where it has the field. A configuration may be incomplete or wrong
 while it is being put together (``ModelConfig(N=0)`` before the pattern size is known); it is checked when it is used,
@@ -44,7 +44,7 @@ class ModelConfig:
     n_filters_scale: int = setting(2, "multiplies the number of convolution filters of every layer", at_least=1)
     model_type: str = setting(
         "pinn",
-        "how it learns: pinn from the patterns alone, supervised from given object patches",
+        "training mode: pinn uses the patterns alone, supervised uses given object patches",
         choices=("pinn", "supervised"),
     )
     architecture: str = setting("cnn", "name of the network from diffraction to patches in the generator registry")
@@ -57,10 +57,10 @@ class ModelConfig:
     amp_activation: str = setting(
         "sigmoid", "last activation of the amplitude", choices=("sigmoid", "swish", "softplus", "relu")
     )
-    object_big: bool = setting(True, "solve each patch of a group separately instead of one patch for all")
-    probe_big: bool = setting(True, "let the patch be non-flat outside its central half, where the probe is weak")
-    probe_mask: bool = setting(False, "cut the probe to the disc of radius N/4")
-    pad_object: bool = setting(True, "solve the central half of a patch at full detail and pad it to N")
+    object_big: bool = setting(True, "predict a separate patch for each pattern of a group instead of one for all")
+    probe_big: bool = setting(True, "predict the patch outside its central half as well, where the probe is weak")
+    probe_mask: bool = setting(False, "set the probe to 0 outside the disc of radius N/4")
+    pad_object: bool = setting(True, "predict only the central half of a patch in detail and pad it to N")
     probe_scale: float = setting(4.0, "mean amplitude by which the probe is normalised inside the model", above=0)
     gaussian_smoothing_sigma: float = setting(
         0.0, "width of the Gaussian that smooths the exit wave; 0 is off", unit="pixels", at_least=0
@@ -73,23 +73,23 @@ class TrainingConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train_data_file: Path | None = setting(None, "scan to learn from")
-    test_data_file: Path | None = setting(None, "scan to reconstruct or to watch the loss on")
+    test_data_file: Path | None = setting(None, "scan to reconstruct, or to compute the validation loss on")
     output_dir: Path = setting(Path("training_outputs"), "folder for results, created if missing")
     start_model: Path | None = setting(
         None,
-        "trained bundle, or its folder, whose network goes on learning: the model's settings are then the bundle's, "
-        "probe and scale are the scan's own; none starts from random weights",
+        "trained bundle, or its folder, to start from: the model's settings are then the bundle's, probe and scale the "
+        "scan's; none starts from random weights",
     )
 
-    nepochs: int = setting(50, "passes through the training groups", at_least=1)
+    nepochs: int = setting(50, "epochs: passes through all training groups", at_least=1)
     batch_size: int = setting(16, "groups per training step", at_least=1)
     n_groups: int = setting(512, "groups drawn from the scan for training", at_least=1)
     n_subsample: int | None = setting(None, "use only this many patterns of the scan; none uses all", at_least=1)
     subsample_seed: int | None = setting(None, "seed of that choice; none uses seed", at_least=0)
     training_patterns: int | None = setting(
         16384,
-        "patterns that the training looks at, unless n_groups is more: of a larger scan, in compact regions of the "
-        "field; none takes all",
+        "largest number of patterns used for training, unless n_groups is more; compact regions of a larger scan are "
+        "used; none uses all",
         at_least=64,
     )
     sequential_sampling: bool = setting(False, "take the first groups of the scan instead of drawing them")
@@ -103,19 +103,19 @@ class TrainingConfig:
     nll_weight: float = setting(1.0, "weight of the Poisson loss on the patterns", at_least=0)
     mae_weight: float = setting(0.0, "weight of the mean absolute error of the pattern amplitudes", at_least=0)
     realspace_weight: float = setting(
-        0.0, "weight of the loss on the object patches, where these are given", at_least=0
+        0.0, "weight of the loss on the object patches, where the scan has them", at_least=0
     )
     realspace_mae_weight: float = setting(0.0, "weight of the complex mean absolute error inside that loss", at_least=0)
-    tv_weight: float = setting(0.0, "weight of the total variation of the object", at_least=0)
+    tv_weight: float = setting(
+        0.0, "weight of the squared gradient of the object (sum of squared first differences)", at_least=0
+    )
     nphotons: float = setting(
         1e9,
-        "mean photons per pattern; fixes the starting scale where the scan is not in counts",
+        "mean photons per pattern; sets the initial scale where the scan is not in counts",
         unit="photons",
         above=0,
     )
-    refine_probe: bool = setting(
-        True, "refine the probe in the passes of plain physics, before the network is trained on what they made"
-    )
+    refine_probe: bool = setting(True, "refine the probe in the start_iterations that precede the training")
     probe_trainable: bool = setting(False, "train the probe together with the network")
     intensity_scale_trainable: bool = setting(True, "learn the scale between prediction and measurement")
 
@@ -123,25 +123,25 @@ class TrainingConfig:
     lr_schedule: str = setting(
         "constant", "schedule of the learning rate", choices=("constant", "cosine", "onecycle", "plateau")
     )
-    gradient_clip: float | None = setting(None, "largest norm of the gradient; none does not clip", above=0)
+    gradient_clip: float | None = setting(None, "clip the gradient to this norm; none does not clip", above=0)
     early_stopping_patience: int | None = setting(
         None, "stop after this many epochs without a better validation loss; none never stops early", at_least=1
     )
-    validation_fraction: float = setting(0.05, "part of the groups kept for validation", at_least=0, at_most=0.9)
+    validation_fraction: float = setting(0.05, "fraction of the groups used for validation", at_least=0, at_most=0.9)
 
     backend: str = setting("pytorch", "array framework that trains")
     seed: int = setting(0, "seed of every random choice: weights, groups, batches", at_least=0)
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
     accelerator: str = setting("auto", "kind of hardware for a training over several devices")
     devices: int = setting(1, "number of devices to train on", at_least=1)
-    strategy: str = setting("auto", "how several devices share the work, e.g. ddp; fsdp shares the weights too")
+    strategy: str = setting("auto", "how several devices share the work, e.g. ddp; fsdp also distributes the weights")
     precision: str = setting("32", "arithmetic of the network: 32 or bf16 (mixed)", choices=("32", "bf16"))
     compile: bool = setting(
         False,
-        "compile the network before its first step, which may pay on a GPU in PyTorch; TensorFlow and JAX always do",
+        "compile the network in PyTorch, which can be faster on a GPU; TensorFlow and JAX always do",
     )
     num_workers: int = setting(0, "processes that load data; 0 loads in the main process", at_least=0)
-    checkpoint: bool = setting(True, "keep the best and the last state during training")
+    checkpoint: bool = setting(True, "save the best and the last state during training")
     tensorboard: bool = setting(False, "also log for TensorBoard")
 
 

@@ -65,7 +65,7 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
 
 
 def _written_out(value: Any, counted: dict[int, float]) -> float:
-    """Values in a value, what is referred to again counted again; infinite where something holds itself."""
+    """Number of values in a value, with aliases expanded; infinite where a value contains itself."""
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in counted:
@@ -76,7 +76,7 @@ def _written_out(value: Any, counted: dict[int, float]) -> float:
 
 
 def load_config(cls: type[Config], path: str | Path, **overrides: Any) -> Config:
-    """Read a configuration from YAML; what the file does not say keeps its default.
+    """Read a configuration from YAML; settings that are not in the file keep their defaults.
 
     Parameters
     ----------

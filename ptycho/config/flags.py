@@ -32,10 +32,10 @@ SPELLINGS = {
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that raises sentences instead of printing usage and leaving."""
+    """An argument parser that raises ConfigError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found wrong as a :class:`ConfigError`."""
+        """Raise the message of argparse as a :class:`ConfigError`."""
         lacking = re.fullmatch(r"argument ([^/\s]+)(?:/\S+)?: expected one argument", message)
         what = f"{lacking[1]} needs a value" if lacking else message[:1].upper() + message[1:]
         raise ConfigError(f"{what}: '{self.prog} --help' shows what is possible.")
@@ -49,7 +49,7 @@ def make_parser(prog: str, words: str, description: str, examples: str) -> FlagP
     prog
         The command as typed, e.g. ``"ptycho train"``.
     words
-        What may follow it before the flags, e.g. ``"SCAN"``.
+        Positional arguments before the flags, e.g. ``"SCAN"``.
     description, examples
         Text before and after the flags; line breaks are kept.
     """
@@ -76,7 +76,7 @@ def add_flags(
     Parameters
     ----------
     parser
-        Where the flags go. A flag that is not given leaves no trace in the result of parsing.
+        Where the flags go. Flags that are not given are absent from the result of parsing.
     cls
         A dataclass whose fields are made by :func:`ptycho.config.settings.setting`.
     title
@@ -111,7 +111,7 @@ def add_flags(
 def parse_flags(
     parser: argparse.ArgumentParser, argv: Sequence[str], classes: Sequence[type]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Parse a command line into flags of the classes and whatever else the parser knows.
+    """Parse a command line into the flags of the classes and the parser's other arguments.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def _is_value(word: str, alone: str) -> bool:
 
 def _unknown_word(parser: argparse.ArgumentParser, word: str) -> ConfigError:
     if not word.startswith("-"):
-        return ConfigError(f"'{word}' is one word too many: '{parser.prog} --help' shows what is possible.")
+        return ConfigError(f"'{word}' is one argument too many: '{parser.prog} --help' shows what is possible.")
     flag = word.partition("=")[0]
     known = [option for action in parser._actions for option in action.option_strings]
     near = difflib.get_close_matches(flag, known, n=1, cutoff=0.7)

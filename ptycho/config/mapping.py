@@ -56,7 +56,7 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(cls: type[Config], values: Mapping[str, Any], source: str = "the configuration") -> Config:
-    """Build a configuration from plain values; what is not given keeps its default.
+    """Build a configuration from plain values; settings that are not given keep their defaults.
 
     Keys of the model may stand flat beside the others or nested under ``model``.
 
@@ -131,7 +131,7 @@ def _separate(values: Mapping[str, Any], model_names: set[str], source: str) -> 
 
 
 def unknown_key(key: Any, known: Collection[str], source: str) -> ConfigError:
-    """Return the refusal of a key, with the known key that was probably meant.
+    """Return the refusal of a key, with the most similar known key.
 
     Parameters
     ----------

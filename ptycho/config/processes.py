@@ -1,4 +1,4 @@
-"""Which of the processes of a distributed training this is."""
+"""Rank of this process in a distributed training."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks and writes: the only one, or the first of those that a launcher started."""
+    """Whether this process prints and writes files: the only one, or the first that a launcher started."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

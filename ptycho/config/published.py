@@ -1,8 +1,8 @@
-"""The one dictionary that outside callers of PtychoPINN's names read their settings from.
+"""The settings dictionary that callers of PtychoPINN's names read.
 
-It is written at two gates, when a run starts and when a bundle is loaded, and nothing in the library reads it. What a
-run made is put there too when it ends (``intensity_scale``, ``trained_model``), for callers that save without saying
-what.
+It is written at two gates, when a run starts and when a bundle is loaded, and nothing in the library reads it. The
+results of a run (``intensity_scale``, ``trained_model``) are added when it ends, for callers that save without naming a
+model.
 """
 
 from __future__ import annotations

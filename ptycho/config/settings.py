@@ -1,4 +1,4 @@
-"""Declare a configuration field once: its default, its meaning, its limits; read values for it from text or YAML.
+"""Declaration of a configuration field with its default, help and limits; conversion of text and YAML values.
 
 The same rules serve command-line flags, YAML files and values assigned in Python, so that a value means the same
 wherever it was written.
@@ -35,12 +35,12 @@ def setting(
     above: float | None = None,
     alone: str = "",
 ) -> Any:
-    """Declare a dataclass field with the text and the limits that help, validation and documentation share.
+    """Declare a dataclass field with the text and limits that are shared by help, validation and documentation.
 
     Parameters
     ----------
     default
-        Value when nothing is said.
+        Default value.
     help
         What the field does, in one sentence without a full stop.
     unit
@@ -50,8 +50,8 @@ def setting(
     at_least, at_most, above
         Inclusive lower, inclusive upper and exclusive lower limit of a number.
     alone
-        What a word means whose flag stands alone. A value beside that flag is told from the next word by a colon, by
-        being a number or none, or by ``=`` before it.
+        Value of the flag without an argument. The word after the flag is its value if it has a colon, is a number or
+        none, or follows ``=``.
 
     Returns
     -------

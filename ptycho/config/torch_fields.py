@@ -1,7 +1,7 @@
-"""The settings of PtychoPINN's PyTorch side, as its callers fill them in; `ptycho.config.bridge` makes ours of them.
+"""The settings of PtychoPINN's PyTorch version; `ptycho.config.bridge` converts them to this library's.
 
-Every field that PtychoPINN or ptychodus sets is accepted. One made by :func:`unused` changes nothing here, and the
-bridge says so by name where it differs from its default.
+Every field that PtychoPINN or ptychodus sets is accepted. A field made by :func:`unused` has no effect here, and the
+bridge names it in a warning where it differs from its default.
 """
 
 from __future__ import annotations

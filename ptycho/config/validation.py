@@ -52,6 +52,4 @@ def _check_groups(config: Any) -> None:
 
 def _check_losses(config: Any) -> None:
     if config.model.model_type == "pinn" and config.nll_weight == 0 and config.mae_weight == 0:
-        raise ConfigError(
-            "nll_weight = 0 with mae_weight = 0 leaves nothing to learn from: give one of them a value above 0."
-        )
+        raise ConfigError("nll_weight = 0 with mae_weight = 0 leaves no loss: give one of them a value above 0.")

@@ -123,7 +123,7 @@ def test_forbidden_file(refused, scan_path, tmp_path):
         (["xyzzy"], "Unknown command xyzzy: choose one of simulate,"),
         (["run", "x.npz", "--nepoch", "3"], "Unknown flag --nepoch: did you mean --nepochs?"),
         (["inspect", "x.npz", "--xyzzy"], "Unknown flag --xyzzy: 'ptycho inspect --help' lists"),
-        (["inspect", "x.npz", "y.npz"], "'y.npz' is one word too many"),
+        (["inspect", "x.npz", "y.npz"], "'y.npz' is one argument too many"),
         (["run", "x.npz", "--nepochs"], "--nepochs needs a value"),
         (["run", "x.npz", "--nepochs", "many"], "nepochs = many is not possible: expected an integer"),
         (["run", "x.npz", "--N", "100"], "N = 100 is not possible: expected one of 64, 128, 256"),

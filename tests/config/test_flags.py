@@ -148,7 +148,7 @@ def test_a_wrong_file_is_refused(yaml_file, text, message):
     [
         (["--nepoch", "3"], r"Unknown flag --nepoch: did you mean --nepochs\?"),
         (["--xyzzy=1"], r"Unknown flag --xyzzy: 'ptycho test --help' lists"),
-        (["a.npz", "b.npz"], r"'b\.npz' is one word too many"),
+        (["a.npz", "b.npz"], r"'b\.npz' is one argument too many"),
         (["--nepochs"], r"--nepochs needs a value: 'ptycho test --help'"),
         (["--out"], r"--out needs a value|--output_dir needs a value"),
         (["--nepochs", "0"], r"^nepochs = 0 is not possible: expected an integer, at least 1"),
