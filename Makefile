@@ -56,7 +56,7 @@ $(VENV)-%/.alone: $(VENV)-numpy/.alone
 
 environment: $(VENV)/.dev ## Make the one of the tests and the linters
 
-lint: $(VENV)/.dev ## Check style, types and the floors of the house
+lint: $(VENV)/.dev ## Check style, types and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -29,7 +29,7 @@ NOWHERE: frozenset[str] = frozenset()
 class Row:
     """One function: where it runs, where also compiled, where it has a gradient by its first array, and why not."""
 
-    room: str
+    module: str
     name: str
     runs: frozenset[str] = ALL
     jit: frozenset[str] = COMPILERS
@@ -43,9 +43,9 @@ class Row:
         return " ".join(["yes", *["jit"] * (backend in self.jit), *["grad"] * (backend in self.gradient)])
 
 
-def host(room: str, *names: str, note: str) -> list[Row]:
+def host(module: str, *names: str, note: str) -> list[Row]:
     """Functions that make or take host arrays only."""
-    return [Row(room, name, HOST, NOWHERE, NOWHERE, note) for name in names]
+    return [Row(module, name, HOST, NOWHERE, NOWHERE, note) for name in names]
 
 
 _ONE_NUMBER = "gives a Python number, so it is no part of a compiled function"
@@ -136,9 +136,9 @@ def rows(**wanted: str) -> list[Row]:
     return [row for row in TABLE if all(backend in getattr(row, column) for column, backend in wanted.items())]
 
 
-def capable(room: str, name: str, backend: str, column: str = "runs") -> bool:
+def capable(module: str, name: str, backend: str, column: str = "runs") -> bool:
     """Whether the table says that the function runs there (``jit``: compiled, ``gradient``: has a gradient)."""
-    (row,) = (row for row in TABLE if (row.room, row.name) == (room, name))
+    (row,) = (row for row in TABLE if (row.module, row.name) == (module, name))
     return backend in getattr(row, column)
 
 
@@ -150,7 +150,7 @@ def markdown() -> str:
     ]
     for row in TABLE:
         cells = " | ".join(row.cell(backend) for backend in COLUMNS)
-        lines.append(f"| `{row.room}.{row.name}` | {cells} | {row.note} |")
+        lines.append(f"| `{row.module}.{row.name}` | {cells} | {row.note} |")
     return "\n".join(lines)
 
 

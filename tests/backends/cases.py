@@ -85,7 +85,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.row.room}.{self.row.name}"
+        return f"{self.row.module}.{self.row.name}"
 
     def __call__(self, arrays: Arrays) -> list[Any]:
         """The result's arrays and numbers, flat."""
@@ -216,7 +216,7 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     "Backend.stop_gradient": (_one("a", Draw.patches), _lent("stop_gradient")),
 }
 
-CASES: list[Case] = [Case(row, *_CALLS[key]) for row in TABLE if (key := f"{row.room}.{row.name}") in _CALLS]
+CASES: list[Case] = [Case(row, *_CALLS[key]) for row in TABLE if (key := f"{row.module}.{row.name}") in _CALLS]
 """In the order of the table."""
 
 

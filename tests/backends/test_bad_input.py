@@ -18,7 +18,7 @@ from tests import support
 from tests.backends.cases import CASES, Draw, cast
 
 ROOT = Path(__file__).parents[2]
-PHYSICS = [case for case in CASES if case.row.room != "Backend"]
+PHYSICS = [case for case in CASES if case.row.module != "Backend"]
 POSITIONS = ("positions", "relative")
 
 

@@ -36,20 +36,20 @@ def assert_all_close(actual, case: Case, host, xp, dtype):
 
 class TestTable:
     def test_every_public_function_has_its_row(self):
-        named = [row.name for row in TABLE if row.room not in ("Backend", "PtychoPINN")]
+        named = [row.name for row in TABLE if row.module not in ("Backend", "PtychoPINN")]
         assert sorted(named) == sorted({*physics.__all__} - {"Reassembled"})
 
     def test_every_primitive_has_its_row(self):
         primitives = {name for name, value in vars(Backend).items() if callable(value) and name[0] != "_"}
         seams = {"asarray", "to_numpy", "best_device", "value_and_grad", "jit", "in_parts"}
-        assert {row.name for row in TABLE if row.room == "Backend"} == primitives - seams
+        assert {row.name for row in TABLE if row.module == "Backend"} == primitives - seams
 
     def test_every_backend_has_its_column(self):
         assert {*registry.available_backends(), "array_api_strict", "dask"} == set(COLUMNS)
 
     def test_what_runs_anywhere_else_has_a_case(self):
         tested_by_hand = {"Canvas", "canvas_for", "stitching_window", "simulate"}
-        wanted = {r.name for r in TABLE if r.runs & ALL - {"numpy"} and r.room != "PtychoPINN"} - tested_by_hand
+        wanted = {r.name for r in TABLE if r.runs & ALL - {"numpy"} and r.module != "PtychoPINN"} - tested_by_hand
         assert {case.row.name for case in CASES} == wanted
 
 

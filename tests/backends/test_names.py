@@ -12,10 +12,10 @@ import pytest
 from tests import support
 
 ROOT = Path(__file__).parents[2]
-ROOMS = [
+ARRAY_CODE = [
     path
-    for room in ("physics", "model", "engines", "evaluation")
-    for path in sorted((ROOT / "ptycho" / room).rglob("*.py"))
+    for package in ("physics", "model", "engines", "evaluation")
+    for path in sorted((ROOT / "ptycho" / package).rglob("*.py"))
 ] + [ROOT / "ptycho" / "backends" / "generic_backend.py"]
 
 
@@ -46,7 +46,7 @@ def used(source: str) -> tuple[set[str], list[tuple[str, ast.Call]]]:
     return names - {"fft", "linalg"}, calls
 
 
-FOUND = [(path, *used(path.read_text(encoding="utf-8"))) for path in ROOMS]
+FOUND = [(path, *used(path.read_text(encoding="utf-8"))) for path in ARRAY_CODE]
 NAMES = sorted(set.union(*(names for _, names, _ in FOUND)))
 CALLS = [(path, name, call) for path, _, calls in FOUND for name, call in calls]
 

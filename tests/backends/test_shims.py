@@ -20,7 +20,7 @@ LONGEST = 330
 
 BESIDE = {
     "torch": {
-        # the porch: PtychoPINN's names for its callers in PyTorch, which hand on to the core
+        # PtychoPINN's names for its callers in PyTorch, which call the core
         "api",
         "config_bridge",
         "config_params",
@@ -31,6 +31,8 @@ BESIDE = {
         "workflows",
         # Lightning trains in several processes, of which each may end; the others have one
         "processes",
+        # the order of axes that PyTorch wants, shared by the module and the checkpoints for other programs
+        "layout",
         # ONNX and torch.export programs, which the other frameworks do not write
         "export",
     },

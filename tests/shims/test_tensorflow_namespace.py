@@ -21,9 +21,11 @@ from ptycho.backends import array_namespace, device, get_backend
 from ptycho_tensorflow import namespace as xp
 
 ROOT = Path(__file__).parents[2]
-ROOMS = [path for room in ("physics", "model", "evaluation") for path in (ROOT / "ptycho" / room).rglob("*.py")]
+ARRAY_CODE = [
+    path for package in ("physics", "model", "evaluation") for path in (ROOT / "ptycho" / package).rglob("*.py")
+]
 NAME = re.compile(r"\b(?:xp|array_namespace\(\w+\))\.((?:fft\.)?[a-z]\w*)")
-USED = sorted({name for path in ROOMS for name in NAME.findall(path.read_text(encoding="utf-8"))})
+USED = sorted({name for path in ARRAY_CODE for name in NAME.findall(path.read_text(encoding="utf-8"))})
 FUNCTIONS = sorted(
     name
     for name, value in vars(xp).items()

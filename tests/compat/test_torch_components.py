@@ -15,7 +15,7 @@ from ptycho.loader import load
 from ptycho.model.bundle import load_bundle
 from ptycho.raw_data import RawData
 from ptycho.workflows import components as plain
-from tests.porch.conftest import small
+from tests.compat.conftest import small
 
 torch = pytest.importorskip("torch")
 

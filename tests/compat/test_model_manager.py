@@ -9,7 +9,7 @@ from ptycho import model_manager, params
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import load_bundle
 from ptycho.workflows.components import load_inference_bundle, train_cdi_model
-from tests.porch.conftest import small
+from tests.compat.conftest import small
 
 
 def test_the_last_trained_model_is_saved(scan, tmp_path):

@@ -15,7 +15,7 @@ from ptycho.physics import extract_patches
 from ptycho.tf_helper import reassemble_position
 from ptycho.workflows.components import train_cdi_model
 from ptycho.workflows.prediction import trained_models
-from tests.porch.conftest import small
+from tests.compat.conftest import small
 
 BACKENDS = [("numpy", 1), ("numpy", 2), ("pytorch", 1), ("pytorch", 2), ("tensorflow", 2), ("jax", 2)]
 

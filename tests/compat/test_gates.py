@@ -15,10 +15,10 @@ from ptycho.model.bundle import save_bundle
 from ptycho.tf_helper import reassemble_position
 from ptycho.workflows import components, run
 from ptycho.workflows.prediction import trained_models
-from tests.porch.conftest import small
+from tests.compat.conftest import small
 
 ROOT = Path(__file__).parents[2]
-PORCH = ("raw_data", "loader", "probe", "params", "model_manager", "tf_helper")
+COMPATIBILITY_NAMES = ("raw_data", "loader", "probe", "params", "model_manager", "tf_helper")
 
 
 def scramble(*_: object, **__: object) -> None:
@@ -100,9 +100,9 @@ def test_nor_between_the_steps_of_an_outside_caller(trained, raw):
     np.testing.assert_array_equal(image(lambda: None), image(scramble))
 
 
-def test_nothing_in_the_house_reads_the_dictionary():
-    """`cfg` of `ptycho.config.published` is named by its own module and by the porch, nowhere else."""
-    allowed = {ROOT / "ptycho" / f"{name}.py" for name in PORCH} | {Path(published.__file__)}
+def test_nothing_inside_reads_the_dictionary():
+    """`cfg` of `ptycho.config.published` is used by its own module and by the compatibility names, nowhere else."""
+    allowed = {ROOT / "ptycho" / f"{name}.py" for name in COMPATIBILITY_NAMES} | {Path(published.__file__)}
     found = []
     for path in sorted((ROOT / "ptycho").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -110,10 +110,10 @@ def test_nothing_in_the_house_reads_the_dictionary():
                 (node.module or "").endswith("published") and any(alias.name == "cfg" for alias in node.names)
             )
             named = isinstance(node, ast.Attribute) and node.attr == "cfg"
-            porch = isinstance(node, ast.ImportFrom) and (
-                node.module in {f"ptycho.{name}" for name in PORCH}
-                or (node.module == "ptycho" and {alias.name for alias in node.names} & set(PORCH))
+            compatible = isinstance(node, ast.ImportFrom) and (
+                node.module in {f"ptycho.{name}" for name in COMPATIBILITY_NAMES}
+                or (node.module == "ptycho" and {alias.name for alias in node.names} & set(COMPATIBILITY_NAMES))
             )
-            if (imported or named or porch) and path not in allowed:
+            if (imported or named or compatible) and path not in allowed:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not found

@@ -437,7 +437,7 @@ def test_callbacks_of_lightning_take_part(scan):
     import lightning
 
     from ptycho.workflows.train import train
-    from tests.porch.conftest import small
+    from tests.compat.conftest import small
 
     class Listener(lightning.Callback):
         seen: list = []  # noqa: RUF012  # one instance
