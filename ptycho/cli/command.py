@@ -177,7 +177,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
     if resume and is_finished(scan, config, [BUNDLE]):
         print_lines(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
         return
-    with output_folder(config.output_dir, [BUNDLE], replace) as out:
+    with output_folder(config.output_dir, [BUNDLE], replace) as out, learning.keeping_training(call, config):
         with ProgressDisplay(call, scan, None, out) as bars:
             bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume)
         save_training(bundle, out)
@@ -199,6 +199,8 @@ def _reconstruct(call: Call) -> None:
     if iterative.is_iterative(call):
         _iteratively(iterative.reconstruct, call)
         return
+    if call[ResumeOptions].resume:
+        raise ConfigError("resume: only the work of --engine can be resumed; leave --resume out.")
     path = needed(call, "scan", config.test_data_file)
     bundle = open_bundle(needed(call, "model_path", config.model_path))
     validate(config)
@@ -243,43 +245,15 @@ def _run(call: Call) -> None:
 
 
 def _train_and_reconstruct(call: Call, scan: Any, target: Any, config: Any) -> None:
-    from ptycho.cli.live_page import ProgressDisplay
-    from ptycho.workflows.output import output_folder
-    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
-    from ptycho.workflows.resume import is_finished, may_replace
-    from ptycho.workflows.run import run_scan, save_training
+    from ptycho.cli.full_run import train_and_reconstruct
 
-    started, refine = time.perf_counter(), call[RunOptions].refine > 0
-    if refine:
-        iterative.check_refinement(call, scan if target is None else target)
-    resume = call.command == "run" and call[ResumeOptions].resume
-    results = [*RESULT_FILES, BUNDLE, *(["network/reconstruction.h5"] if refine else [])]
-    force = may_replace(scan, config, results, resume, call[CommonOptions].force)
-    if resume and is_finished(scan, config, results):
+    started = time.perf_counter()
+    metrics = train_and_reconstruct(call, scan, target, config)
+    if metrics is None:
         print_lines(f"finished {config.output_dir}: nothing is left to resume")
-        return
-    with output_folder(config.output_dir, results, force) as out:
-        with ProgressDisplay(call, scan, target, out) as bars:
-            result, bundle = run_scan(
-                scan,
-                config,
-                target,
-                split_frc=call[RunOptions].frc,
-                epochs=bars.epochs("train"),
-                counters=bars.counter,
-                log_dir=out,
-                resume=resume,
-                command=call.line,
-            )
-            save_training(bundle, out)
-            bars.show(result)
-            if refine:
-                save_reconstruction(result, out / "network", force=force)
-                result = iterative.refined(call, result, scan if target is None else target, bars)
-                bars.show(result)
-        save_reconstruction(result, out, force=force)
-    _print_metrics(result.metrics)
-    _finish(started, out)
+    else:
+        _print_metrics(metrics)
+        _finish(started, config.output_dir)
 
 
 def _view(call: Call) -> None:

@@ -6,8 +6,10 @@ code  meaning
 0     done
 1     an error of this program: its traceback is in a file that the line names; or standard output is full
 2     refused, or not possible: the line says what to change
+129   ended by SIGHUP (128 + its number): the terminal was closed; the line says what is kept
 130   interrupted with Ctrl-C
 141   the program that read standard output ended first (128 + SIGPIPE, what a shell reports of `yes | head`)
+143   ended by SIGTERM, as by a batch system
 ====  ======================================================================================================
 """
 
@@ -23,7 +25,9 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from ptycho._version import __version__
+from ptycho.cli.ending import with_notes
 from ptycho.cli.printing import print_lines
+from ptycho.config.processes import Terminated, is_first_process, raises_on_termination
 from ptycho.errors import PtychoError
 
 __all__ = ["guarded", "say"]
@@ -50,15 +54,22 @@ def guarded(work: Callable[[], None], words: Sequence[str]) -> int:
         If the work raises it: a process of a distributed training ends in this way.
     """
     _open_standard_streams()
+    with raises_on_termination():
+        return _guarded(work, words)
+
+
+def _guarded(work: Callable[[], None], words: Sequence[str]) -> int:
     try:
         work()
         sys.stdout.flush()
     except PtychoError as error:
-        return _ended(REFUSED, str(error))
+        return _ended(REFUSED, with_notes(str(error), error))
     except MemoryError:
         return _ended(REFUSED, "the memory does not suffice: use a smaller --batch_size, --crop or --bin.")
-    except KeyboardInterrupt:
-        return _ended(INTERRUPTED, "interrupted.")
+    except Terminated as end:
+        return _ended(128 + end.number, with_notes(f"ended by {end}.", end))
+    except KeyboardInterrupt as end:
+        return _ended(INTERRUPTED, with_notes("interrupted.", end))
     except SystemExit:
         raise
     except BaseException as error:
@@ -77,7 +88,8 @@ def say(sentence: str) -> None:
 def _ended(code: int, sentence: str) -> int:
     """Print what was printed before, then the sentence, and return the code."""
     fault = _output_fault()
-    say(sentence)
+    if code < 128 or is_first_process():
+        say(sentence)
     if fault is not None:
         _discard_output()
     return code

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptycho.cli.options import Call, ClusterOptions, CommonOptions, IterativeOptions, RefinedOutput, RunOptions, needed
+from ptycho.cli.ending import keeping
+from ptycho.cli.options import (
+    Call,
+    ClusterOptions,
+    CommonOptions,
+    IterativeOptions,
+    RefinedOutput,
+    ResumeOptions,
+    RunOptions,
+    needed,
+)
 from ptycho.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def is_iterative(call: Call) -> bool:
@@ -62,10 +76,26 @@ def _refining(call: Call) -> Any:
     return EngineConfig(**config_to_dict(call[EngineSettings]), epochs=call[RunOptions].refine)
 
 
+def network_result(call: Call, scan: Any, target: Any, config: Any) -> Any:
+    """The network's result of an interrupted `run --refine`, where it is whole and this run's own; else None."""
+    from ptycho.errors import DataError
+    from ptycho.workflows.results import load_reconstruction
+    from ptycho.workflows.resume import is_finished
+
+    if not (call[RunOptions].refine and is_finished(scan, config, ["network/reconstruction.h5"])):
+        return None
+    try:
+        result = load_reconstruction(config.output_dir / "network")
+    except DataError:
+        return None
+    seen = (scan if target is None else target).kept()
+    return result if result.provenance.get("data", {}).get("sha256") == seen.fingerprint() else None
+
+
 def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
     """The network's result after the epochs of `--refine`."""
     from ptycho.config import TrainingConfig
-    from ptycho.workflows.refine import refine_result
+    from ptycho.workflows.refine import ENGINE_STATE, refine_result
 
     options, training = call[RunOptions], call[TrainingConfig]
     better = refine_result(
@@ -74,6 +104,7 @@ def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
         _refining(call),
         split_frc=options.frc,
         counters=bars.epochs,
+        checkpoint=training.output_dir / ENGINE_STATE,
         command=call.line,
         source=training.test_data_file or training.train_data_file,
     )
@@ -84,27 +115,54 @@ def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
 def _iterate(
     call: Call, folder: Path, work: Callable[..., Any], scan: Any, source: Any
 ) -> tuple[dict[str, float], Path]:
-    """Let an engine work and save what comes of it."""
+    """Let an engine work and save what comes of it; its state is removed when the result is on the disk."""
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import EngineConfig, validate
     from ptycho.workflows.output import output_folder
     from ptycho.workflows.refine import ENGINE_STATE
     from ptycho.workflows.results import RESULT_FILES, save_reconstruction
+    from ptycho.workflows.resume import check_saved
 
-    config, force = call[EngineConfig], call[CommonOptions].force
+    config, force, state = call[EngineConfig], call[CommonOptions].force, folder / ENGINE_STATE
     validate(config)
-    with output_folder(folder, RESULT_FILES, force) as out:
+    replace = goes_on(call, state) or force
+    with output_folder(folder, RESULT_FILES, replace) as out, keeping_state(call, state):
         if force:
-            (out / ENGINE_STATE).unlink(missing_ok=True)
+            state.unlink(missing_ok=True)
         with ProgressDisplay(call, scan, None, out) as bars:
             result = work(
                 config,
                 split_frc=call[IterativeOptions].frc,
                 counters=bars.epochs,
-                checkpoint=out / ENGINE_STATE,
+                checkpoint=state,
                 command=call.line,
                 source=source,
             )
             bars.show(result)
-        save_reconstruction(result, out, force=force)
+        save_reconstruction(result, out, force=replace)
+        check_saved(result, out)
+        state.unlink(missing_ok=True)
     return result.metrics, out
+
+
+def goes_on(call: Call, state: Path) -> bool:
+    """Whether `--resume` goes on from an engine's state, which the engine then checks to be of the same work.
+
+    Raises
+    ------
+    ConfigError
+        Both `--resume` and `--force` are given.
+    """
+    if not call[ResumeOptions].resume:
+        return False
+    if call[CommonOptions].force:
+        raise ConfigError("resume: --resume goes on with a run and --force starts it anew; give one of the two.")
+    if not state.is_file():
+        logger.warning("There is no run to resume in %s: it starts from the beginning.", state.parent)
+        return False
+    return True
+
+
+def keeping_state(call: Call, state: Path) -> contextlib.AbstractContextManager[None]:
+    """See :func:`ptycho.cli.ending.keeping`, of an engine's state."""
+    return keeping(call, lambda: f"the state is kept in {state}" if state.is_file() else "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
 
+from ptycho.cli.ending import keeping
 from ptycho.cli.options import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
 from ptycho.cli.printing import print_lines
 
@@ -43,6 +45,28 @@ def simulated(call: Call) -> tuple[Any, Any]:
         require_free(config.output_dir, [BUNDLE_NAME])  # before the beam is found and anything is simulated
     with ProgressBars(not call[CommonOptions].quiet) as bars:
         return simulated_like(scan, config, call[PretrainOptions], bars.counter), known_beam(config)
+
+
+def keeping_training(call: Call, config: Any, state: Path | None = None) -> contextlib.AbstractContextManager[None]:
+    """See :func:`ptycho.cli.ending.keeping`, of a training's checkpoints and the state of an engine after it."""
+    folder = config.output_dir / "checkpoints"
+    before = _changes(folder)
+
+    def kept() -> str:
+        if state is not None and state.is_file():
+            return f"the state is kept in {state}"
+        now = _changes(folder)
+        of_this = now != before or (call.command != "demo" and call[ResumeOptions].resume)
+        if not (config.checkpoint and now and of_this):
+            return ""
+        return f"the checkpoints up to the last whole epoch are kept in {folder}"
+
+    return keeping(call, kept)
+
+
+def _changes(folder: Path) -> dict[str, int]:
+    """When each of the last checkpoints in a folder was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("last.*")}
 
 
 def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:

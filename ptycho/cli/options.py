@@ -41,12 +41,13 @@ class RunOptions:
 
 @dataclass
 class ResumeOptions:
-    """What a training does with an earlier one that was broken off."""
+    """What a command does with the same work that was interrupted in its folder."""
 
     resume: bool = setting(
         False,
-        "go on after the last whole epoch of the same training in --out, killed before its end, with the same result; "
-        "from the beginning where there is none; nepochs may be larger with lr_schedule constant or plateau",
+        "go on with the same work in --out that was interrupted, to the same result: a training after its last whole "
+        "epoch, an iterative engine from its last state; from the beginning where there is none; nepochs of a training "
+        "may be larger with lr_schedule constant or plateau",
     )
 
 
@@ -142,10 +143,10 @@ def _classes(command: str) -> list[tuple[type, str]]:
 
     scan = (ScanOptions, "reading the scan")
     training = (TrainingConfig, "training and where it runs")
-    resume = (ResumeOptions, "a training that was broken off")
+    resume = (ResumeOptions, "work that was interrupted")
     live = (LiveOptions, "the page")
     cluster = (ClusterOptions, "several processes or machines")
-    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), live]
+    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), resume, live]
     run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine"), live]
     chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],

@@ -23,7 +23,7 @@ from ptycho.engines.lsqml import LSQML
 from ptycho.engines.pie import EPIE, RPIE
 from ptycho.engines.propagator import propagator
 from ptycho.engines.state import State, load_state, save_state
-from ptycho.errors import DataError
+from ptycho.errors import DataError, OutputError
 from ptycho.observers import notify
 
 __all__ = ["Callback", "check_settings", "solve"]
@@ -64,9 +64,9 @@ def solve(
     config : the engine and its settings.
     state : where to start; None starts from a flat object and the scan's probe.
     callbacks : told of every epoch; onlookers among them are offered the :class:`~ptycho.engines.state.State`.
-    checkpoint : file that keeps the state during the work. If it is there, and of the same scan and settings, the work
-        goes on from it, to the same result; it is taken away at the end.
-    every : seconds between two checkpoints.
+    checkpoint : file that keeps the state during the work and at its end. If it is there, and of the same scan and
+        settings, the work goes on from it, to the same result. The caller removes it when the result is saved.
+    every : seconds between two checkpoints; the first follows the first epoch.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def solve(
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field; DataError also where every step diverges.
     OutputError
-        The checkpoint cannot be written.
+        A checkpoint cannot be written; an earlier one is kept.
     """
     validate(config)
     from_state = state is not None
@@ -87,12 +87,14 @@ def solve(
     if checkpoint is not None and Path(checkpoint).is_file():
         state = load_state(checkpoint, label)
         logger.info("The work goes on after epoch %d.", state.epoch)
+        if state.epoch >= config.epochs:
+            return state
     elif state is not None:
         state = dataclasses.replace(state.copy(), epoch=0, history={}, auxiliary={})
     engine = _kind(config)(scan, config, state)
     engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
-    started = saved = time.perf_counter()
+    started, saved = time.perf_counter(), -math.inf
     best, kept, recoveries = _best_so_far(engine), engine.snapshot(), 0
     while engine.epoch < config.epochs:
         r_factor = engine.run_epoch(config.epochs)
@@ -113,9 +115,13 @@ def solve(
     if engine.history["r_factor"][-1] > _CLEARLY_WORSE * best:
         logger.warning("The last epoch is worse than the best (R %.4f): the best state is kept.", best)
         engine.restore(kept)
+    done = engine.export()
     if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
-    return engine.export()
+        try:
+            save_state(done, checkpoint, label)
+        except OutputError as error:  # the result itself may still find room
+            logger.warning("%s", error)
+    return done
 
 
 def check_settings(scan: Scan, config: EngineConfig) -> None:

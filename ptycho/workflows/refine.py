@@ -68,7 +68,7 @@ def reconstruct_iteratively(
     counters
         Makes a callback (epochs done, all epochs, metrics) for a step of the work from its name.
     checkpoint
-        File that a killed run goes on from, see :func:`ptycho.engines.solve`.
+        File that a killed run goes on from, see :func:`ptycho.engines.solve`; to be removed when the result is saved.
     command, source
         The command line and the scan's file, for the provenance.
 
@@ -206,7 +206,7 @@ def _worked(
 
     began = time.perf_counter()
     state = solve(scan, config, start, callbacks=told(config.engine), checkpoint=checkpoint)
-    seconds = time.perf_counter() - began
+    seconds = max(time.perf_counter() - began, state.history["seconds"][-1])  # the latter where an earlier run began it
     placed = _Solved(state.projection, state.weight, state.origin)
     seen, predict = scan.replace(positions=state.positions), predictor(state, scan, config)
     metrics = {

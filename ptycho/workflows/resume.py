@@ -1,18 +1,23 @@
-"""What earlier work in a folder means for a training that is to write its results there."""
+"""What earlier work in a folder means for work that is to write its results there, and when it is no longer needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ptycho.config import TrainingConfig
 from ptycho.data import Scan
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, load_bundle
 from ptycho.model.checkpoints import Checkpoints, same_training
+from ptycho.workflows.results import Reconstruction, load_reconstruction
 from ptycho.workflows.train import is_of_this_training
 
-__all__ = ["is_finished", "may_replace"]
+__all__ = ["check_saved", "is_finished", "may_replace"]
+
+_CHECKED = ("object", "weight", "positions", "probe")
 
 
 def is_finished(scan: Scan, config: TrainingConfig, results: Sequence[str]) -> bool:
@@ -61,3 +66,25 @@ def may_replace(scan: Scan, config: TrainingConfig, results: Sequence[str], resu
     if not resume and only_begun and is_of_this_training(scan, config, folder):
         raise OutputError(f"{folder} holds this training, broken off: go on with --resume, or start anew with --force.")
     return resume
+
+
+def check_saved(result: Reconstruction, folder: str | Path) -> None:
+    """Read a saved reconstruction back, before what it was made from is removed.
+
+    Parameters
+    ----------
+    result : what was saved.
+    folder : where.
+
+    Raises
+    ------
+    OutputError
+        The file does not hold the object, the probe and the positions of the result.
+    """
+    try:
+        found = load_reconstruction(folder)
+        same = all(np.array_equal(getattr(found, name), getattr(result, name), True) for name in _CHECKED)
+    except DataError as error:
+        raise OutputError(f"The result in {folder} cannot be read back: {error}") from error
+    if not same:
+        raise OutputError(f"The result in {folder} does not read back as it was written: check the disk.")

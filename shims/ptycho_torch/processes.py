@@ -17,7 +17,7 @@ import lightning
 import torch
 from lightning.pytorch import callbacks as hooks
 
-from ptycho.config.processes import is_first_process
+from ptycho.config.processes import TerminationHandler, is_first_process
 
 __all__ = ["Others", "ending_when_told"]
 
@@ -75,45 +75,54 @@ _PATIENCE = 10.0
 
 
 @contextlib.contextmanager
-def ending_when_told(others: Others) -> Iterator[None]:
-    """Within it SIGTERM ends this process, and those that it started, at once, with a sentence and code 143.
+def ending_when_told(others: Others, alone: bool = False) -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP end this process, and those that it started, at once, with a sentence.
 
-    Lightning's handler would begin an operation that all processes share, whatever they are at, and might wait for
-    ever. Here a thread is told, since the main one may be waiting for another process and hear nothing. A handler that
-    the program has already is left in its place.
+    The exit code is 128 plus the signal's number. Lightning's handler would begin an operation that all processes
+    share, whatever they are at, and might wait for ever. Here a thread acts, since the main one may be waiting for
+    another process and handle nothing. A handler of the program stays in its place, and where this process trains
+    ``alone`` that of the ``ptycho`` command too.
     """
-    free = os.name == "posix" and threading.current_thread() is threading.main_thread()
-    if not free or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    before = {}
+    if os.name == "posix" and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if handler is signal.SIG_DFL or (isinstance(handler, TerminationHandler) and not alone):
+                before[number] = handler
+    if not before:
         yield
         return
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # only of signals that Python handles the pipe is told
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    listener = threading.Thread(target=_listen, args=(heard, others), daemon=True)
+    for number in before:
+        signal.signal(number, lambda *_: None)  # the pipe receives only signals that Python handles
+    wakeup = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    listener = threading.Thread(target=_listen, args=(heard, others, set(before)), daemon=True)
     listener.start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.write(told, bytes([_OVER]))
         listener.join()
         os.close(heard)
         os.close(told)
 
 
-def _listen(heard: int, others: Others) -> None:
-    while _OVER not in (numbers := os.read(heard, 64)):
-        if signal.SIGTERM in numbers:
+def _listen(heard: int, others: Others, numbers: set[int]) -> None:
+    while _OVER not in (received := os.read(heard, 64)):
+        for number in numbers.intersection(received):
             if is_first_process():
-                sys.stderr.write(f"ptycho: The training was told to end (SIGTERM); {_ADVICE}\n")
-                sys.stderr.flush()
+                with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+                    sys.stderr.write(f"ptycho: ended by {signal.Signals(number).name}; {_ADVICE}\n")
+                    sys.stderr.flush()
             others.kill()
             for loader in multiprocessing.active_children():
                 loader.kill()
-            os._exit(128 + signal.SIGTERM)
+            os._exit(128 + number)
 
 
 _OVER = 0
-"""What is written to the pipe, which has numbers of signals else, when there is nothing more to hear."""
+"""What is written to the pipe, which else receives numbers of signals, to end the thread."""

@@ -168,7 +168,7 @@ def _checkpoint(folder: Path, name: str) -> Path:
 def _run(trainer: lightning.Trainer, others: Others, module: PtychoModule, data: PtychoData, last: Path | None) -> None:
     """Lightning's ``fit``, from a checkpoint if there is one."""
     others.launcher = trainer.strategy.launcher
-    with ending_when_told(others), warnings.catch_warnings():
+    with ending_when_told(others, alone=trainer.world_size == 1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*number of training batches.*")
         try:
@@ -177,7 +177,7 @@ def _run(trainer: lightning.Trainer, others: Others, module: PtychoModule, data:
             raise
         except SystemExit as error:
             if isinstance(error.__context__, KeyboardInterrupt) and is_first_process():  # which Lightning keeps quiet
-                raise KeyboardInterrupt from error
+                raise error.__context__ from None
             raise
         except Exception as error:
             if others.fate(error):

@@ -37,7 +37,9 @@ def test_a_killed_run_goes_on_to_the_same_result(scan, settings, tmp_path):
     np.testing.assert_allclose(done.object, whole.object, atol=1e-6)
     np.testing.assert_allclose(done.positions, whole.positions, atol=1e-5)
     np.testing.assert_allclose(done.history["r_factor"], whole.history["r_factor"], rtol=1e-5)
-    assert not path.exists()
+    kept = solve(scan, config, checkpoint=path)  # the last state is there until the caller has saved the result
+    np.testing.assert_array_equal(kept.object, done.object)
+    assert kept.history == done.history
 
 
 def load_label(path):

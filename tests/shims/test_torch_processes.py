@@ -108,7 +108,7 @@ def test_two_processes_with_a_share_of_the_weights_each_are_one(scan_path, alone
     out, err = process.communicate(timeout=60)  # which any process that is left would keep open
     assert (process.returncode, out) == (143, "")
     (line,) = err.splitlines()
-    assert line.startswith("ptycho: The training was told to end (SIGTERM); the checkpoints up to the last whole epoch")
+    assert line.startswith("ptycho: ended by SIGTERM; the checkpoints up to the last whole epoch are kept")
     assert line.endswith("and --resume goes on from there.")
     done = run(scan_path, *two, "--resume")
     assert done.stdout.count("saved") == 1
