@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ptycho.config.deprecated import former_names
 from ptycho.data.grouping import group_positions
 from ptycho.data.lazy import unpacked
 from ptycho.data.offsets import LocalOffsets
@@ -107,6 +108,7 @@ class GroupedAmplitudes:
         return GroupedAmplitudes(self.scan, self.indices[groups], self.amplitude_factor)
 
 
+@former_names({"factor": "amplitude_factor"})
 @dataclass
 class Container:
     """G groups of C neighbouring patterns in the network's units and layout.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ptycho.config.deprecated import former_names
 from ptycho.data import validation
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.errors import DataError
@@ -28,6 +29,7 @@ MAX_BYTES_IN_MEMORY = 2**28
 """Largest size in bytes of a file's patterns that are read into memory once where they are needed repeatedly."""
 
 
+@former_names({"kept": "in_memory", "together": "frames_per_chunk"})
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A ptychographic scan of M diffraction patterns.
@@ -186,6 +188,12 @@ class Scan:
         itemsize = 8 if self.patterns.dtype.itemsize == 8 else 4
         return _slices(len(self), itemsize * self.N**2, size)
 
+    def __getitem__(self, indices: ArrayLike | slice) -> Scan:
+        """The scan of some of the patterns: ``scan[0:10]``, ``scan[[3, 1]]`` or ``scan[mask]``, as `subset`."""
+        return self.subset(indices)
+
+    __iter__ = None  # without this line, Python would iterate by numbers, which `subset` does not take
+
     def subset(self, indices: ArrayLike | slice) -> Scan:
         """The scan of some of the patterns, in the order of `indices`; patterns in a file stay there."""
         index = _as_index(indices, len(self))
@@ -314,7 +322,10 @@ def _as_index(indices: ArrayLike | slice, count: int) -> NDArray[np.int64]:
     if index.dtype == np.bool_ and index.shape == (count,):
         return np.flatnonzero(index)
     if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-        raise DataError(f"indices: {index.dtype} of shape {index.shape} given, a list of pattern numbers expected.")
+        given = str(indices) if index.ndim == 0 else f"{index.dtype} of shape {index.shape}"
+        raise DataError(
+            f"indices: {given} given; expected a slice, a list of pattern numbers, or a mask of {count} true or false."
+        )
     index = index.astype(np.int64)
     if index.size and (index.min() < -count or index.max() >= count):
         raise DataError(f"indices: {index.min()} to {index.max()} given, but the scan has {count} patterns.")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, dataclass_to_legacy_dict
+from ptycho.config.deprecated import former_names
 from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError, OutputError
 from ptycho.model.safe_archive import SafeArchive, parse_json
@@ -37,6 +38,7 @@ _NEEDED = ("config.json", "units.json", "weights.safetensors")
 _RECORDED = ("ptychopinn", "numpy", "torch", "lightning", "tensorflow", "keras", "jax")
 
 
+@former_names({"side": "group_canvas_side"})
 @dataclass
 class Bundle:
     """A trained model.

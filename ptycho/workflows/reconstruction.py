@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.config.deprecated import former_names
 from ptycho.errors import DataError
 from ptycho.evaluation import FRC
 
@@ -27,6 +28,7 @@ LENGTHS = ("pixel_size", "slice_spacing")
 """Fields in metres that it may lack."""
 
 
+@former_names({"figures": "metrics"})
 @dataclass(eq=False)
 class Reconstruction:
     """An object with its place, what it was made from, and how good it is.

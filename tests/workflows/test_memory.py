@@ -74,7 +74,7 @@ def test_memory_does_not_grow_with_the_patterns(work, counts):
 class Packed(Repeated):
     """Such patterns in pieces of 48, each of which is unpacked whole; notes which ones are."""
 
-    together = 48
+    frames_per_chunk = 48
 
     def __init__(self, count, pattern):
         super().__init__(count, pattern)
