@@ -6,7 +6,6 @@ import hmac
 import http.server
 import logging
 import secrets
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ptycho.errors import ConfigError
 from ptycho.viewer.assets import colour_maps, page_files
+from ptycho.viewer.connections import IDLE_SECONDS, REQUEST_SECONDS, SEND_SECONDS, LimitedServer
 from ptycho.viewer.frames import frame, plain_json
 from ptycho.viewer.picture import Picture
 from ptycho.viewer.stage import Stage
@@ -74,7 +74,7 @@ class PageServer:
             ) from error
         self._server.stage, self._server.secret = stage, self._secret
         self.url = f"http://{_LOOPBACK}:{self._server.server_address[1]}/{self._secret}/"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="page", daemon=True).start()
+        threading.Thread(target=self._server.serve_until_closed, name="page", daemon=True).start()
 
     def close(self) -> None:
         """Answer nobody any more."""
@@ -82,23 +82,9 @@ class PageServer:
         self._server.server_close()
 
 
-class _LocalServer(http.server.ThreadingHTTPServer):
-    """One thread for each connection; none of them keeps the program from ending."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 32
+class _LocalServer(LimitedServer):
     stage: Stage
     secret: str
-
-    def server_bind(self) -> None:
-        """Bind without asking anybody for this machine's name."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A page that went away in the middle of an answer is no error of the program."""
-        logger.debug("A request from %s broke off.", client_address, exc_info=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -106,15 +92,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "ptycho", ""
-    timeout = 60.0
+    timeout = IDLE_SECONDS
     server: _LocalServer
+    _served = False
+
+    def handle_one_request(self) -> None:
+        """Read a request and answer it, each within its time."""
+        self.server.allow(self.connection, IDLE_SECONDS if self._served else REQUEST_SECONDS)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         """Answer one request."""
         began = time.thread_time()
+        self.server.allow(self.connection)
         try:
             status, (body, kind) = HTTPStatus.OK, self._answer()
+            self._served = True
         except _RefusedError as refusal:
+            self.close_connection = self.close_connection or not self._served
             status, (body, kind) = refusal.status, (refusal.status.phrase.encode(), "text/plain; charset=utf-8")
         except Exception:
             logger.warning("The page could not be answered.", exc_info=True)
@@ -142,6 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _RefusedError(HTTPStatus.BAD_REQUEST) from error
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.server.allow(self.connection, SEND_SECONDS)
         self.send_response(status)
         for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
