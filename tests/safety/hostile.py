@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import gc
 import io
+import multiprocessing
 import os
 import re
 import resource
@@ -150,10 +152,13 @@ def run(words: list[str], home: Path) -> Ended:
         time.sleep(0.01)
     out, err = ((home.parent / name).read_bytes().decode("utf-8", "replace") for name in ("stdout", "stderr"))
     memory = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Ended(words, os.waitstatus_to_exitcode(status), out, err, memory, time.monotonic() - started)
+    code = os.waitstatus_to_exitcode(status)
+    if interrupted and code == 130:  # it was interrupted between the first line and the wait
+        code, err = 0, err.replace("ptycho: interrupted.\n", "")
+    return Ended(words, code, out, err, memory, time.monotonic() - started)
 
 
-def faults(ended: Ended, outside: Outside, honest: bytes) -> list[str]:
+def faults(ended: Ended, outside: Outside) -> list[str]:
     """What a command did that it may not do."""
     found = []
     sentences = [line for line in ended.err.splitlines() if line.startswith("ptycho: ")]
@@ -210,7 +215,7 @@ def trial(number: int, seed: int, samples: list[tuple[str, str, Path]], folder: 
         outside.reset()
         ended = run([str(path) if word == "FILE" else others.get(word, word) for word in words], home)
         ends.append(ended)
-        wrong += [f"{' '.join(words)}: {fault}" for fault in faults(ended, outside, b"")]
+        wrong += [f"{' '.join(words)}: {fault}" for fault in faults(ended, outside)]
         wrong += [f"{' '.join(words)}: wrote {name}" for name in _leaked(folder / "out")]
         shutil.rmtree(folder / "out", ignore_errors=True)
     return Count(number, format, change, ends, wrong)
@@ -226,8 +231,8 @@ def _leaked(folder: Path) -> Iterator[str]:
                 yield path.name
 
 
-def trials(numbers: Iterable[int], seed: int, honest: Path | None = None) -> Iterator[Count]:
-    """The trials of some numbers, one after the other.
+def trials(numbers: Iterable[int], seed: int, honest: Path | None = None, jobs: int = 1) -> Iterator[Count]:
+    """The trials of some numbers.
 
     Parameters
     ----------
@@ -235,6 +240,8 @@ def trials(numbers: Iterable[int], seed: int, honest: Path | None = None) -> Ite
         Of the files; the same make the same file.
     honest
         Folder of the honest files, which are made there if it does not exist; None makes them anew.
+    jobs
+        Processes that try files at the same time.
     """
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         folder = Path(name).resolve()
@@ -247,11 +254,17 @@ def trials(numbers: Iterable[int], seed: int, honest: Path | None = None) -> Ite
         _load()
         gc.collect()
         gc.freeze()
-        for number in numbers:
-            place = folder / "trial"
-            place.mkdir()
-            yield trial(number, seed, samples, place)
-            shutil.rmtree(place)
+        with multiprocessing.get_context("fork").Pool(jobs) as pool:
+            yield from pool.imap(functools.partial(_tried, seed, samples, folder), numbers)
+
+
+def _tried(seed: int, samples: list[tuple[str, str, Path]], folder: Path, number: int) -> Count:
+    place = folder / f"trial{number}"
+    place.mkdir()
+    try:
+        return trial(number, seed, samples, place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _load() -> None:
@@ -314,12 +327,15 @@ def main() -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first file")
     parser.add_argument("--only", type=int, help="number of a single file, for which everything is shown")
     parser.add_argument("--honest", type=Path, help="folder of the honest files, made there if it does not exist")
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--write", type=Path, help="page of the documentation whose section is replaced")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     counts = []
     numbers = range(options.first, options.count) if options.only is None else [options.only]
-    for count in trials(numbers, options.seed, options.honest):
+    for count in trials(numbers, options.seed, options.honest, options.jobs):
         counts.append(count)
+        if len(counts) % 50 == 0:
+            say(f"{len(counts)} files")
         for fault in count.faults:
             say(f"{count.number} {count.format} ({count.change}): {fault}")
         if options.only is not None:

@@ -136,8 +136,8 @@ def _inspect(path: Path) -> None:
             full = os.path.join(folder, name)
             if os.path.islink(full):
                 raise DataError(f"{path}: {name} is a link, which is refused in a Zarr store; copy what it points to.")
-            if name in files and not is_regular(full):
-                raise DataError(f"{path}: {name} is a pipe, a socket or a device, which is refused in a Zarr store.")
+            if (name in files or name in _METADATA) and not is_regular(full):
+                raise DataError(f"{path}: {name} is a folder, a pipe, a socket or a device, a file was expected.")
         for name in set(files) & set(_METADATA):
             content = _metadata(Path(folder) / name)
             unknown = sorted({shortened(codec) for codec in _codecs(content) if codec not in _CODECS})
