@@ -255,3 +255,9 @@ def test_modules_and_functions_are_short():
             if lines > 50:
                 found.append(f"{where(path, function)} {function.name}: {lines} lines")
     assert not found
+
+
+def test_the_picture_of_the_layers_is_up_to_date():
+    pytest.importorskip("grimp")
+    command = [sys.executable, ROOT / "tools" / "draw_layers.py", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run 'python tools/draw_layers.py'"
