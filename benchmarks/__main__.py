@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ptycho.data.atomic import written_whole
+from ptycho.files import written_whole
 
 ROOT = Path(__file__).parents[1]
 _PACKAGES = ("ptychopinn", "numpy", "scipy", "torch", "tensorflow", "jax")

@@ -28,6 +28,7 @@ from ptycho.cli.options import (
     needed,
     parse,
 )
+from ptycho.cli.outputs import require_free_output, reserved
 from ptycho.cli.printing import LineFormatter, json_lines, print_lines
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError
@@ -66,6 +67,7 @@ def _dispatch(words: list[str]) -> None:
     if call is None:
         return
     _start_logging(call[CommonOptions].verbose)
+    require_free_output(call)
     with call.closing:
         _RUNNERS[first](call)
 
@@ -85,32 +87,31 @@ def _start_logging(verbose: bool) -> None:
 def _simulate(call: Call) -> None:
     from ptycho.cli.progress_bars import ProgressBars
     from ptycho.data import save_npz
+    from ptycho.files import saved_together
     from ptycho.workflows.inspect import draw_inspection, inspect_scan
-    from ptycho.workflows.output import output_folder
     from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
     started, config = time.perf_counter(), call[SimulationConfig]
-    with output_folder(config.output_dir, ["scan.npz"], call[CommonOptions].force) as out:
+    with reserved(call) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             scan = simulate_scan(config, bars.counter("simulate"))
-        save_npz(scan, out / "scan.npz")
-        draw_inspection(scan, inspect_scan(scan), out / "scan.png")
+        with saved_together(out, overwrite=call[CommonOptions].force) as stage:
+            save_npz(scan, stage / "scan.npz")
+            draw_inspection(scan, inspect_scan(scan), stage / "scan.png")
     print_lines(f"patterns {len(scan)}")
     print_lines(f"photons {scan.mean_total_counts():.4g} per pattern")
     _finish(started, out / "scan.npz")
 
 
 def _inspect(call: Call) -> None:
-    from ptycho.workflows.inspect import InspectOptions, draw_inspection, inspect_scan
-    from ptycho.workflows.output import output_folder
+    from ptycho.workflows.inspect import draw_inspection, inspect_scan
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     path = Path(needed(call, "scan"))
     scan = open_scan(path, call[ScanOptions])
     inspection = inspect_scan(scan)
-    with output_folder(call[InspectOptions].output_dir, []) as out:
-        picture = out / f"{path.name.split('.')[0]}.png"
-        draw_inspection(scan, inspection, picture)
+    with reserved(call) as picture:
+        draw_inspection(scan, inspection, picture, overwrite=True)
     print_lines(*inspection.lines())
     print_lines(f"picture {picture}")
 
@@ -121,7 +122,10 @@ def _convert(call: Call) -> None:
 
     started = time.perf_counter()
     source, target = needed(call, "source"), needed(call, "target")
-    done = convert_scan(source, target, call[ScanOptions], call[ConvertOptions], force=call[CommonOptions].force)
+    with reserved(call):
+        done = convert_scan(
+            source, target, call[ScanOptions], call[ConvertOptions], overwrite=call[CommonOptions].force
+        )
     print_lines(f"patterns {len(done.scan)} of {done.scan.N} x {done.scan.N}, {done.scan.measurement}")
     print_lines(f"format {done.format}")
     for sentence in done.lost:
@@ -131,22 +135,24 @@ def _convert(call: Call) -> None:
 
 def _doctor(call: Call) -> None:
     from ptycho.cli.progress_bars import ProgressBars
-    from ptycho.workflows.doctor import DOCTOR_FILES, DoctorOptions, diagnose
+    from ptycho.files import saved_together
+    from ptycho.workflows.doctor import DoctorOptions, diagnose
     from ptycho.workflows.doctor_picture import draw_diagnosis
-    from ptycho.workflows.output import output_folder, write_json
+    from ptycho.workflows.output import write_json
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, options = time.perf_counter(), call[DoctorOptions]
     scan = open_scan(needed(call, "scan"), call[ScanOptions])
     folder: contextlib.AbstractContextManager[Path | None] = contextlib.nullcontext()
     if options.output_dir is not None:
-        folder = output_folder(options.output_dir, DOCTOR_FILES, call[CommonOptions].force)
+        folder = reserved(call)
     with folder as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             diagnosis = diagnose(scan, options, bars.counter("orientations"))
         if out is not None:
-            write_json(diagnosis.as_dict(), out / "doctor.json")
-            draw_diagnosis(scan, diagnosis, out / "doctor.png")
+            with saved_together(out, overwrite=True) as stage:
+                write_json(diagnosis.as_dict(), stage / "doctor.json")
+                draw_diagnosis(scan, diagnosis, stage / "doctor.png")
     print_lines(*diagnosis.lines())
     if out is None:
         print_lines(f"seconds {time.perf_counter() - started:.1f}")
@@ -164,7 +170,6 @@ def _pretrain(call: Call) -> None:
 
 def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
     from ptycho.cli.live_page import ProgressDisplay
-    from ptycho.workflows.output import output_folder
     from ptycho.workflows.resume import is_finished, may_replace
     from ptycho.workflows.run import save_training, train_scan
 
@@ -177,10 +182,10 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
     if resume and is_finished(scan, config, [BUNDLE]):
         print_lines(f"finished {config.output_dir / BUNDLE}: nothing is left to resume")
         return
-    with output_folder(config.output_dir, [BUNDLE], replace) as out, learning.keeping_training(call, config):
+    with reserved(call, replace) as out, learning.keeping_training(call, config):
         with ProgressDisplay(call, scan, None, out) as bars:
-            bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume)
-        save_training(bundle, out)
+            bundle = train_scan(scan, config, bars.epochs("train"), bars.counter, out, resume, overwrite=replace)
+        save_training(bundle, out, overwrite=replace)
     for name, values in bundle.history.items():
         print_lines(f"{name} {values[-1]:.6g}")
     _finish(started, out / BUNDLE)
@@ -189,8 +194,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 def _reconstruct(call: Call) -> None:
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import InferenceConfig, validate
-    from ptycho.workflows.output import output_folder
-    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
+    from ptycho.workflows.results import save_reconstruction
     from ptycho.workflows.run import open_bundle, reconstruct_scan
     from ptycho.workflows.scans import ScanOptions, open_scan, open_scan_for_others
     from ptycho.workflows.worker_pool import connect_workers
@@ -214,13 +218,13 @@ def _reconstruct(call: Call) -> None:
         said = forecast_reconstruction(scan, bundle, config, backend=backend, opening=time.process_time())
         print_lines(*said.lines())
         return
-    with output_folder(config.output_dir, RESULT_FILES, call[CommonOptions].force) as out:
+    with reserved(call) as out:
         with connect_workers(dask) as workers, ProgressDisplay(call, scan, None, out) as bars:
             result = reconstruct_scan(
                 scan, bundle, config, backend=backend, counters=bars.counter, command=call.line, workers=workers
             )
             bars.show(result)
-        save_reconstruction(result, out, force=call[CommonOptions].force)
+        save_reconstruction(result, out, overwrite=call[CommonOptions].force)
     _print_metrics(result.metrics)
     _finish(started, out)
 
@@ -263,15 +267,14 @@ def _view(call: Call) -> None:
 
 
 def _evaluate(call: Call) -> None:
-    from ptycho.workflows.evaluate import EVALUATION_FILES, EvaluateOptions, evaluate_result, save_evaluation
-    from ptycho.workflows.output import output_folder
+    from ptycho.workflows.evaluate import EvaluateOptions, evaluate_result, save_evaluation
 
     started, options = time.perf_counter(), call[EvaluateOptions]
     comparison = evaluate_result(needed(call, "result"), needed(call, "truth"), options)
     _print_metrics(comparison.metrics)
     if options.output_dir is not None:
-        with output_folder(options.output_dir, EVALUATION_FILES, call[CommonOptions].force) as out:
-            save_evaluation(comparison, out)
+        with reserved(call) as out:
+            save_evaluation(comparison, out, overwrite=call[CommonOptions].force)
         _finish(started, out)
     else:
         print_lines(f"seconds {time.perf_counter() - started:.1f}")
@@ -279,11 +282,12 @@ def _evaluate(call: Call) -> None:
 
 def _demo(call: Call) -> None:
     from ptycho.backends import get_trainer
+    from ptycho.cli.full_run import train_and_reconstruct
     from ptycho.cli.progress_bars import ProgressBars
     from ptycho.config import TrainingConfig, validate
     from ptycho.data import save_npz
+    from ptycho.files import saved_together
     from ptycho.workflows.demo import apply_demo_settings
-    from ptycho.workflows.output import output_folder
     from ptycho.workflows.scans import fit_model_to
     from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
@@ -292,12 +296,16 @@ def _demo(call: Call) -> None:
         apply_demo_settings(target, call.given)
         validate(target)
     get_trainer(config.backend)
-    with output_folder(config.output_dir, ["scan.npz"], call[CommonOptions].force) as out:
+    started = time.perf_counter()
+    with reserved(call) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:
             scan = simulate_scan(simulation, bars.counter("simulate"))
         fit_model_to(scan, config.model, adopt=True)
-        save_npz(scan, out / "scan.npz")
-        _train_and_reconstruct(call, scan, None, config)
+        with saved_together(out, overwrite=call[CommonOptions].force) as stage:
+            save_npz(scan, stage / "scan.npz")
+        metrics = train_and_reconstruct(call, scan, None, config, out)
+    _print_metrics(metrics or {})
+    _finish(started, out)
 
 
 def _bundle_info(call: Call) -> None:
@@ -309,13 +317,12 @@ def _bundle_info(call: Call) -> None:
 
 def _bundle_import(call: Call) -> None:
     from ptycho.workflows.bundles import ImportOptions, import_bundle
-    from ptycho.workflows.output import output_folder
     from ptycho.workflows.run import save_training
 
     started, options = time.perf_counter(), call[ImportOptions]
     bundle = import_bundle(needed(call, "archive"), options.probe, options.data_dirs)
-    with output_folder(options.output_dir, [BUNDLE], call[CommonOptions].force) as out:
-        save_training(bundle, out)
+    with reserved(call) as out:
+        save_training(bundle, out, overwrite=call[CommonOptions].force)
     print_lines(f"backend {bundle.config.backend}")
     print_lines(f"N {bundle.config.model.N}")
     print_lines(f"gridsize {bundle.config.model.gridsize}")
@@ -326,7 +333,10 @@ def _bundle_export(call: Call) -> None:
     from ptycho.workflows.bundles import ExportOptions, export_bundle
 
     started, options = time.perf_counter(), call[ExportOptions]
-    target = export_bundle(needed(call, "bundle"), options.to, options.output_file, force=call[CommonOptions].force)
+    with reserved(call):
+        target = export_bundle(
+            needed(call, "bundle"), options.to, options.output_file, overwrite=call[CommonOptions].force
+        )
     _finish(started, target)
 
 

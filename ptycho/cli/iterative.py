@@ -19,6 +19,7 @@ from ptycho.cli.options import (
     RunOptions,
     needed,
 )
+from ptycho.cli.outputs import reserved
 from ptycho.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -118,15 +119,16 @@ def _iterate(
     """Let an engine work and save what comes of it; its state is removed when the result is on the disk."""
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import EngineConfig, validate
-    from ptycho.workflows.output import output_folder
+    from ptycho.files import adopt
     from ptycho.workflows.refine import ENGINE_STATE
-    from ptycho.workflows.results import RESULT_FILES, save_reconstruction
+    from ptycho.workflows.results import save_reconstruction
     from ptycho.workflows.resume import check_saved
 
     config, force, state = call[EngineConfig], call[CommonOptions].force, folder / ENGINE_STATE
     validate(config)
     replace = goes_on(call, state) or force
-    with output_folder(folder, RESULT_FILES, replace) as out, keeping_state(call, state):
+    with reserved(call, replace) as out, keeping_state(call, state):
+        adopt(out, [ENGINE_STATE])  # so that a killed run is resumed, and removed with --force
         if force:
             state.unlink(missing_ok=True)
         with ProgressDisplay(call, scan, None, out) as bars:
@@ -139,7 +141,7 @@ def _iterate(
                 source=source,
             )
             bars.show(result)
-        save_reconstruction(result, out, force=replace)
+        save_reconstruction(result, out, overwrite=replace)
         check_saved(result, out)
         state.unlink(missing_ok=True)
     return result.metrics, out

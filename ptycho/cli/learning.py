@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.cli.ending import keeping
-from ptycho.cli.options import Call, CommonOptions, DryRunOptions, ResumeOptions, RunOptions, needed
+from ptycho.cli.options import Call, CommonOptions, ResumeOptions, RunOptions, needed
 from ptycho.cli.printing import print_lines
 
 
@@ -36,13 +36,9 @@ def opened(call: Call) -> tuple[Any, Any, Any]:
 def simulated(call: Call) -> tuple[Any, Any]:
     """The simulated objects of a pretraining, and its configuration."""
     from ptycho.cli.progress_bars import ProgressBars
-    from ptycho.model.bundle import BUNDLE_NAME
-    from ptycho.workflows.output import require_free
     from ptycho.workflows.pretrain import PretrainOptions, known_beam, simulated_like
 
     scan, _, config = opened(call)
-    if not (call[CommonOptions].force or call[ResumeOptions].resume or call[DryRunOptions].dry_run):
-        require_free(config.output_dir, [BUNDLE_NAME])  # before the beam is found and anything is simulated
     with ProgressBars(not call[CommonOptions].quiet) as bars:
         return simulated_like(scan, config, call[PretrainOptions], bars.counter), known_beam(config)
 

@@ -13,8 +13,8 @@ from ptycho.backends import to_numpy
 from ptycho.compat import params
 from ptycho.compat.raw_data import RawData
 from ptycho.data import LocalOffsets, Scan, scan_from_groups
-from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError
+from ptycho.files import written_whole
 from ptycho.physics.photons import intensity_scale
 
 __all__ = ["PtychoDataContainer", "PtychoDataset", "RawData", "load"]
@@ -116,7 +116,9 @@ class PtychoDataContainer:
         names = ("X", "Y_I", "Y_phi", "norm_Y_I", "YY_full", "coords_nominal", "coords_true", "nn_indices")
         values = {name: getattr(self, name) for name in (*names, "global_offsets", "local_offsets", "probe")}
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items() if value is not None}
-        with written_whole(path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")) as stream:
+        with written_whole(
+            path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz"), overwrite=True
+        ) as stream:
             np.savez(stream, **arrays)
 
 

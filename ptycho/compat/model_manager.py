@@ -29,7 +29,7 @@ def save(out_prefix: str | Path) -> None:
     bundle = params.get("trained_model", None)
     if not isinstance(bundle, Bundle):
         raise DataError("No model was trained in this process, so there is none to save: train one, or save a bundle.")
-    save_bundle(bundle, Path(out_prefix) / f"{params.get('h5_path')}.zip")
+    save_bundle(bundle, Path(out_prefix) / f"{params.get('h5_path')}.zip", overwrite=True)
 
 
 class ModelManager:
@@ -71,7 +71,7 @@ class ModelManager:
         fields = {name: value for name, value in vars(bundle).items() if name != "backend"}
         if intensity_scale is not None:
             fields["intensity_scale"] = float(intensity_scale)
-        save_bundle(Bundle(**fields), Path(f"{base_path}.zip"))
+        save_bundle(Bundle(**fields), Path(f"{base_path}.zip"), overwrite=True)
 
     @staticmethod
     def load_multiple_models(

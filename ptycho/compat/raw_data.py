@@ -207,7 +207,7 @@ class RawData:
     def to_file(self, file_path: str | Path) -> None:
         """Write the scan as PtychoPINN's NPZ, exactly; ``.npz`` is added to a name without it."""
         path = Path(file_path)
-        save_npz(self.scan, path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz"))
+        save_npz(self.scan, path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz"), overwrite=True)
 
     def generate_grouped_data(
         self,

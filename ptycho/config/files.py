@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import secrets
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ptycho.config.mapping import config_from_dict, config_to_dict
 from ptycho.config.regular_files import read_regular
-from ptycho.errors import ConfigError, OutputError
+from ptycho.errors import ConfigError
+from ptycho.files import written_whole
 
 Config = TypeVar("Config")
 _MOST_VALUES = 100_000
@@ -99,8 +98,17 @@ def load_config(cls: type[Config], path: str | Path, **overrides: Any) -> Config
     return config_from_dict(cls, from_file)
 
 
-def save_config(config: Any, path: str | Path) -> None:
+def save_config(config: Any, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a configuration as YAML, the model nested under ``model:``; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    config
+        Of any class.
+    path
+        The file.
+    overwrite
+        Replace a file that is there already.
 
     Raises
     ------
@@ -109,14 +117,5 @@ def save_config(config: Any, path: str | Path) -> None:
     """
     import yaml
 
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("x", encoding="utf-8") as stream:
-            yaml.safe_dump(config_to_dict(config), stream, sort_keys=False)
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"The configuration {target} cannot be written: {error.strerror}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with written_whole(path, overwrite=overwrite) as stream:
+        stream.write(yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())

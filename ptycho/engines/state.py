@@ -13,11 +13,11 @@ import numpy as np
 
 from ptycho.backends import NumpyBackend
 from ptycho.config.deprecated import former_names
-from ptycho.data.atomic import written_whole
 from ptycho.data.readers.limits import LARGEST_RESULT_EXPANSION
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.engines.opr import probes_of
 from ptycho.errors import DataError
+from ptycho.files import written_whole
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import canvas_for, summed_window
 
@@ -116,7 +116,7 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
     arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
     arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
     arrays |= {f"auxiliary/{name}": values for name, values in state.auxiliary.items()}
-    with written_whole(path) as stream:
+    with written_whole(path, overwrite=True) as stream:
         np.savez(stream, note=_host.asarray(json.dumps(note)), **arrays)
 
 

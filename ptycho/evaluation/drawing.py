@@ -64,10 +64,10 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def png_bytes(figure: Figure, dpi: int = 130) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
+def png_bytes(figure: Figure, dpi: int = 130, mark: str | None = None) -> bytes:
+    """The figure as a PNG file, whose text ``Software`` is the mark; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": mark})
     return stream.getvalue()
 
 

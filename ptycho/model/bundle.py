@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import pickle
 import zipfile
@@ -23,13 +24,26 @@ import numpy as np
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, dataclass_to_legacy_dict
 from ptycho.config.deprecated import former_names
-from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError, OutputError
+from ptycho.files import adopt, mixture, written_whole
 from ptycho.model.safe_archive import SafeArchive, parse_json
 
-__all__ = ["BUNDLE_NAME", "ORIGINS", "Bundle", "load_bundle", "origins", "save_bundle", "verified_members"]
+__all__ = [
+    "BUNDLE_NAME",
+    "ORIGINS",
+    "Bundle",
+    "bundle_id",
+    "is_bundle",
+    "load_bundle",
+    "origins",
+    "save_bundle",
+    "verified_members",
+]
+
+logger = logging.getLogger(__name__)
 
 BUNDLE_NAME = "wts.h5.zip"
+_FORMAT = "ptychopinn bundle"
 FORMAT_VERSION = 1
 MODELS = ("autoencoder", "diffraction_to_obj")
 ORIGINS = ("imported_from", "simulated", "started_from")
@@ -83,13 +97,32 @@ def origins(bundle: Bundle) -> dict[str, Any]:
     return {name: bundle.manifest[name] for name in ORIGINS if name in bundle.manifest}
 
 
-def save_bundle(bundle: Bundle, path: str | Path) -> Path:
-    """Write a bundle beside its place and rename it there.
+def bundle_id(bundle: Bundle) -> str:
+    """SHA-256 of a model's parameters, by which a result names the model that it was made with."""
+    digest = hashlib.sha256()
+    for name, values in sorted(bundle.params.items()):
+        array = np.asarray(values, order="C")
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a file is a bundle of this library, as far as its manifest says."""
+    try:
+        with SafeArchive(path) as archive:
+            return parse_json(archive.read("manifest.json"), str(path)).get("format") == _FORMAT
+    except (DataError, OSError, KeyError, AttributeError):
+        return False
+
+
+def save_bundle(bundle: Bundle, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a bundle, whole or not at all.
 
     Parameters
     ----------
     bundle : what to write.
     path : file, or a folder that will hold ``wts.h5.zip``.
+    overwrite : replace an earlier bundle; a file that was named is replaced whatever it is.
 
     Raises
     ------
@@ -120,7 +153,7 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
         members[f"{model}/params.dill"] = pickle.dumps(legacy, protocol=4)
         members.update({f"{model}/{name}": data for name, data in bundle.native.items()})
     manifest = {
-        "format": "ptychopinn bundle",
+        "format": _FORMAT,
         "format_version": FORMAT_VERSION,
         "backend": bundle.config.backend,
         "models": list(MODELS),
@@ -130,7 +163,10 @@ def save_bundle(bundle: Bundle, path: str | Path) -> Path:
     manifest |= origins(bundle)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(target) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        if overwrite and target != path and is_bundle(target):
+            adopt(target.parent, [target.name])
+        whole = written_whole(target, overwrite=overwrite, own=target != path)
+        with whole as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in {"manifest.json": _json(manifest), **members}.items():
                 archive.writestr(name, data)
     except OutputError:
@@ -156,6 +192,8 @@ def load_bundle(path: str | Path) -> Bundle:
     target = path / BUNDLE_NAME if path.is_dir() else path
     if not target.is_file():
         raise DataError(f"{target}: there is no such bundle; give a {BUNDLE_NAME} or the folder that holds it.")
+    if (sentence := mixture(target.parent)) is not None:
+        logger.warning(sentence)
     with SafeArchive(target) as archive:
         read = verified_members(archive)
     units = parse_json(read["units.json"], f"{target}: units.json")

@@ -14,14 +14,21 @@ from ptycho.config import ModelConfig, TrainingConfig, config_to_dict
 from ptycho.config.deprecated import rename_keys
 from ptycho.config.processes import is_first_process
 from ptycho.data import Scan
-from ptycho.data.atomic import written_whole
-from ptycho.errors import ConfigError, DataError
+from ptycho.errors import ConfigError, DataError, OutputError
+from ptycho.files import recorded, written_whole
 from ptycho.model.safe_archive import parse_json
 from ptycho.model.training import damaged
 
-__all__ = ["Checkpoints", "same_training"]
+__all__ = ["CHECKPOINT_FILES", "LABEL", "Checkpoints", "is_label", "same_training"]
 
-_LABEL = "training.json"
+LABEL = "training.json"
+CHECKPOINT_FILES = (
+    LABEL,
+    *(f"{name}{end}" for name in ("last", "best") for end in (".ckpt", ".keras", ".safetensors")),
+)
+"""Files in ``checkpoints/``, in the forms of all the backends."""
+_LARGEST = 2**20
+"""Bytes of such a label; it holds some dozens of settings."""
 _FREE = ("train_data_file", "test_data_file", "output_dir", "num_workers", "tensorboard", "checkpoint")
 """Settings without a part in the numbers; the scan itself is compared instead of its name."""
 _PLACES = ("device", "accelerator", "devices", "strategy")
@@ -44,7 +51,13 @@ class Checkpoints:
 
     def found(self) -> bool:
         """Whether there is a checkpoint to go on from, of whatever training."""
-        return any(self.folder.glob("last.*"))
+        if self.folder.is_symlink():
+            return False
+        earlier = is_label(self.folder / LABEL)  # a version that kept no record wrote it, or this one
+        return any(
+            recorded(path) or (earlier and path.name in CHECKPOINT_FILES and not path.is_symlink())
+            for path in self.folder.glob("last.*")
+        )
 
     def check(self, scan: Scan) -> None:
         """Refuse the checkpoints of another training.
@@ -60,7 +73,7 @@ class Checkpoints:
         DataError
             The scan is another, or the folder does not say which training its checkpoints are of.
         """
-        label = self.folder / _LABEL
+        label = self.folder / LABEL
         if not label.is_file():
             raise damaged(label, "there is no such file")
         kept = parse_json(label.read_bytes(), str(label))
@@ -81,7 +94,9 @@ class Checkpoints:
             )
 
     def begin(self, scan: Scan, going_on: bool) -> None:
-        """Say which training writes here from now on; what an earlier one left is taken away unless it goes on.
+        """Say which training writes here from now on; the checkpoints of an earlier one are removed unless it goes on.
+
+        Only files that the folder's record lists are removed.
 
         Of the processes of one training the first does it: they share the folder.
 
@@ -93,17 +108,30 @@ class Checkpoints:
         Raises
         ------
         OutputError, OSError
-            The folder cannot be written to.
+            The folder cannot be written to, or is a link.
         """
         if not is_first_process():
             return
+        if self.folder.is_symlink():
+            raise OutputError(f"{self.folder} is a symbolic link, which is not followed; choose another folder.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        left = [".*.part", *(() if going_on else ("last.*", "best.*"))]
-        for path in [found for pattern in left for found in self.folder.glob(pattern)]:
-            path.unlink(missing_ok=True)
+        for pattern in () if going_on else ("last.*", "best.*"):
+            for path in [path for path in self.folder.glob(pattern) if recorded(path)]:
+                path.unlink()
         label = {"scan": scan.fingerprint(), "settings": _settings(self.config)}
-        with written_whole(self.folder / _LABEL) as stream:
+        with written_whole(self.folder / LABEL, overwrite=True, own=True) as stream:
             stream.write(json.dumps(label, indent=2).encode())
+
+
+def is_label(path: Path) -> bool:
+    """Whether a file says of which training the checkpoints beside it are."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
+        return False
+    try:
+        kept = parse_json(path.read_bytes(), str(path))
+    except (DataError, OSError):
+        return False
+    return isinstance(kept, dict) and isinstance(kept.get("settings"), dict) and isinstance(kept.get("scan"), str)
 
 
 def same_training(one: TrainingConfig, other: TrainingConfig) -> bool:

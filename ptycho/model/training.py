@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.config import TrainingConfig
-from ptycho.data.atomic import written_whole
 from ptycho.errors import ConfigError, DataError
+from ptycho.files import written_whole
 from ptycho.model.schedules import Schedule
 from ptycho.observers import EpochProgress, notify
 
@@ -110,7 +110,7 @@ class TrainingPlan:
         for number, values in enumerate(zip(*self.history.values(), strict=True), 1):
             table.writerow([number, number * self.per_epoch, *values])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as stream:
+        with written_whole(path, overwrite=True, own=True) as stream:
             stream.write(text.getvalue().encode())
 
     def to_json(self) -> str:

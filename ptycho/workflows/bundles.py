@@ -15,9 +15,9 @@ import numpy as np
 from ptycho.config import config_to_dict
 from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import load_scan
-from ptycho.data.atomic import written_whole
 from ptycho.data.readers.limits import readable
-from ptycho.errors import BackendError, ConfigError, DataError, OutputError
+from ptycho.errors import BackendError, ConfigError, DataError
+from ptycho.files import require_replaceable, written_whole
 from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, load_bundle
 from ptycho.model.generators import channels
 from ptycho.model.importers.archives import import_archive, model_folders
@@ -176,7 +176,7 @@ def import_bundle(path: str | Path, probe: str | Path | None = None, data_dirs: 
     return import_archive(path, given)
 
 
-def export_bundle(path: str | Path, to: str | None, out: str | Path | None = None, *, force: bool = False) -> Path:
+def export_bundle(path: str | Path, to: str | None, out: str | Path | None = None, *, overwrite: bool = False) -> Path:
     """Write a bundle's network in a form that other programs load.
 
     The network takes what :func:`export_description` says under ``x``, in float32 and for any size of batch, and gives
@@ -191,8 +191,8 @@ def export_bundle(path: str | Path, to: str | None, out: str | Path | None = Non
         ``ptycho.exporters``: a function of the bundle, the factor on the input and the description that gives bytes.
     out
         The file; None puts it beside the bundle.
-    force
-        Replace what is there.
+    overwrite
+        Replace a regular file that is there; of a file that was not named, only one that this function wrote.
 
     Returns
     -------
@@ -208,16 +208,22 @@ def export_bundle(path: str | Path, to: str | None, out: str | Path | None = Non
     OutputError
         The file exists, or cannot be written.
     """
+    target, own = export_target(path, to, out), out is None
+    require_replaceable(target, overwrite=overwrite, own=own)
     export = _exporter(to)
-    source = Path(path) / BUNDLE_NAME if Path(path).is_dir() else Path(path)
-    bundle = load_bundle(source)
-    target = Path(out) if out is not None else source.with_name(source.name.split(".")[0] + _SUFFIXES.get(str(to), ""))
-    if not force and target.exists():
-        raise OutputError(f"{target} exists already: choose another --out, or replace it with --force.")
+    bundle = load_bundle(path)
     content = export(bundle, input_scale(bundle), export_description(bundle))
-    with written_whole(target) as stream:
+    with written_whole(target, overwrite=overwrite, own=own) as stream:
         stream.write(content)
     return target
+
+
+def export_target(path: str | Path, to: str | None, out: str | Path | None) -> Path:
+    """The file that :func:`export_bundle` writes; arguments as there."""
+    if out is not None:
+        return Path(out)
+    source = Path(path) / BUNDLE_NAME if Path(path).is_dir() else Path(path)
+    return source.with_name(source.name.split(".")[0] + _SUFFIXES.get(str(to), f".{to}"))
 
 
 def input_scale(bundle: Bundle) -> float:

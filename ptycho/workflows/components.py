@@ -321,9 +321,9 @@ def save_outputs(
         if image is not None:
             _draw(np.squeeze(image), colours, folder / f"reconstructed_{name}.png")
     if results.get("history"):
-        write_json({"history": dict(results["history"])}, folder / "history.json")
+        write_json({"history": dict(results["history"])}, folder / "history.json", overwrite=True)
     if results.get("bundle") is not None:
-        save_bundle(results["bundle"], folder)
+        save_bundle(results["bundle"], folder, overwrite=True)
 
 
 def _oriented(
@@ -380,4 +380,4 @@ def _draw(image: Image, colours: str, path: Path) -> None:
     figure.colorbar(axes.imshow(image, cmap=colours), ax=axes, shrink=0.8)
     axes.set(xlabel="column (pixels)", ylabel="row (pixels)")
     style(axes)
-    write_bytes(png_bytes(figure), path)
+    write_bytes(png_bytes(figure), path, overwrite=True)

@@ -13,8 +13,7 @@ from ptycho.config.settings import setting
 from ptycho.data import Scan, save_scan
 from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers.roundtrip import counts_of_amplitudes
-from ptycho.data.writers import writer_for
-from ptycho.errors import OutputError
+from ptycho.data.writers import require_writable, writer_for
 from ptycho.workflows.scans import ScanOptions, open_scan
 
 
@@ -52,7 +51,7 @@ def convert_scan(
     reading: ScanOptions | None = None,
     writing: ConvertOptions | None = None,
     *,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Conversion:
     """Read a scan of any readable format and write it in any writable one, pattern by pattern.
 
@@ -64,8 +63,8 @@ def convert_scan(
         The file to be written; its ending says the format unless `writing` does.
     reading, writing
         How to read and what to write.
-    force
-        Replace what is at `target`.
+    overwrite
+        Replace a regular file at `target`, or a folder if it is a store of this library.
 
     Raises
     ------
@@ -77,12 +76,11 @@ def convert_scan(
     writing = writing or ConvertOptions()
     target = Path(target)
     writer = writer_for(target, writing.to)  # a wrong format is told before anything is read
-    if not force and (target.exists() or target.is_symlink()):
-        raise OutputError(f"{target} exists already: choose another name, or replace it with --force.")
+    require_writable(target, writer, overwrite=overwrite)
     scan = open_scan(source, reading)
     if writing.write_as is not None and writing.write_as != scan.measurement:
         scan = as_measurement(scan, writing.write_as)
-    return Conversion(scan, writer.name, save_scan(scan, target, format=writer.name, overwrite=force))
+    return Conversion(scan, writer.name, save_scan(scan, target, format=writer.name, overwrite=overwrite))
 
 
 def as_measurement(scan: Scan, measurement: str) -> Scan:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path) -> None:
+def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path, *, overwrite: bool = False) -> None:
     """Draw what the doctor found into one picture.
 
     Parameters
@@ -22,12 +22,14 @@ def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path) -> None:
     scan, diagnosis
         What was examined and what was found.
     path
-        PNG file, replaced if it exists; it appears whole or not at all.
+        PNG file, which appears whole or not at all.
+    overwrite
+        Replace a file that is there.
 
     Raises
     ------
     OutputError
-        The file cannot be written.
+        The file is in the way or cannot be written.
     """
     from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
     from ptycho.workflows.output import write_bytes
@@ -39,7 +41,7 @@ def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path) -> None:
     _draw_coverage(axes[2], diagnosis)
     _draw_orientations(axes[3], diagnosis)
     figure.suptitle(plain_label(scan.name))
-    write_bytes(png_bytes(figure, 110), path)
+    write_bytes(png_bytes(figure, 110), path, overwrite=overwrite)
 
 
 def _draw_mean(axes: Axes, diagnosis: Diagnosis) -> None:

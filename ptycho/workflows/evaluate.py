@@ -11,6 +11,7 @@ from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import load_scan
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare
+from ptycho.files import saved_together
 
 EVALUATION_FILES = ("evaluation.json", "evaluation.png", "frc.png")
 RECONSTRUCTION_FILES = ("reconstruction.h5", "reconstruction.npz")
@@ -71,21 +72,31 @@ def evaluate_result(
     )
 
 
-def save_evaluation(comparison: Comparison, folder: str | Path) -> None:
+def save_evaluation(comparison: Comparison, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write the files of :data:`EVALUATION_FILES`: the figures, both objects with their difference, the FRC curves.
+
+    Parameters
+    ----------
+    comparison
+        From :func:`evaluate_result`.
+    folder
+        Made with its parents if it does not exist.
+    overwrite
+        Replace those of an earlier comparison, as far as this library wrote them.
 
     Raises
     ------
     OutputError
-        A file cannot be written.
+        A file is in the way or cannot be written.
     """
     from ptycho.evaluation.figures import comparison_figure, frc_figure, png_bytes
     from ptycho.workflows.output import write_bytes, write_json
 
     drawn = [comparison_figure(comparison), frc_figure(comparison.frc)]
-    write_json(dict(comparison.metrics), Path(folder) / EVALUATION_FILES[0])
-    for name, figure in zip(EVALUATION_FILES[1:], drawn, strict=True):
-        write_bytes(png_bytes(figure), Path(folder) / name)
+    with saved_together(folder, overwrite=overwrite) as stage:
+        write_json(dict(comparison.metrics), stage / EVALUATION_FILES[0])
+        for name, figure in zip(EVALUATION_FILES[1:], drawn, strict=True):
+            write_bytes(png_bytes(figure), stage / name)
 
 
 def metric_lines(metrics: Mapping[str, float]) -> list[str]:

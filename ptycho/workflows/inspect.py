@@ -21,6 +21,8 @@ _LOW_DOSE = 1e3
 _SATURATED_PIXELS = 3
 _CHUNK_PIXELS = 2**21
 _MOST_POINTS = 20_000
+_MARK = "ptychopinn inspect"
+"""In the picture, which may replace an earlier one that has it."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ def inspect_scan(scan: Scan) -> Inspection:
     return Inspection(_facts(scan, numbers), numbers, problems, mean)
 
 
-def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> None:
+def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path, *, overwrite: bool = False) -> None:
     """Draw mean and brightest pattern, positions and probe into one picture.
 
     Parameters
@@ -93,12 +95,14 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> Non
     scan, inspection
         What was inspected and what was found.
     path
-        PNG file, replaced if it exists; it appears whole or not at all.
+        PNG file, which appears whole or not at all.
+    overwrite
+        Replace a file that is there.
 
     Raises
     ------
     OutputError
-        The file cannot be written.
+        The file is in the way or cannot be written.
     """
     from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
     from ptycho.workflows.output import write_bytes
@@ -115,7 +119,16 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path) -> Non
         -0.1, 1, _wrapped([plain_label(line) for line in inspection.lines()]), va="top", family="monospace", fontsize=7
     )
     figure.suptitle(plain_label(scan.name))
-    write_bytes(png_bytes(figure, 110), path)
+    write_bytes(png_bytes(figure, 110, _MARK), path, overwrite=overwrite)
+
+
+def is_inspection(path: Path) -> bool:
+    """Whether a file is a picture that :func:`draw_inspection` drew, as its text ``Software`` says."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(4096)
+    return start.startswith(b"\x89PNG") and b"Software\0" + _MARK.encode() in start
 
 
 def _count_statistics(scan: Scan) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def pretrain_scan(
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
+    *,
+    overwrite: bool = False,
 ) -> Bundle:
     """Train a network for scans of one beamline, without any of them but its beam.
 
@@ -74,7 +76,7 @@ def pretrain_scan(
     scan : a measured scan, see :func:`simulated_like`.
     config : the training, as for :func:`ptycho.workflows.run.train_scan`.
     options : the objects.
-    epochs, counters, log_dir, resume : as in :func:`ptycho.workflows.run.train_scan`.
+    epochs, counters, log_dir, resume, overwrite : as in :func:`ptycho.workflows.run.train_scan`.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def pretrain_scan(
         As :func:`ptycho.workflows.run.train_scan`.
     """
     simulated = simulated_like(scan, config, options, counters)
-    return train_scan(simulated, known_beam(config), epochs, counters, log_dir, resume)
+    return train_scan(simulated, known_beam(config), epochs, counters, log_dir, resume, overwrite=overwrite)
 
 
 def known_beam(config: TrainingConfig) -> TrainingConfig:

@@ -17,6 +17,7 @@ from ptycho.data import Scan
 from ptycho.engines import Callback, State, fit_affine, predictor, solve
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
+from ptycho.workflows.output import ENGINE_STATE
 from ptycho.workflows.r_factor import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid, true_object
@@ -24,9 +25,6 @@ from ptycho.workflows.run import _on_grid, true_object
 __all__ = ["ENGINE_STATE", "reconstruct_iteratively", "refine_result", "scan_of_result", "state_of_result"]
 
 logger = logging.getLogger(__name__)
-
-ENGINE_STATE = "engine-state.npz"
-"""The file in the result's folder that a killed run goes on from."""
 
 _SCALE_SAMPLES = 64
 _SMALLEST_HALF = 16
@@ -131,6 +129,8 @@ def refine_result(
     }
     refined.metrics |= before
     refined.history = {**result.history, **refined.history}
+    if "bundle" in result.provenance:
+        refined.provenance["bundle"] = result.provenance["bundle"]
     refined.provenance["refined_from"] = {
         name: result.provenance[name] for name in ("created", "command", "seed", "config") if name in result.provenance
     }

@@ -20,6 +20,7 @@ Layout, the same names in both (``/`` makes groups in HDF5)::
     metrics/NAME         () float64          R-factor and the like
     frc/NAME/{frequency, correlation, independent}  (R,) float64; frequency in cycles per pixel
     provenance           JSON text           versions, configuration, seed, data hash, command
+    identity             text                SHA-256 of all of these, the same in both files of one result
 
 In HDF5 every array has the attribute ``units`` and the file has ``format`` and ``format_version``; in NPZ the latter
 two are arrays. Neither file holds a pickle, and none is read.
@@ -27,6 +28,7 @@ two are arrays. Neither file holds a pickle, and none is read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -42,7 +44,16 @@ from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.writers.hdf5 import new_file, put
 from ptycho.errors import DataError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "read_arrays", "write_hdf5", "write_npz", "write_tiff"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "identity",
+    "read_arrays",
+    "read_identity",
+    "write_hdf5",
+    "write_npz",
+    "write_tiff",
+]
 
 FORMAT = "ptychopinn-reconstruction"
 FORMAT_VERSION = 1
@@ -155,6 +166,30 @@ def read_arrays(path: Path) -> dict[str, Any]:
             f"{path} has format version {version.tolist()}; this ptychopinn reads up to {FORMAT_VERSION}: update it."
         )
     return arrays
+
+
+def identity(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of named arrays and texts, by which two files of one result know each other."""
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        array = np.asarray(values, order="C")
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def read_identity(path: Path) -> str | None:
+    """The identity of a result's HDF5 or NPZ file; None where an earlier version wrote it.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    if zipfile.is_zipfile(path):
+        archive = NpzArchive(path)
+        return str(archive.array("identity")) if "identity" in archive.keys() else None  # noqa: SIM118  no mapping
+    with Hdf5File(path) as h5:
+        return None if h5.find("identity") is None else h5.text("identity")
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ import json
 import logging
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -20,34 +18,32 @@ import numpy as np
 
 from ptycho._version import __version__
 from ptycho.data import Scan
-from ptycho.errors import DataError, OutputError
+from ptycho.errors import DataError
 from ptycho.evaluation import FRC, coverage, remove_ramp
+from ptycho.files import mixture, saved_together
+from ptycho.model.bundle import BUNDLE_NAME, bundle_id, load_bundle
+from ptycho.workflows.output import RESULT_FILES, adopt_earlier, require_free
 from ptycho.workflows.reconstruction import LENGTHS, OPTIONAL_ARRAYS, Reconstruction, pair_of
 from ptycho.workflows.report import write_pictures
-from ptycho.workflows.result_files import FORMAT, read_arrays, write_hdf5, write_npz, write_tiff
+from ptycho.workflows.result_files import (
+    FORMAT,
+    identity,
+    read_arrays,
+    read_identity,
+    write_hdf5,
+    write_npz,
+    write_tiff,
+)
 
 __all__ = ["RESULT_FILES", "Reconstruction", "load_reconstruction", "provenance", "save_reconstruction", "write_arrays"]
 
 logger = logging.getLogger(__name__)
 
-RESULT_FILES = (
-    "reconstruction.h5",
-    "reconstruction.npz",
-    "amplitude.tif",
-    "phase.tif",
-    "amplitude.png",
-    "phase.png",
-    "complex.png",
-    "probe.png",
-    "report.html",
-)
-"""What :func:`save_reconstruction` writes."""
-
 _FRAMEWORKS = ("torch", "lightning", "tensorflow", "keras", "jax", "jaxlib")
 _LIBRARIES = ("numpy", "scipy", "h5py", "array-api-compat", "matplotlib", "scikit-image")
 
 
-def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool = False) -> dict[str, Path]:
+def save_reconstruction(result: Reconstruction, out_dir: str | Path, *, overwrite: bool = False) -> dict[str, Path]:
     """Write a reconstruction as HDF5, NPZ, float TIFFs, pictures and a report.
 
     Everything is written to a hidden folder first and moved into place when it is complete: a full disk leaves what was
@@ -58,7 +54,7 @@ def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool
     ----------
     result : what to save.
     out_dir : folder, made with its parents if it does not exist; other files in it are left alone.
-    force : replace an earlier result.
+    overwrite : replace an earlier result, as far as this library wrote its files.
 
     Returns
     -------
@@ -68,13 +64,13 @@ def save_reconstruction(result: Reconstruction, out_dir: str | Path, force: bool
     Raises
     ------
     OutputError
-        A result is there already, or the disk is full, or nothing can be written there.
+        A file is in the way, or the disk is full, or nothing can be written there.
     """
     out = Path(out_dir)
-    present = [name for name in RESULT_FILES if os.path.lexists(out / name)]
-    if present and not force:
-        raise OutputError(f"{out / present[0]} exists already; choose another folder, or replace it with force.")
-    with _staging(out) as stage:
+    require_free(out, RESULT_FILES, overwrite, locked=True)
+    if overwrite:
+        adopt_earlier(out)
+    with saved_together(out, overwrite=overwrite) as stage:
         write_arrays(result, stage)
         write_pictures(result, stage)
     logger.info("saved the reconstruction in %s", out)
@@ -96,15 +92,37 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
             raise DataError(f"{source} holds no reconstruction.h5 and no reconstruction.npz; give another folder.")
         source = found[0]
     arrays = read_arrays(source)
+    own = arrays.pop("identity", None)
     missing = [name for name in ("object", "weight", "origin", "positions", "probe") if name not in arrays]
     if missing:
         raise DataError(f"{source} lacks {missing[0]!r}; expected a complete reconstruction, of format {FORMAT}.")
     try:
-        return _from_arrays(arrays)
+        result = _from_arrays(arrays)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise DataError(f"{source} does not hold together ({error}); the file is damaged.") from error
+    for sentence in _strangers(source, own, result.provenance):
+        logger.warning(sentence)
+    return result
+
+
+def _strangers(source: Path, own: Any, came_from: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences that name files beside a result which do not belong to it."""
+    if (sentence := mixture(source.parent)) is not None:
+        yield sentence
+    others = {"reconstruction.h5": "reconstruction.npz", "reconstruction.npz": "reconstruction.h5"}
+    other = source.with_name(others.get(source.name, source.name))
+    if other != source and other.is_file():
+        with contextlib.suppress(DataError):
+            theirs = read_identity(other)
+            if None not in (own, theirs) and own != theirs:
+                yield f"{source} and {other} are of different runs, and the first was read; repeat with --force."
+    bundle, made_with = source.with_name(BUNDLE_NAME), came_from.get("bundle")
+    if isinstance(made_with, str) and bundle.is_file():
+        with contextlib.suppress(DataError):
+            if bundle_id(load_bundle(bundle)) != made_with:
+                yield f"{source} was not made with the model in {bundle}, which is of another run."
 
 
 def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
@@ -159,6 +177,7 @@ def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | 
 def write_arrays(result: Reconstruction, folder: Path) -> None:
     """Write what is for other programs, HDF5, NPZ and TIFFs, into a folder that is there."""
     arrays = _flat(result)
+    arrays["identity"] = identity(arrays)
     write_hdf5(folder / "reconstruction.h5", arrays)
     write_npz(folder / "reconstruction.npz", arrays)
     covered = coverage(result.weight)
@@ -168,66 +187,6 @@ def write_arrays(result: Reconstruction, folder: Path) -> None:
         if name == "phase":
             note["removed"] = "global phase and linear ramp"
         write_tiff(folder / f"{name}.tif", np.where(covered, of(flat), np.nan), note, result.pixel_size)
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as ``out``, whose files are moved into ``out`` at the end, all or none."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".ptycho-", dir=out) as hidden:
-            stage, earlier = Path(hidden) / "new", Path(hidden) / "earlier"
-            stage.mkdir()
-            earlier.mkdir()
-            yield stage
-            _move_in(stage, earlier, out)
-    except BaseException as error:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
-            reason = error.strerror or str(error)
-            raise OutputError(f"The result cannot be saved in {out}: {reason}; nothing was left behind.") from error
-        raise
-
-
-def _move_in(stage: Path, earlier: Path, out: Path) -> None:
-    """Put the staged files in the place of earlier ones; if one of them fails, put everything back as it was.
-
-    Under every name there is a whole file at any moment, the old one or the new one.
-    """
-    names = sorted(path.name for path in stage.iterdir())
-    moved: list[str] = []
-    try:
-        for name in names:
-            _to_disk(stage / name)
-            if os.path.lexists(out / name):
-                _second_name(out / name, earlier / name)
-        for name in names:
-            os.replace(stage / name, out / name)
-            moved.append(name)
-    except OSError:
-        for name in moved:
-            if os.path.lexists(earlier / name):
-                os.replace(earlier / name, out / name)
-            else:
-                (out / name).unlink()
-        raise
-
-
-def _to_disk(path: Path) -> None:
-    """Make the system write out what it holds back, so that a power cut after the rename finds the contents."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-def _second_name(path: Path, name: Path) -> None:
-    """Give a file another name beside its own, or a copy where the file system has no such names."""
-    try:
-        os.link(path, name, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(path, name, follow_symlinks=False)
 
 
 def _flat(result: Reconstruction) -> dict[str, Any]:

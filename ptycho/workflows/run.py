@@ -18,9 +18,12 @@ from ptycho.config import InferenceConfig, TrainingConfig, publish, save_config,
 from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.model.bundle import Bundle, load_bundle, origins, save_bundle
+from ptycho.files import saved_together
+from ptycho.model.bundle import BUNDLE_NAME, Bundle, bundle_id, load_bundle, origins, save_bundle
+from ptycho.model.checkpoints import Checkpoints
 from ptycho.observers import EpochProgress
 from ptycho.workflows.fine_tuning import settled
+from ptycho.workflows.output import adopt_earlier, require_free
 from ptycho.workflows.r_factor import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
@@ -44,6 +47,8 @@ def train_scan(
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
+    *,
+    overwrite: bool = False,
 ) -> Bundle:
     """Train on a scan; the settings are published for callers of PtychoPINN's dictionary first.
 
@@ -61,6 +66,8 @@ def train_scan(
         Folder for checkpoints and logs of the training; none keeps none.
     resume
         Go on with a training in that folder that was broken off, see :func:`ptycho.workflows.train.train`.
+    overwrite
+        Replace an earlier training in that folder, as far as this library wrote its files.
 
     Raises
     ------
@@ -73,12 +80,14 @@ def train_scan(
     config = settled(config)
     publish(config, measurement=scan.measurement)
     on_pass = None if counters is None or not config.model.start_iterations else counters("estimate")
-    with _logs_whole(log_dir):
-        return train(scan, config, () if epochs is None else (epochs,), log_dir, on_pass, resume=resume)
+    with _logs_whole(log_dir, config):
+        return train(
+            scan, config, () if epochs is None else (epochs,), log_dir, on_pass, resume=resume, overwrite=overwrite
+        )
 
 
 @contextlib.contextmanager
-def _logs_whole(log_dir: str | Path | None) -> Iterator[None]:
+def _logs_whole(log_dir: str | Path | None, config: TrainingConfig) -> Iterator[None]:
     """Say what is left of a training when the disk takes no more: nothing, unless it could go on from that."""
     folder = Path(log_dir or ".")
     begun = [] if log_dir is None else [folder / name for name in _LOGS if not (folder / name).exists()]
@@ -86,7 +95,7 @@ def _logs_whole(log_dir: str | Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         left = "the epochs before are kept, and --resume goes on after them."
-        if not any((folder / "checkpoints").glob("last.*")):
+        if not Checkpoints(folder, config).found():
             left = "nothing was left behind."
             for path in begun:
                 shutil.rmtree(path, ignore_errors=True)
@@ -199,7 +208,9 @@ def reconstruct_scan(
         probe=stitched.probe,
         pixel_size=scan.object_pixel_size,
         history=bundle.history,
-        provenance=provenance(bundle.config, scan, bundle.config.seed, command) | origins(bundle),
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command)
+        | origins(bundle)
+        | {"bundle": bundle_id(bundle)},
         metrics=metrics,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
@@ -221,13 +232,14 @@ def run_scan(
     counters: Counters | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     command: str = "",
 ) -> tuple[Reconstruction, Bundle]:
     """Train on a scan and reconstruct it, or another one.
 
     Parameters
     ----------
-    scan, config, epochs, counters, log_dir, resume
+    scan, config, epochs, counters, log_dir, resume, overwrite
         As in :func:`train_scan`.
     target
         What is reconstructed; none reconstructs the scan that was learned from.
@@ -244,7 +256,7 @@ def run_scan(
         Before any work is done, each naming the field.
     """
     started = time.perf_counter()
-    bundle = train_scan(scan, config, epochs, counters, log_dir, resume)
+    bundle = train_scan(scan, config, epochs, counters, log_dir, resume, overwrite=overwrite)
     inference = InferenceConfig(
         neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
     )
@@ -255,16 +267,30 @@ def run_scan(
     return result, bundle
 
 
-def save_training(bundle: Bundle, folder: str | Path) -> None:
+def save_training(bundle: Bundle, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a trained bundle and, beside it, its configuration as ``config.yaml``.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    folder
+        Made with its parents if it does not exist.
+    overwrite
+        Replace those of an earlier training, as far as this library wrote them.
 
     Raises
     ------
     OutputError
-        A file cannot be written.
+        A file is in the way or cannot be written.
     """
-    save_bundle(bundle, folder)
-    save_config(bundle.config, Path(folder) / "config.yaml")
+    files = (BUNDLE_NAME, "config.yaml")
+    require_free(folder, files, overwrite, locked=True)
+    if overwrite:
+        adopt_earlier(Path(folder))
+    with saved_together(folder, overwrite=overwrite) as stage:
+        save_bundle(bundle, stage / BUNDLE_NAME)
+        save_config(bundle.config, stage / "config.yaml")
 
 
 def _r_factors(stitched: Stitched, scan: Scan, r_factor: Callable[..., float]) -> dict[str, float]:

@@ -28,6 +28,7 @@ from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.fine_tuning import origin_of, settled, start_of, with_network_of
 from ptycho.workflows.live_reconstruction import attach_network, with_live_reconstruction
+from ptycho.workflows.output import TRAINING_LOGS, adopt_earlier, require_free
 
 __all__ = ["Beam", "beam_of", "is_of_this_training", "scan_estimate", "train", "training_part"]
 
@@ -44,6 +45,8 @@ def train(
     on_pass: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
     resume: bool = False,
+    *,
+    overwrite: bool = False,
 ) -> Bundle:
     """Train a network on a scan, without labels unless ``model_type`` is supervised.
 
@@ -61,6 +64,7 @@ def train(
         have no part in the numbers (``output_dir``, ``num_workers``, ``tensorboard``), where it computes (``device``,
         ``devices``), and a larger ``nepochs`` where the schedule of the learning rate does not depend on it (constant,
         plateau).
+    overwrite : replace an earlier training in ``log_dir``, as far as this library wrote its files.
 
     Returns
     -------
@@ -71,8 +75,12 @@ def train(
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
+    OutputError
+        A file of ``log_dir`` is in the way, which is found before any work is done, or cannot be written.
     """
     validate(config)
+    if log_dir is not None:
+        _require_logs_free(Path(log_dir), config, resume, overwrite)
     config, start = settled(config), start_of(config)
     backend = backend_for_training(config.backend)
     _check(scan, config.model)
@@ -218,6 +226,14 @@ def _check(scan: Scan, model: ModelConfig) -> None:
         )
     if model.start_iterations is not None and model.gridsize > 1 and not model.object_big:
         raise ConfigError("object_big: false needs start_iterations none: one patch for a group has no estimate.")
+
+
+def _require_logs_free(folder: Path, config: TrainingConfig, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder in which checkpoints and logs must not be written."""
+    replace = overwrite or (resume and Checkpoints(folder, config).found())
+    require_free(folder, TRAINING_LOGS if config.checkpoint else TRAINING_LOGS[:1], replace, locked=True)
+    if replace:
+        adopt_earlier(folder)
 
 
 def _goes_on(checkpoints: Checkpoints | None, scan: Scan) -> bool:

@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ptycho.data.atomic import written_whole
 from ptycho.errors import BackendError
+from ptycho.files import written_whole
 from ptycho.model.training import TrainingPlan, damaged
 
 __all__ = ["Logs", "load_checkpoint", "native_members", "save_checkpoint"]
@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, params: Arrays, state: Any, plan: str) -> None:
     """
     arrays = _contiguous({**params, **_named(state)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as stream:
+    with written_whole(path, overwrite=True, own=True) as stream:
         stream.write(save(arrays, metadata={"course": plan, "sha256": _digest(arrays, plan)}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from ptycho.data.atomic import written_whole
+from ptycho.files import written_whole
 from ptycho.model.safe_archive import SafeArchive
 from ptycho.model.training import damaged
 from ptycho_tensorflow.model import PtychoModel
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, model: PtychoModel, plan: str) -> None:
         with zipfile.ZipFile(whole, "a") as archive:
             archive.writestr(_COURSE, plan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as stream:
+        with written_whole(path, overwrite=True, own=True) as stream:
             stream.write(whole.read_bytes())
 
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, torch_fields
-from ptycho.data.atomic import written_whole
 from ptycho.errors import DataError
+from ptycho.files import written_whole
 from ptycho.model.bundle import Bundle
 from ptycho_torch.layout import native, neutral, numbers
 
@@ -87,7 +87,7 @@ def save_checkpoint(bundle: Bundle, configs: Mapping[str, Any], path: str | Path
     }
     with contextlib.suppress(OSError):  # writing says what is wrong
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as stream:
+    with written_whole(path, overwrite=True) as stream:
         torch.save({**content, "sha256": _digest(content)}, stream)
 
 

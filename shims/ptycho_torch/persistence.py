@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ptycho.data.atomic import written_whole
+from ptycho.files import written_whole
 from ptycho.model.safe_archive import SafeArchive
 from ptycho.model.training import damaged
 
@@ -31,7 +31,8 @@ class CheckpointFiles(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()  # PyTorch's own writer makes another error of a full disk's
         torch.save(checkpoint, buffer)
-        with written_whole(path) as stream:
+        # Lightning's own callbacks, which a caller may add, replace their files as well
+        with written_whole(path, overwrite=True, own=Path(path).stem in ("best", "last")) as stream:
             stream.write(buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:

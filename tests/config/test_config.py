@@ -253,7 +253,7 @@ def test_unwritable_yaml_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         save_config(TrainingConfig(), tmp_path / "absent" / "settings.yaml")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="no file replaces a folder"):
         save_config(TrainingConfig(), tmp_path / "folder")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 

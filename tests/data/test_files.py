@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptycho.data import Scan, available_readers, load_scan, save_npz
-from ptycho.data.atomic import written_whole
 from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers import npz as npz_module
 from ptycho.errors import DataError, OutputError
+from ptycho.files import written_whole
 from tests.support import simulated_scan
 
 FIELDS = ("patterns", "positions", "probe", "object", "mask", "scan_index")
@@ -350,14 +350,14 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     save_npz(scan, path)
     before = path.read_bytes()
     with pytest.raises(OutputError, match="exists already"):
-        save_npz(scan, path, overwrite=False)
+        save_npz(scan, path)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device; nothing was left behind"):
-        save_npz(scan.replace(name="new"), path)
+        save_npz(scan.replace(name="new"), path, overwrite=True)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["scan.npz"]
 

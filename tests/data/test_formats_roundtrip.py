@@ -17,8 +17,8 @@ from ptycho.data import Scan, available_readers, available_writers, load_scan, s
 from ptycho.data.lazy import LazyPatterns
 from ptycho.data.readers import npz as npz_module
 from ptycho.data.writers import ptychopinn_npz
-from ptycho.data.writers.whole import appears_whole
 from ptycho.errors import DataError, OutputError
+from ptycho.files import appears_whole
 from tests.data.test_files import assert_same
 from tests.support import simulated_scan
 
@@ -234,15 +234,16 @@ def test_replacing_a_folder_or_a_file(scan, tmp_path):
     pytest.importorskip("zarr")
     path = tmp_path / "scan.zarr"
     save_scan(scan, path)
-    save_scan(scan.replace(name="second"), path)
+    save_scan(scan.replace(name="second"), path, overwrite=True)
     assert load_scan(path).name == "second"
     with pytest.raises(OutputError, match="exists already"):
-        save_scan(scan, path, overwrite=False)
-    save_scan(scan, path, format="cxi")
-    assert path.is_file()
-    save_scan(scan, path)
-    assert path.is_dir()
-    assert os.listdir(tmp_path) == ["scan.zarr"]
+        save_scan(scan, path)
+    with pytest.raises(OutputError, match="no file replaces a folder"):
+        save_scan(scan, path, format="cxi", overwrite=True)
+    (tmp_path / "file.zarr").write_text("mine")
+    save_scan(scan, tmp_path / "file.zarr", overwrite=True)
+    assert load_scan(tmp_path / "file.zarr").name == scan.name
+    assert sorted(os.listdir(tmp_path)) == ["file.zarr", "scan.zarr"]
 
 
 def test_a_full_disk_leaves_the_old_and_nothing_else(scan, tmp_path, format, monkeypatch):
@@ -255,7 +256,7 @@ def test_a_full_disk_leaves_the_old_and_nothing_else(scan, tmp_path, format, mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="cannot be written: No space left on device; nothing was left behind"):
-        save_scan(scan.replace(name="other"), path)
+        save_scan(scan.replace(name="other"), path, overwrite=True)
     assert load_scan(path).fingerprint() == before
     assert os.listdir(tmp_path) == [path.name]
 

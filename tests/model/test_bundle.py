@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import DataError, OutputError
+from ptycho.files import RECORD
 from ptycho.model.bundle import BUNDLE_NAME, Bundle, load_bundle, save_bundle
 
 
@@ -89,9 +90,11 @@ class TestRoundTrip:
     def test_a_new_bundle_replaces_the_old(self, bundle, tmp_path):
         save_bundle(bundle, tmp_path)
         bundle.group_canvas_side = 99
-        save_bundle(bundle, tmp_path)
+        with pytest.raises(OutputError, match="exists already"):
+            save_bundle(bundle, tmp_path)
+        save_bundle(bundle, tmp_path, overwrite=True)
         assert load_bundle(tmp_path).group_canvas_side == 99
-        assert os.listdir(tmp_path) == [BUNDLE_NAME]
+        assert sorted(os.listdir(tmp_path)) == [RECORD, BUNDLE_NAME]
 
 
 class TestDamage:
@@ -223,9 +226,9 @@ class TestSafety:
         monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
         bundle.group_canvas_side = 1
         with pytest.raises(OutputError, match="No space left on device"):
-            save_bundle(bundle, path)
+            save_bundle(bundle, path, overwrite=True)
         assert path.read_bytes() == before
-        assert os.listdir(tmp_path) == [BUNDLE_NAME]
+        assert sorted(os.listdir(tmp_path)) == [RECORD, BUNDLE_NAME]
 
     def test_a_file_in_the_way_of_the_folder(self, bundle, tmp_path):
         (tmp_path / "file").write_text("mine")

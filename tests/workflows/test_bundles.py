@@ -155,7 +155,7 @@ class TestExport:
         with pytest.raises(OutputError, match="exists already"):
             export_bundle(path, "torch", taken)
         assert taken.read_text() == "mine"
-        assert export_bundle(path, "torch", taken, force=True).read_bytes()[:2] == b"PK"
+        assert export_bundle(path, "torch", taken, overwrite=True).read_bytes()[:2] == b"PK"
         with pytest.raises(OutputError, match="cannot be written"):
             export_bundle(path, "torch", tmp_path / "absent" / "model.pt2")
         with pytest.raises(DataError, match="there is no such bundle"):

@@ -17,6 +17,7 @@ import tifffile
 from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import FRC
+from ptycho.files import RECORD
 from ptycho.workflows import results
 from ptycho.workflows.results import (
     RESULT_FILES,
@@ -125,7 +126,7 @@ def test_round_trip_of_the_bare_minimum(tmp_path, plain_pictures):
 
 def test_everything_promised_is_written_and_nothing_else(saved):
     _, folder = saved
-    assert sorted(path.name for path in folder.iterdir()) == sorted(RESULT_FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([RECORD, *RESULT_FILES])
     assert sorted(path.name for path in folder.parent.iterdir()) == ["out"]
     for name in ("amplitude", "phase", "complex", "probe"):
         assert (folder / f"{name}.png").read_bytes().startswith(PNG)
@@ -182,13 +183,13 @@ def test_an_earlier_result_is_kept_unless_forced(tmp_path, plain_pictures):
     (tmp_path / "notes.txt").write_text("mine")
     before = contents(tmp_path)
     newer = reconstruction(pixel_size=None)
-    with pytest.raises(OutputError, match=r"reconstruction\.h5 exists already; .*force"):
+    with pytest.raises(OutputError, match=r"reconstruction\.h5 exists already: .*--force"):
         save_reconstruction(newer, tmp_path)
     assert contents(tmp_path) == before
-    save_reconstruction(newer, tmp_path, force=True)
+    save_reconstruction(newer, tmp_path, overwrite=True)
     assert load_reconstruction(tmp_path).pixel_size is None
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert sorted(contents(tmp_path)) == sorted(["notes.txt", *RESULT_FILES])
+    assert sorted(contents(tmp_path)) == sorted(["notes.txt", RECORD, *RESULT_FILES])
 
 
 @pytest.mark.parametrize("writer", ["write_hdf5", "write_npz", "write_tiff", "report"])
@@ -208,7 +209,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, plain_pictures
     else:
         monkeypatch.setattr(results, writer, full)
     with pytest.raises(OutputError, match="No space left on device"):
-        save_reconstruction(reconstruction(pixel_size=None), out, force=True)
+        save_reconstruction(reconstruction(pixel_size=None), out, overwrite=True)
     assert contents(tmp_path) == before
     assert out.exists() == earlier
     if not earlier:
@@ -233,7 +234,7 @@ def test_a_failure_while_moving_in_puts_everything_back(tmp_path, monkeypatch, p
     for module, move in ((os, "replace"),) if step == "move in" else ((os, "link"), (shutil, "copy2")):
         monkeypatch.setattr(module, move, failing_at(getattr(module, move)))
     with pytest.raises(OutputError, match="the disk went away"):
-        save_reconstruction(reconstruction(pixel_size=None), tmp_path, force=True)
+        save_reconstruction(reconstruction(pixel_size=None), tmp_path, overwrite=True)
     assert contents(tmp_path) == before
 
 
@@ -244,9 +245,9 @@ def test_file_systems_without_second_names_will_do(tmp_path, monkeypatch, plain_
         raise OSError(errno.EPERM, "not supported")
 
     monkeypatch.setattr(os, "link", unsupported)
-    save_reconstruction(reconstruction(pixel_size=None), tmp_path, force=True)
+    save_reconstruction(reconstruction(pixel_size=None), tmp_path, overwrite=True)
     assert load_reconstruction(tmp_path).pixel_size is None
-    assert set(contents(tmp_path)) == set(RESULT_FILES)
+    assert set(contents(tmp_path)) == {RECORD, *RESULT_FILES}
 
 
 def test_a_real_limit_on_file_size_is_reported_in_one_sentence(tmp_path):

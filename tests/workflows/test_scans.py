@@ -6,6 +6,7 @@ import pytest
 from ptycho.config import ModelConfig
 from ptycho.data import save_npz
 from ptycho.errors import ConfigError, DataError, OutputError
+from ptycho.files import adopt
 from ptycho.workflows.output import output_folder, write_json
 from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan, subsample
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
@@ -95,6 +96,12 @@ def test_a_folder_with_results_is_refused_unless_forced(tmp_path):
         output_folder(tmp_path, ["report.html"]),
     ):
         pass
+    with (
+        pytest.raises(OutputError, match=r"report\.html was not written by ptychopinn"),
+        output_folder(tmp_path, ["report.html"], force=True),
+    ):
+        pass
+    adopt(tmp_path, ["report.html"])
     with output_folder(tmp_path, ["report.html"], force=True) as out:
         assert (out / "report.html").read_text() == "old"
     with output_folder(tmp_path, ["other.h5"]) as out:

@@ -5,6 +5,6 @@ registered in the same way.
 """
 
 from ptycho.data.writers.ptychopinn_npz import save_npz
-from ptycho.data.writers.registry import Writer, available_writers, save_scan, writer_for
+from ptycho.data.writers.registry import Writer, available_writers, require_writable, save_scan, writer_for
 
-__all__ = ["Writer", "available_writers", "save_npz", "save_scan", "writer_for"]
+__all__ = ["Writer", "available_writers", "require_writable", "save_npz", "save_scan", "writer_for"]

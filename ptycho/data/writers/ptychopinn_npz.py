@@ -11,10 +11,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.data.atomic import written_whole
 from ptycho.data.readers.npz import MAP_FROM_BYTES
 from ptycho.data.readers.roundtrip import scan_record
 from ptycho.data.scan import Measurement, Scan
+from ptycho.files import written_whole
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same scan gives the same bytes
 
@@ -47,7 +47,7 @@ def save_npz(
     *,
     measurement: Measurement | None = None,
     compress: bool = True,
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> None:
     """Write a scan as PtychoPINN's NPZ; `load_scan` reads it back exactly.
 

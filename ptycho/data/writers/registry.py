@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ptycho.data.scan import Scan
-from ptycho.data.writers.whole import appears_whole
 from ptycho.errors import DataError
+from ptycho.files import appears_whole, require_target
 
 
 class Writer(Protocol):
@@ -73,7 +73,9 @@ def writer_for(path: str | PathLike[str], format: str | None = None) -> Writer:
     raise DataError(f"{path} does not say by its ending in which format to write; known are {endings}, or name one.")
 
 
-def save_scan(scan: Scan, path: str | PathLike[str], *, format: str | None = None, overwrite: bool = True) -> list[str]:
+def save_scan(
+    scan: Scan, path: str | PathLike[str], *, format: str | None = None, overwrite: bool = False
+) -> list[str]:
     """Write a scan in any format for which a writer is installed; it appears whole or not at all.
 
     Parameters
@@ -85,7 +87,7 @@ def save_scan(scan: Scan, path: str | PathLike[str], *, format: str | None = Non
     format
         Name of the format; None decides by the ending of the name. See `available_writers`.
     overwrite
-        Replace what is there.
+        Replace a regular file that is there, or a folder if this library wrote it.
 
     Returns
     -------
@@ -99,6 +101,17 @@ def save_scan(scan: Scan, path: str | PathLike[str], *, format: str | None = Non
         If the file exists and may not be replaced, or cannot be written; nothing half-written is left.
     """
     writer = writer_for(path, format)
-    with appears_whole(path, overwrite=overwrite) as partial:
+    with appears_whole(path, overwrite=overwrite, replaces=getattr(writer, "replaces", None)) as partial:
         writer.write(scan, partial)
     return writer.lost(scan)
+
+
+def require_writable(path: str | PathLike[str], writer: Writer, *, overwrite: bool = False) -> None:
+    """Refuse a path at which a scan must not be written, before anything is read.
+
+    Raises
+    ------
+    OutputError
+        If something is in the way.
+    """
+    require_target(Path(path), overwrite=overwrite, replaces=getattr(writer, "replaces", None))

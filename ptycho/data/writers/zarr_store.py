@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from ptycho.data.readers.roundtrip import scan_record
+from ptycho.data.readers.roundtrip import FORMAT_ID, scan_record
 from ptycho.data.readers.zarr_store import ARRAYS
 from ptycho.data.scan import Scan
 from ptycho.errors import DataError
@@ -23,6 +26,13 @@ class ZarrWriter:
     def lost(self, scan: Scan) -> list[str]:
         """Nothing: the layout is this library's own."""
         return []
+
+    def replaces(self, folder: Path) -> str | None:
+        """Why a folder must not be replaced, as the end of a sentence; None for a store that this library wrote."""
+        other = _not_of_a_store(folder)
+        if other is None:
+            return None
+        return f"holds {other}, so it is no store of ptychopinn's alone and is not replaced; choose another name."
 
     def write(self, scan: Scan, path: Path) -> None:
         """Write the scan."""
@@ -46,3 +56,35 @@ class ZarrWriter:
             values = getattr(scan, name)
             if values is not None:
                 group.create_array(name, data=np.ascontiguousarray(values), compressors=packing)
+
+
+_CHUNK = re.compile(r"\d+(\.\d+)*")
+_LARGEST = 2**24
+"""Bytes of the attributes that are read to recognise a store."""
+
+
+def _not_of_a_store(folder: Path) -> str | None:
+    """What shows that a folder is not a store of this library and nothing else: the first name that does not belong."""
+    attributes, content = folder / ".zattrs", None
+    if attributes.is_file() and not attributes.is_symlink() and attributes.stat().st_size < _LARGEST:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            content = json.loads(attributes.read_bytes())
+    if not isinstance(content, dict) or content.get("format") != FORMAT_ID:
+        return "no attributes of a scan of ptychopinn"
+    for entry in _entries(folder):
+        if entry.name in (".zattrs", ".zgroup", ".zmetadata"):
+            if not entry.is_file(follow_symlinks=False):
+                return entry.name
+        elif entry.name not in ("patterns", *ARRAYS) or not entry.is_dir(follow_symlinks=False):
+            return entry.name
+        else:
+            for part in _entries(entry.path):
+                known = part.name in (".zarray", ".zattrs") or _CHUNK.fullmatch(part.name)
+                if not known or not part.is_file(follow_symlinks=False):
+                    return f"{entry.name}/{part.name}"
+    return None
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return list(found)

@@ -177,10 +177,10 @@ class Trainer:
         config = self._config(manager)
         with output_folder(config.output_dir, [], force=True) as folder:
             publish(config, measurement=scan.measurement)
-            bundle = train(scan, config, self._trainer.callbacks, folder)
+            bundle = train(scan, config, self._trainer.callbacks, folder, overwrite=True)
             self.ptycho_model.model.bundle = bundle
             save_checkpoint(bundle, vars(manager), folder / "checkpoints" / BEST)
-            save_bundle(bundle, folder)
+            save_bundle(bundle, folder, overwrite=True)
         return str(config.output_dir)
 
     def _config(self, manager: ConfigManager) -> Any:
