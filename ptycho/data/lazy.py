@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.mapped import MappedFile, is_mapped
 from ptycho.errors import DataError
 
 Convert = Callable[[NDArray[Any]], NDArray[Any]]
@@ -48,14 +49,17 @@ class ArraySource:
 
     def __init__(self, array: Any) -> None:
         self.array = array
+        self._file = MappedFile.of(array)
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
         self.frames_per_chunk: int = getattr(array, "frames_per_chunk", frames_in(getattr(array, "chunks", None)))
 
     def read(self, part: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of the array; whole frames are indexed by their numbers alone."""
+        """Part of the array; whole frames are asked for by their numbers alone."""
         while len(part) > 1 and isinstance(part[-1], slice) and part[-1] == slice(None):
             part = part[:-1]
+        if self._file is not None:
+            return self._file.read(self.array[part])
         if not is_mapped(self.array):
             return np.asarray(self.array[part if len(part) > 1 else part[0]])
         read = np.array(self.array[part])
@@ -63,6 +67,10 @@ class ArraySource:
         if held is not None and self.array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             held.madvise(mmap.MADV_DONTNEED)
         return read
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file: the array itself is sent to another process."""
+        return {**self.__dict__, "_file": None}
 
 
 class ChangedSource:
@@ -101,11 +109,6 @@ class ChangedSource:
 def frames_in(chunks: Any) -> int:
     """Frames in a chunk of an HDF5 or Zarr array, from its shape; 1 where it is stored in one piece."""
     return math.prod(int(length) for length in chunks[:-2]) if isinstance(chunks, tuple) else 1
-
-
-def is_mapped(array: Any) -> bool:
-    """Whether an array is a memory map of a file."""
-    return isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None
 
 
 def in_memory(array: Any) -> bool:

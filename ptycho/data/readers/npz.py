@@ -115,8 +115,10 @@ class NpzArchive:
         """Shape and dtype of every array, read from the headers alone."""
         return {key: (member.shape, member.dtype) for key, member in self._members.items()}
 
-    def array(self, key: str) -> NDArray[Any]:
-        """One array; a read-only memory map if it is stored uncompressed and larger than 256 MiB.
+    def array(self, key: str, mapped: bool = False) -> NDArray[Any]:
+        """One array; if ``mapped``, a read-only memory map where it is stored uncompressed and larger than 256 MiB.
+
+        A map is to be read by :mod:`ptycho.data.mapped`: touching a part that the file lost ends the process.
 
         A compressed one is unpacked into memory once, and a large one is warned of.
 
@@ -135,11 +137,11 @@ class NpzArchive:
             )
         what = f"{self.path}: {key!r}"
         try:
-            if self._mappable(member):
+            if mapped and self._mappable(member):
                 return self._map(member)
             check_fits_memory(what, member.info.file_size)
             check_expansion(what, member.info.file_size, member.info.compress_size)
-            if member.info.file_size >= MAP_FROM_BYTES:
+            if member.info.file_size >= MAP_FROM_BYTES and member.info.compress_type != zipfile.ZIP_STORED:
                 logger.warning(
                     "%s is stored compressed, so all of its %s are unpacked into memory; 'ptycho convert' to .h5 makes "
                     "a file that is read piece by piece.",

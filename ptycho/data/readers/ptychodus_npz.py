@@ -37,7 +37,7 @@ class PtychodusNpzReader:
         if "patterns" in archive and given.get("patterns_file") is None:
             bad = archive.optional("bad_pixels")
             stack: dict[str, Any] = {
-                "patterns": archive.array("patterns"),
+                "patterns": archive.array("patterns", mapped=True),
                 "measurement": "counts",
                 "mask": None if bad is None else bad == 0,
                 "detector_pixel_size": _NpzProduct(archive).number("detector_pixel_width_m") or None,

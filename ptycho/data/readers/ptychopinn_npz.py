@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.mapped import read_mapped
 from ptycho.data.readers.limits import json_object
 from ptycho.data.readers.roundtrip import FORMAT_ID, stated_fields
 from ptycho.data.readers.units import PATCH_MIDDLE
@@ -80,16 +81,16 @@ def _coordinates(archive: NpzArchive, key: str) -> NDArray[np.float64]:
 def _patterns(archive: NpzArchive, count: int, scan_axis: int | None) -> NDArray[Any]:
     """The patterns as (M, N, N), whatever the dialect."""
     if "diff3d" in archive or "diffraction" not in archive:
-        cube = archive.array("diff3d")
+        cube = archive.array("diff3d", mapped=True)
         axis = 0 if scan_axis is None else scan_axis
     else:
-        cube = archive.array("diffraction")
+        cube = archive.array("diffraction", mapped=True)
         axis = _scan_axis(archive, cube, count) if scan_axis is None else scan_axis
     if cube.ndim != 3:
         raise DataError(f"{archive.path}: patterns of rank {cube.ndim} (shape {cube.shape}) given, rank 3 expected.")
     if axis not in (-3, -2, -1, 0, 1, 2):
         raise DataError(f"scan_axis: {axis!r} given, 0, 1 or 2 expected.")
-    return cube if axis in (0, -3) else np.ascontiguousarray(np.moveaxis(cube, axis, 0))
+    return cube if axis in (0, -3) else np.ascontiguousarray(read_mapped(np.moveaxis(cube, axis, 0)))
 
 
 def _scan_axis(archive: NpzArchive, cube: NDArray[Any], count: int) -> int:

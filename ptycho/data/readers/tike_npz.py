@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from ptycho.errors import DataError
 
 if TYPE_CHECKING:
-    from ptycho.data.readers.registry import ScanFile
+    from ptycho.data.lazy import ArraySource, LazyPatterns
+from ptycho.data.mapped import is_mapped
+from ptycho.data.readers.registry import ScanFile
 
 
 class TikeReader:
@@ -36,13 +38,15 @@ class TikeReader:
         archive = file.npz
         if archive is None:
             raise DataError(f"{file.path} is not an NPZ file, which the format {self.name} is.")
-        data = _drop_angles(archive.array("data"), 3, f"{file.path}: data")
+        data = _drop_angles(archive.array("data", mapped=True), 3, f"{file.path}: data")
         scan = _drop_angles(archive.array("scan"), 2, f"{file.path}: scan")
         if data.shape[1] != data.shape[2]:
             raise DataError(f"{file.path}: data has patterns of shape {data.shape[1:]}, square ones are expected.")
         probe = archive.optional("probe")
         return {
-            "patterns": np.fft.fftshift(data, axes=(-2, -1)),
+            "patterns": LazyPatterns((ArraySource(data),), shifted=True)
+            if is_mapped(data)
+            else np.fft.fftshift(data, axes=(-2, -1)),
             "measurement": "counts",
             "positions": scan.astype(np.float64) + data.shape[-1] // 2,
             "probe": None if probe is None else _drop_angles(probe, 3, f"{file.path}: probe"),
