@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.data.lazy import ArraySource, LazyPatterns
+from ptycho.data.mapped import is_mapped
 from ptycho.errors import DataError
 
 if TYPE_CHECKING:
-    from ptycho.data.lazy import ArraySource, LazyPatterns
-from ptycho.data.mapped import is_mapped
-from ptycho.data.readers.registry import ScanFile
+    from ptycho.data.readers.registry import ScanFile
 
 
 class TikeReader:
