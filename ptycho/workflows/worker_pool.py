@@ -9,10 +9,13 @@ command runs: every one of its small steps needs the one before.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ from numpy.typing import NDArray
 from ptycho.data import Container, Scan
 from ptycho.data.container import GroupedAmplitudes
 from ptycho.data.regions import compact_runs
-from ptycho.errors import BackendError, ConfigError
+from ptycho.errors import BackendError, ConfigError, PtychoError
 from ptycho.evaluation import PlacedObject
 from ptycho.observers import Progress
 from ptycho.physics.reassembly import canvas_for
@@ -41,6 +44,9 @@ _CHUNK = 2048
 _EACH = 4
 """Least chunks for a thread, so that all end at about the same time."""
 _CONNECT_SECONDS, _WORKER_SECONDS = 10, 60
+_LOOKS, _LOOK_PAUSE_SECONDS = 3, 1.0
+_LOST = (OSError, TimeoutError, concurrent.futures.CancelledError, asyncio.CancelledError)
+"""What Dask raises when a process that it is connected to ends; ``CommClosedError`` is an ``OSError``."""
 
 
 @contextlib.contextmanager
@@ -107,6 +113,20 @@ def _connected(cluster: Any) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def _connection() -> Iterator[None]:
+    """Turn the loss of the scheduler, or of the connection to it, into a sentence."""
+    try:
+        yield
+    except PtychoError:
+        raise
+    except _LOST as error:
+        raise PtychoError(
+            f"The connection to the cluster was lost ({type(error).__name__}): start a scheduler and workers and give "
+            "the command again."
+        ) from error
+
+
 class WorkerPool:
     """Workers of a Dask cluster that run a network on parts of a scan and compute the R-factor of the result.
 
@@ -119,6 +139,7 @@ class WorkerPool:
     def __init__(self, client: Any) -> None:
         self._client = client
 
+    @_connection()
     def stitched(self, network: Network, scan: Scan, container: Container, progress: Progress | None) -> Stitched:
         """What a network makes of a scan, as :meth:`ptycho.workflows.inference.Inference.stitched`.
 
@@ -155,6 +176,7 @@ class WorkerPool:
                 self._client.unregister_worker_plugin(name)
         return finished(canvas, probe, container.estimate)
 
+    @_connection()
     def r_factor(
         self,
         placed: PlacedObject,
@@ -178,9 +200,12 @@ class WorkerPool:
     def _runs(self, positions: NDArray[np.float64], unit: int = 1) -> list[list[NDArray[np.int64]]]:
         """A run of chunks for every worker."""
         threads = self._client.nthreads()
+        if not threads:
+            raise PtychoError("The cluster has lost all its workers: start some and give the command again.")
         at_most = min(_CHUNK, -(-len(positions) // (_EACH * sum(threads.values()))))
         return compact_runs(positions, len(threads), at_most, unit)
 
+    @_connection()
     def check(self, scan: Scan) -> None:
         """See that every worker can read the patterns of a scan, before there is any work.
 
@@ -191,10 +216,17 @@ class WorkerPool:
         """
         from ptycho.workflows import cluster_worker
 
-        found = self._client.run(cluster_worker.look, _bare(scan, np.zeros(1, np.int64)), on_error="return")
-        problems = [found[address] for address in sorted(found) if isinstance(found[address], Exception)]
-        if problems:
-            raise problems[0]
+        for _ in range(_LOOKS):
+            found = self._client.run(cluster_worker.look, _bare(scan, np.zeros(1, np.int64)), on_error="return")
+            problems = {address: found[address] for address in sorted(found) if isinstance(found[address], Exception)}
+            for problem in problems.values():
+                if isinstance(problem, PtychoError) or not isinstance(problem, _LOST):
+                    raise problem
+            if found and not problems:
+                return
+            time.sleep(_LOOK_PAUSE_SECONDS)  # in which a lost worker is started again, or forgotten
+        lost = f"The worker {next(iter(problems))} was lost" if problems else "The cluster has lost all its workers"
+        raise PtychoError(f"{lost} before the work began: start it again and give the command again.")
 
 
 @dataclass(frozen=True)
