@@ -233,11 +233,12 @@ def _refine(call: Call) -> None:
     _iteratively(iterative.refine, call)
 
 
-def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path]], call: Call) -> None:
+def _iteratively(work: Callable[[Call], tuple[dict[str, float], Path] | None], call: Call) -> None:
     started = time.perf_counter()
-    metrics, out = work(call)
-    _print_metrics(metrics)
-    _finish(started, out)
+    done = work(call)
+    if done is not None:
+        _print_metrics(done[0])
+        _finish(started, done[1])
 
 
 def _run(call: Call) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ptycho.cli.options import (
     Call,
     ClusterOptions,
     CommonOptions,
+    DryRunOptions,
     IterativeOptions,
     RefinedOutput,
     ResumeOptions,
@@ -20,6 +22,7 @@ from ptycho.cli.options import (
     needed,
 )
 from ptycho.cli.outputs import reserved
+from ptycho.cli.printing import print_lines
 from ptycho.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -30,8 +33,8 @@ def is_iterative(call: Call) -> bool:
     return bool(call.given & {"engine", "epochs"})
 
 
-def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
-    """Reconstruct without a network; the metrics, and the folder they are in."""
+def reconstruct(call: Call) -> tuple[dict[str, float], Path] | None:
+    """Reconstruct without a network; the metrics, and the folder they are in; None after a dry run."""
     from ptycho.config import InferenceConfig
     from ptycho.workflows.refine import reconstruct_iteratively
     from ptycho.workflows.scans import ScanOptions, open_scan
@@ -46,22 +49,53 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path]:
     config = call[InferenceConfig]
     path = needed(call, "scan", config.test_data_file)
     scan = open_scan(path, call[ScanOptions])
+    if call[DryRunOptions].dry_run:
+        _forecast(call, scan, None)
+        return None
     return _iterate(
         call, config.output_dir, lambda engine, **how: reconstruct_iteratively(scan, engine, **how), scan, path
     )
 
 
-def refine(call: Call) -> tuple[dict[str, float], Path]:
-    """Refine a result; the metrics of both, and the folder they are in."""
-    from ptycho.workflows.refine import refine_result, scan_of_result
+def refine(call: Call) -> tuple[dict[str, float], Path] | None:
+    """Refine a result; the metrics of both, and the folder they are in; None after a dry run."""
+    from ptycho.workflows.refine import refine_result, scan_of_result, state_of_result
     from ptycho.workflows.results import load_reconstruction
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     result = load_reconstruction(needed(call, "result"))
     path = call.positionals.get("scan") or scan_of_result(result)
     scan = open_scan(path, call[ScanOptions])
+    if call[DryRunOptions].dry_run:
+        _forecast(call, scan, state_of_result(result, scan, _settings(call)))
+        return None
     folder = call[RefinedOutput].output_dir
     return _iterate(call, folder, lambda engine, **how: refine_result(result, scan, engine, **how), scan, path)
+
+
+def _settings(call: Call) -> Any:
+    from ptycho.config import EngineConfig, validate
+
+    config = call[EngineConfig]
+    validate(config)
+    return config
+
+
+def _forecast(call: Call, scan: Any, start: Any) -> None:
+    """Print what memory, disk and time the engine will take; nothing is written."""
+    from ptycho.workflows.forecast_engine import forecast_engine
+
+    found = forecast_engine(
+        scan, _settings(call), start=start, frc=call[IterativeOptions].frc, opening=time.process_time()
+    )
+    print_lines(*found.lines())
+
+
+def forecast_refinement(call: Call, found: Any, scan: Any) -> None:
+    """Add what the epochs of `--refine` take to the forecast of a network's result."""
+    from ptycho.workflows.forecast_engine import add_refinement, trial_probe
+
+    add_refinement(found, scan, _refining(call), trial_probe(scan), call[RunOptions].frc)
 
 
 def check_refinement(call: Call, scan: Any) -> None:
@@ -118,14 +152,12 @@ def _iterate(
 ) -> tuple[dict[str, float], Path]:
     """Let an engine work and save what comes of it; its state is removed when the result is on the disk."""
     from ptycho.cli.live_page import ProgressDisplay
-    from ptycho.config import EngineConfig, validate
     from ptycho.files import adopt
     from ptycho.workflows.refine import ENGINE_STATE
     from ptycho.workflows.results import save_reconstruction
     from ptycho.workflows.resume import check_saved
 
-    config, force, state = call[EngineConfig], call[CommonOptions].force, folder / ENGINE_STATE
-    validate(config)
+    config, force, state = _settings(call), call[CommonOptions].force, folder / ENGINE_STATE
     replace = goes_on(call, state) or force
     with reserved(call, replace) as out, keeping_state(call, state):
         adopt(out, [ENGINE_STATE])  # so that a killed run is resumed, and removed with --force

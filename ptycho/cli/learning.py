@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ptycho.cli import iterative
 from ptycho.cli.ending import keeping
 from ptycho.cli.options import Call, CommonOptions, ResumeOptions, RunOptions, needed
 from ptycho.cli.printing import print_lines
@@ -66,10 +67,11 @@ def _changes(folder: Path) -> dict[str, int]:
 
 
 def forecast(call: Call, scan: Any, target: Any, config: Any, **more: bool) -> None:
-    """Print what memory, disk and time a training will take."""
+    """Print what memory, disk and time a training will take, and the refinement after it."""
     from ptycho.workflows.forecast import forecast_training
 
     opening = time.process_time()  # of the command so far, however busy the machine is
-    print_lines(*forecast_training(scan, config, target, opening=opening, **more).lines())
+    found = forecast_training(scan, config, target, opening=opening, **more)
     if call.command == "run" and call[RunOptions].refine:
-        print_lines(f"not counted: {call[RunOptions].refine} epochs of the iterative engine")
+        iterative.forecast_refinement(call, found, scan if target is None else target)
+    print_lines(*found.lines())

@@ -63,7 +63,7 @@ class _Both:
     """A callback of a bar and one of a page, which looks on."""
 
     def __init__(self, bar: Callable[..., None], page: Any) -> None:
-        self._bar, self._page, self.look = bar, page, page.look
+        self._bar, self._page, self.observe = bar, page, page.observe
 
     def __call__(self, *told: Any) -> None:
         """Tell both."""

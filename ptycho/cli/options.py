@@ -129,6 +129,10 @@ class Call:
         return next(config for config in self.configs if isinstance(config, cls))
 
 
+_FORECAST = ("train", "pretrain", "reconstruct", "refine", "run")
+"""Commands that have `--dry-run`; the others do not know the flag."""
+
+
 def _classes(command: str) -> list[tuple[type, str]]:
     """The configuration classes of a command with the headings of their flags."""
     from ptycho.config import EngineConfig, EngineSettings, InferenceConfig, TrainingConfig
@@ -165,7 +169,7 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "bundle import": [(ImportOptions, "this command")],
         "bundle export": [(ExportOptions, "this command")],
     }
-    dry = [(DryRunOptions, "before it starts")] if command in ("train", "pretrain", "reconstruct", "run") else []
+    dry = [(DryRunOptions, "before it starts")] if command in _FORECAST else []
     return [*chosen[command], *dry, (CommonOptions, "every command")]
 
 

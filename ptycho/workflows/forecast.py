@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import Stitched, reconstruct
+from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.report import duration, write_pictures
 from ptycho.workflows.results import Reconstruction, provenance, write_arrays
 from ptycho.workflows.run import save_training, true_object
@@ -109,7 +110,7 @@ def forecast_training(
     config = settled(config)
     part = training_part(scan, config)
     groups = config.n_groups if config.model.gridsize > 1 else min(config.n_groups, len(part))
-    clock = _Clock()
+    clock = Clock()
     size = max(64, (_BATCHES + 1) * config.batch_size)
     sample = _sample(part, size)
     trial = dataclasses.replace(
@@ -133,9 +134,9 @@ def forecast_training(
     epoch = clock.gap("epoch")
     steps = -(-groups // config.batch_size)
     per_pattern = clock.gap("pass") / len(sample)
-    reading = _reading(part)
+    reading = reading_seconds(part)
     if config.model.start_iterations:
-        again = 0.0 if _is_kept(part) else reading
+        again = 0.0 if is_kept(part) else reading
         found.seconds["estimate"] = config.model.start_iterations * (per_pattern + again) * len(part)
     found.seconds["start"] = opening + max(0.0, clock.total("trial") - 2 * epoch - 2 * per_pattern * len(sample))
     found.seconds["training"] = config.nepochs * steps * epoch / -(-trial.n_groups // config.batch_size)
@@ -175,9 +176,9 @@ def forecast_reconstruction(
     ConfigError, DataError, BackendError
         The work is not possible; found out before it starts.
     """
-    model, clock, frc = bundle.config.model, _Clock(), frc and true_object(scan) is None
+    model, clock, frc = bundle.config.model, Clock(), frc and true_object(scan) is None
     groups = len(scan) if config.n_groups is None else min(config.n_groups, len(scan))
-    sample, reading = _sample(scan, _BATCHES * config.batch_size).in_memory(), _reading(scan)
+    sample, reading = _sample(scan, _BATCHES * config.batch_size).in_memory(), reading_seconds(scan)
     few = dataclasses.replace(bundle.config.model, start_iterations=_few(model))
     trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
     with clock("trial"):
@@ -200,7 +201,7 @@ def forecast_reconstruction(
         scan_r_factor(stitched, stitched.probe, sample)
     with clock("hash"):
         sample.fingerprint()
-    rate, again = len(scan) / len(sample), 0.0 if _is_kept(scan) else reading * len(scan)
+    rate, again = len(scan) / len(sample), 0.0 if is_kept(scan) else reading * len(scan)
     times, judgements = 2 if frc else 1, 1 if stitched.estimate is None else 2
     found = Forecast(_facts(scan, scan, groups, bundle))
     if model.start_iterations:
@@ -210,16 +211,16 @@ def forecast_reconstruction(
     found.seconds["network"] = times * (batch * groups / min(config.batch_size, len(sample)) + again)
     judged = judgements * (clock.total("r-factor") * rate + 2 * again)
     found.seconds["figures"] = judged + clock.total("hash") * rate + again + reading * len(scan)
-    _add_saving(found, scan, stitched, bundle, frc)
+    add_saving(found, scan, stitched.probe, bundle.config, frc)
     return found
 
 
-def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle, frc: bool) -> None:
+def add_saving(found: Forecast, scan: Scan, probe: np.ndarray, config: Any, frc: bool) -> None:
     """Add what the result takes, from one with an object of the true size, or of a smaller one where that is large."""
     (height, width), _ = canvas_for(scan.positions, scan.N)
     side = min(math.ceil(math.sqrt(height * width)), _TRIAL_SIDE)
     larger = height * width / side**2
-    rng, clock = np.random.default_rng(0), _Clock()
+    rng, clock = np.random.default_rng(0), Clock()
     image = np.exp(1j * rng.normal(0, 0.3, (side, side))).astype(np.complex64)
     chosen = np.unique(np.linspace(0, len(scan) - 1, min(4, len(scan))).round().astype(int))
     shown, known = scan.amplitude(chosen), true_object(scan) is not None
@@ -228,9 +229,9 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
         weight=rng.uniform(1, 2, (side, side)),
         origin=(0.0, 0.0),
         positions=np.zeros((1, 2)),
-        probe=stitched.probe,
+        probe=probe,
         history={"loss": [0.0, 1.0]},
-        provenance=provenance(bundle.config, None, 0, ""),
+        provenance=provenance(config, None, 0, ""),
         measured=shown,
         predicted=shown,
         truth=image if known else None,
@@ -247,10 +248,11 @@ def _add_saving(found: Forecast, scan: Scan, stitched: Stitched, bundle: Bundle,
             write_pictures(result, folder)
         found.disk = round(_bytes_in(folder) + (larger - 1) * arrays + 32 * len(scan))
     compared = larger if known else min(larger, MOST_COMPARED**2 / side**2)
-    found.seconds["figures"] += clock.total("comparing") * compared
+    found.seconds["figures"] = found.seconds.get("figures", 0.0) + clock.total("comparing") * compared
     pictures = _DRAWING + (1 - _DRAWING) * _shown(height, width) / side**2
     found.seconds["saving"] = clock.total("pictures") * pictures + clock.total("arrays") * larger
-    neighbours = _NEIGHBOUR_BYTES if bundle.config.model.gridsize > 1 else 0
+    grouped = isinstance(config, TrainingConfig) and config.model.gridsize > 1
+    neighbours = _NEIGHBOUR_BYTES if grouped else 0
     found.memory = round(
         peak_memory()
         - _object_bytes(side, side, frc, known)
@@ -312,12 +314,12 @@ def _facts(scan: Scan, part: Scan, groups: int, bundle: Bundle) -> dict[str, str
     return {
         "patterns": patterns,
         "object": f"{height} x {width} pixels",
-        "groups": f"{groups}, of {_patterns(bundle.config.model.gridsize**2)} each",
+        "groups": f"{groups}, of {counted_patterns(bundle.config.model.gridsize**2)} each",
         "parameters": str(network),
     }
 
 
-def _patterns(count: int) -> str:
+def counted_patterns(count: int) -> str:
     return "1 pattern" if count == 1 else f"{count} patterns"
 
 
@@ -330,12 +332,12 @@ def _few(model: ModelConfig) -> int | None:
     return 2 if model.start_iterations else model.start_iterations
 
 
-def _is_kept(scan: Scan) -> bool:
+def is_kept(scan: Scan) -> bool:
     """Whether the patterns are in memory, or are read into it once for all."""
     return in_memory(scan.patterns) or _kept_bytes(scan) > 0
 
 
-def _reading(scan: Scan) -> float:
+def reading_seconds(scan: Scan) -> float:
     """Seconds to read a pattern and to sum its counts, of whole pieces that a store unpacks at once."""
     size = min(len(scan), scan.frames_per_chunk * -(-_READ // scan.frames_per_chunk))
     step = read_at_once(_READ, scan.frames_per_chunk, MAX_PIXELS_READ // scan.N**2)
@@ -349,7 +351,7 @@ def _bytes_in(path: Path) -> int:
     return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
 
 
-class _Clock:
+class Clock:
     """Seconds of pieces of work, and the times at which something came about."""
 
     def __init__(self) -> None:

@@ -15,7 +15,6 @@ import lightning
 import numpy as np
 from lightning.pytorch import callbacks as hooks
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ptycho.config import TrainingConfig
 from ptycho.config.processes import is_first_process
@@ -24,6 +23,7 @@ from ptycho.model.pinn import PtychoPINN
 from ptycho.model.training import TrainingPlan, TrainResult, report
 from ptycho.observers import EpochProgress
 from ptycho_torch.data import PtychoData
+from ptycho_torch.loopback import LoopbackDDP, LoopbackShards
 from ptycho_torch.model import PtychoModule
 from ptycho_torch.persistence import CheckpointFiles, load_checkpoint, native_members
 from ptycho_torch.processes import Others, ending_when_told
@@ -153,12 +153,12 @@ class Trainer:
 
     def _strategy(self) -> Any:
         """Lightning's strategy, of shards the one that no kind of device is barred from; one device shares nothing."""
-        devices = self.config.devices * self.machines
-        if self.config.strategy != "fsdp":
-            return self.config.strategy
-        if devices == 1:
-            return "auto"
-        return ModelParallelStrategy(devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        devices, name = self.config.devices * self.machines, self.config.strategy
+        if name == "fsdp":
+            if devices == 1:
+                return "auto"
+            return LoopbackShards(devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        return LoopbackDDP() if name == "ddp" or (name == "auto" and devices > 1) else name
 
 
 def _checkpoint(folder: Path, name: str) -> Path:

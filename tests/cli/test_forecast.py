@@ -83,3 +83,42 @@ def test_a_dry_training_and_a_dry_reconstruction_write_nothing(ptycho, tmp_path,
     assert not (ptycho.folder / "result").exists()
     assert "training" not in dry.figure("time")
     assert "B at the peak" in dry.figure("memory")
+
+
+def unchanged(ptycho, *words):
+    """Run a command that must leave every folder and file as they are, to the time of their last change."""
+    before = {path: path.stat().st_mtime_ns for path in (ptycho.folder, *ptycho.folder.rglob("*"))}
+    done = ptycho(*words)
+    assert {path: path.stat().st_mtime_ns for path in (ptycho.folder, *ptycho.folder.rglob("*"))} == before
+    return done
+
+
+@pytest.mark.parametrize("engine", ["rpie", "lsqml", "difference_map"])
+def test_a_dry_run_of_an_engine_writes_nothing(ptycho, scan_path, engine):
+    words = ["reconstruct", scan_path, "--engine", engine, "--epochs", "6", "--out", "result", "--quiet"]
+    dry = unchanged(ptycho, *words, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert dry.figure("epochs") == f"6 of {engine}"
+    assert engine in dry.figure("time")
+    assert "B at the peak" in dry.figure("memory")
+
+
+@pytest.mark.slow
+def test_dry_runs_of_refinements_write_nothing_and_forecast_them(ptycho, scan_path):
+    made = ptycho("reconstruct", scan_path, "--epochs", "2", "--out", "result", "--quiet")
+    assert made.code == 0, made.err
+    dry = unchanged(ptycho, "refine", "result", scan_path, "--epochs", "4", "--out", "result", "--dry-run", "--quiet")
+    assert dry.code == 0, dry.err
+    assert dry.figure("epochs") == "4 of rpie"
+    dry = unchanged(ptycho, "run", scan_path, *QUICK, "--refine", "4", "--out", "new", "--dry-run")
+    assert dry.code == 0, dry.err
+    assert dry.figure("refinement") == "4 of rpie"
+    assert "rpie" in dry.figure("time")
+    assert "training" in dry.figure("time")
+
+
+@pytest.mark.parametrize("command", ["simulate", "inspect", "convert", "doctor", "evaluate", "demo", "bundle info"])
+def test_a_command_that_cannot_forecast_refuses_to_run_dry(ptycho, command):
+    done = unchanged(ptycho, *command.split(), "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    assert "--dry_run" in done.err or "--dry-run" in done.err
