@@ -1,4 +1,4 @@
-"""The rules of the house that neither ruff nor import-linter can see; each finding names file and line."""
+"""The conventions that neither ruff nor import-linter can check; each finding names file and line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import ptycho
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "ptycho").rglob("*.py"))
 SHIMS = sorted((ROOT / "shims").rglob("*.py"))
-ARRAY_ROOMS = [
-    path for room in ("physics", "model", "engines") for path in sorted((ROOT / "ptycho" / room).rglob("*.py"))
+ARRAY_CODE = [
+    path for package in ("physics", "model", "engines") for path in sorted((ROOT / "ptycho" / package).rglob("*.py"))
 ]
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "lightning", "pytorch_lightning", "flax", "optax")
@@ -169,10 +169,10 @@ ARRAY_RULES = {
 
 
 @pytest.mark.parametrize("rule", ARRAY_RULES, ids=lambda rule: rule.__name__)
-def test_array_rooms_keep(rule):
+def test_array_code_keeps(rule):
     found = [
         f"{where(path, node)} {ast.unparse(node)}"
-        for path in ARRAY_ROOMS
+        for path in ARRAY_CODE
         for node in breaches(rule, path.read_text(encoding="utf-8"))
     ]
     assert not found

@@ -138,7 +138,7 @@ def _doctor(call: Call) -> None:
     from ptycho.files import saved_together
     from ptycho.workflows.doctor import DoctorOptions, diagnose
     from ptycho.workflows.doctor_picture import draw_diagnosis
-    from ptycho.workflows.output import write_json
+    from ptycho.workflows.output_folder import write_json
     from ptycho.workflows.scans import ScanOptions, open_scan
 
     started, options = time.perf_counter(), call[DoctorOptions]

@@ -32,7 +32,7 @@ def train_and_reconstruct(
     """
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.model.bundle import BUNDLE_NAME
-    from ptycho.workflows.output import ENGINE_STATE, RESULT_FILES
+    from ptycho.workflows.output_folder import ENGINE_STATE, RESULT_FILES
     from ptycho.workflows.results import save_reconstruction
     from ptycho.workflows.resume import check_saved, is_finished, may_replace
 

@@ -30,7 +30,7 @@ def require_free_output(call: Call) -> None:
         Something is in the way.
     """
     from ptycho.files import require_unlocked
-    from ptycho.workflows.output import require_free
+    from ptycho.workflows.output_folder import require_free
 
     if any(isinstance(each, DryRunOptions) and each.dry_run for each in call.configs):
         return
@@ -62,7 +62,7 @@ def reserved(call: Call, force: bool | None = None) -> Iterator[Path]:
         Something is in the way, another run is writing there, or nothing can be written there.
     """
     from ptycho.files import only_writer
-    from ptycho.workflows.output import made_folder, output_folder
+    from ptycho.workflows.output_folder import made_folder, output_folder
 
     planned = _planned(call)
     if isinstance(planned, _Folder):
@@ -100,7 +100,7 @@ def _planned(call: Call) -> _Folder | Path | None:
 
 
 def _folder_of(call: Call) -> _Folder | None:
-    from ptycho.workflows.output import ENGINE_STATE, RESULT_FILES, TRAINING_FILES, TRAINING_LOGS
+    from ptycho.workflows.output_folder import ENGINE_STATE, RESULT_FILES, TRAINING_FILES, TRAINING_LOGS
 
     if call.command in ("train", "pretrain", "run", "demo"):
         return _of_training(call)
@@ -135,7 +135,7 @@ def _folder_of(call: Call) -> _Folder | None:
 
 def _of_training(call: Call) -> _Folder:
     from ptycho.config import TrainingConfig
-    from ptycho.workflows.output import ENGINE_STATE, RESULT_FILES, TRAINING_FILES
+    from ptycho.workflows.output_folder import ENGINE_STATE, RESULT_FILES, TRAINING_FILES
 
     config, names = call[TrainingConfig], TRAINING_FILES
     folder = config.output_dir

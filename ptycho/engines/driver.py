@@ -63,7 +63,7 @@ def solve(
     scan : the measurement.
     config : the engine and its settings.
     state : where to start; None starts from a flat object and the scan's probe.
-    callbacks : told of every epoch; onlookers among them are offered the :class:`~ptycho.engines.state.State`.
+    callbacks : told of every epoch; observers among them receive the :class:`~ptycho.engines.state.State`.
     checkpoint : file that keeps the state during the work and at its end. If it is there, and of the same scan and
         settings, the work goes on from it, to the same result. The caller removes it when the result is saved.
     every : seconds between two checkpoints; the first follows the first epoch.

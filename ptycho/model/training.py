@@ -158,7 +158,7 @@ def report(
     metrics: dict[str, float],
     params: Callable[[], dict[str, np.ndarray]],
 ) -> None:
-    """Tell everybody of a finished epoch, and offer onlookers the parameters.
+    """Tell everybody of a finished epoch, and give observers the parameters.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def estimate_object(
     start : transmission of the flat object.
     refine_probe : update the probe modes by the same rule, from the second pass on.
     seed : of the order in which patterns are taken.
-    on_pass : called with the number of passes done and their total; an onlooker is offered the estimate so far.
+    on_pass : called with the number of passes done and their total; an observer receives the estimate so far.
     frames_per_chunk : patterns of consecutive numbers that a store unpacks at once.
 
     Returns

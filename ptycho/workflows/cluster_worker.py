@@ -40,7 +40,7 @@ class NetworkPlugin(distributed.WorkerPlugin):
         self._inference: Inference | None = None
 
     def partial(self, chunk: Container) -> PartialReassembly:
-        """What the network lays down for some groups."""
+        """The reassembled patches of some groups."""
         with self._lock:
             if self._inference is None:
                 self._inference = self.network.opened(chunk)
@@ -48,14 +48,14 @@ class NetworkPlugin(distributed.WorkerPlugin):
         return inference.on(chunk).answered(self.network.bundle.params).partial()
 
 
-async def look(scan: Scan, dask_worker: Any) -> None:
+async def check_readable(scan: Scan, dask_worker: Any) -> None:
     """Read the first pattern of a scan, to see that it can be read here; the worker goes on meanwhile."""
     with _named(dask_worker):
         await asyncio.to_thread(scan.amplitude, slice(0, 1))
 
 
-def answer(name: str, chunk: Container) -> PartialReassembly:
-    """What the network of that name lays down for a chunk of groups."""
+def reconstruct_chunk(name: str, chunk: Container) -> PartialReassembly:
+    """The reassembled patches that the network of that name infers for a chunk of groups."""
     worker = distributed.get_worker()
     with _named(worker):
         plugin: Any = worker.plugins[name]
@@ -63,12 +63,14 @@ def answer(name: str, chunk: Container) -> PartialReassembly:
         return partial
 
 
-def both(first: PartialReassembly, second: PartialReassembly) -> PartialReassembly:
+def merged(first: PartialReassembly, second: PartialReassembly) -> PartialReassembly:
     """Two neighbouring parts as one."""
     return merge_partials([first, second])
 
 
-def judge(of: PatternSums, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan) -> NDArray[np.float64]:
+def pattern_sums(
+    of: PatternSums, placed: PlacedObject, probe: NDArray[np.complexfloating], scan: Scan
+) -> NDArray[np.float64]:
     """Sums over the patterns of a chunk, as :func:`ptycho.workflows.r_factor.sum_over`."""
     with _named(distributed.get_worker()):
         return sum_over(of, placed, probe, scan)

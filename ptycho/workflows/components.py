@@ -22,7 +22,7 @@ from ptycho.config import InferenceConfig, TrainingConfig, published
 from ptycho.data import Container, Scan, make_container
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
-from ptycho.workflows.output import write_bytes, write_json
+from ptycho.workflows.output_folder import write_bytes, write_json
 from ptycho.workflows.prediction import TrainedModel, legacy_settings, trained_models
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.run import open_bundle, train_scan

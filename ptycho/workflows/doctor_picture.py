@@ -32,7 +32,7 @@ def draw_diagnosis(scan: Scan, diagnosis: Diagnosis, path: str | Path, *, overwr
         The file is in the way or cannot be written.
     """
     from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
-    from ptycho.workflows.output import write_bytes
+    from ptycho.workflows.output_folder import write_bytes
 
     figure = new_figure(11.0, 9.0)
     axes = figure.subplots(2, 2).ravel()

@@ -90,7 +90,7 @@ def save_evaluation(comparison: Comparison, folder: str | Path, *, overwrite: bo
         A file is in the way or cannot be written.
     """
     from ptycho.evaluation.figures import comparison_figure, frc_figure, png_bytes
-    from ptycho.workflows.output import write_bytes, write_json
+    from ptycho.workflows.output_folder import write_bytes, write_json
 
     drawn = [comparison_figure(comparison), frc_figure(comparison.frc)]
     with saved_together(folder, overwrite=overwrite) as stage:

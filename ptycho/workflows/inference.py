@@ -123,7 +123,7 @@ class Inference:
         Parameters
         ----------
         params : as :func:`ptycho.model.pinn.initial_parameters` makes them.
-        progress : told of the groups done and their total; an onlooker is offered the object so far.
+        progress : told of the groups done and their total; an observer receives the object so far.
         """
         canvas = self.answered(params, progress)
         return finished(canvas, probe_of(params), self.estimate)

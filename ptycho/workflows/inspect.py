@@ -105,7 +105,7 @@ def draw_inspection(scan: Scan, inspection: Inspection, path: str | Path, *, ove
         The file is in the way or cannot be written.
     """
     from ptycho.evaluation.drawing import new_figure, plain_label, png_bytes
-    from ptycho.workflows.output import write_bytes
+    from ptycho.workflows.output_folder import write_bytes
 
     figure = new_figure(13.5, 8.4)
     axes = figure.subplots(2, 3).ravel()

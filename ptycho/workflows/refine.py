@@ -17,7 +17,7 @@ from ptycho.data import Scan
 from ptycho.engines import Callback, State, fit_affine, predictor, solve
 from ptycho.errors import DataError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
-from ptycho.workflows.output import ENGINE_STATE
+from ptycho.workflows.output_folder import ENGINE_STATE
 from ptycho.workflows.r_factor import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid, true_object

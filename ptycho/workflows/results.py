@@ -22,7 +22,7 @@ from ptycho.errors import DataError
 from ptycho.evaluation import FRC, coverage, remove_ramp
 from ptycho.files import mixture, saved_together
 from ptycho.model.bundle import BUNDLE_NAME, bundle_id, load_bundle
-from ptycho.workflows.output import RESULT_FILES, adopt_earlier, require_free
+from ptycho.workflows.output_folder import RESULT_FILES, adopt_earlier, require_free
 from ptycho.workflows.reconstruction import LENGTHS, OPTIONAL_ARRAYS, Reconstruction, pair_of
 from ptycho.workflows.report import write_pictures
 from ptycho.workflows.result_files import (

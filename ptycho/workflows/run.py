@@ -23,7 +23,7 @@ from ptycho.model.bundle import BUNDLE_NAME, Bundle, bundle_id, load_bundle, ori
 from ptycho.model.checkpoints import Checkpoints
 from ptycho.observers import EpochProgress
 from ptycho.workflows.fine_tuning import settled
-from ptycho.workflows.output import adopt_earlier, require_free
+from ptycho.workflows.output_folder import adopt_earlier, require_free
 from ptycho.workflows.r_factor import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance

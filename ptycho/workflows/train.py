@@ -28,7 +28,7 @@ from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.fine_tuning import origin_of, settled, start_of, with_network_of
 from ptycho.workflows.live_reconstruction import attach_network, with_live_reconstruction
-from ptycho.workflows.output import TRAINING_LOGS, adopt_earlier, require_free
+from ptycho.workflows.output_folder import TRAINING_LOGS, adopt_earlier, require_free
 
 __all__ = ["Beam", "beam_of", "is_of_this_training", "scan_estimate", "train", "training_part"]
 
@@ -55,7 +55,7 @@ def train(
     scan : the measurement; where it has no probe one is estimated from its patterns. Of a scan of more patterns than
         ``training_patterns`` (or ``n_groups``, if these are more) compact regions are looked at, and nothing else.
     config : everything that may be chosen; validated here.
-    progress : told of every finished epoch; onlookers are offered the object that the network makes of the scan then.
+    progress : told of every finished epoch; observers receive the object that the network makes of the scan then.
     log_dir : folder for checkpoints and CSV (and TensorBoard) logs; None keeps none.
     on_pass : told of every pass of the physics estimate.
     generator : a network of your own; default the one that ``config.model.architecture`` names.

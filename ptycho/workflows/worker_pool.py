@@ -164,10 +164,10 @@ class WorkerPool:
         try:
             for partial in sums_by(
                 self._client,
-                cluster_worker.answer,
+                cluster_worker.reconstruct_chunk,
                 runs,
                 lambda groups: (name, _part_of(container, scan, groups)),
-                cluster_worker.both,
+                cluster_worker.merged,
                 progress,
             ):
                 canvas.add_partial(partial)
@@ -193,7 +193,9 @@ class WorkerPool:
             def sent(numbers: NDArray[np.int64]) -> tuple[Any, ...]:
                 return of, Part.of(placed, scan.positions[numbers], scan.N), probe, _bare(scan, numbers)
 
-            return np.sum(list(sums_by(self._client, cluster_worker.judge, runs, sent, np.add, progress)), axis=0)
+            return np.sum(
+                list(sums_by(self._client, cluster_worker.pattern_sums, runs, sent, np.add, progress)), axis=0
+            )
 
         return r_factor_from(summed)
 
@@ -216,8 +218,9 @@ class WorkerPool:
         """
         from ptycho.workflows import cluster_worker
 
+        first = np.zeros(1, np.int64)
         for _ in range(_LOOKS):
-            found = self._client.run(cluster_worker.look, _bare(scan, np.zeros(1, np.int64)), on_error="return")
+            found = self._client.run(cluster_worker.check_readable, _bare(scan, first), on_error="return")
             problems = {address: found[address] for address in sorted(found) if isinstance(found[address], Exception)}
             for problem in problems.values():
                 if isinstance(problem, PtychoError) or not isinstance(problem, _LOST):

@@ -150,7 +150,7 @@ def convert(folder: Path, ending: str) -> int:
 def simulate(folder: Path) -> int:
     """`ptycho simulate` onto an earlier simulation; its picture is drawn once for all."""
     import ptycho.workflows.inspect as inspecting
-    from ptycho.workflows.output import write_bytes
+    from ptycho.workflows.output_folder import write_bytes
 
     inspecting.draw_inspection = lambda scan, inspection, path: write_bytes(b"picture %d" % len(scan), path)
     words = ("simulate", "--out", str(folder / "out"), "--size", "96", "--N", "32", "--force", "--n_positions")

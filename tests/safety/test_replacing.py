@@ -14,7 +14,7 @@ from ptycho.errors import OutputError
 from ptycho.files import RECORD, adopt, mixture, recorded, saved_together, written_whole
 from ptycho.files.locks import hidden_folder, remove_leftovers
 from ptycho.model.bundle import save_bundle
-from ptycho.workflows.output import RESULT_FILES, TRAINING_FILES, output_folder, require_free
+from ptycho.workflows.output_folder import RESULT_FILES, TRAINING_FILES, output_folder, require_free
 from tests.support import simulated_scan
 
 COMMANDS = {

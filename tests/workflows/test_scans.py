@@ -7,7 +7,7 @@ from ptycho.config import ModelConfig
 from ptycho.data import save_npz
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.files import adopt
-from ptycho.workflows.output import output_folder, write_json
+from ptycho.workflows.output_folder import output_folder, write_json
 from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan, subsample
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 

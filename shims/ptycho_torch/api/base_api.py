@@ -18,7 +18,7 @@ from ptycho.config import publish, torch_fields
 from ptycho.config.bridge import to_model_config, to_training_config
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import save_bundle
-from ptycho.workflows.output import output_folder
+from ptycho.workflows.output_folder import output_folder
 from ptycho.workflows.reconstruct import reconstruct
 from ptycho.workflows.train import train
 from ptycho_torch.api.configs import ConfigManager, as_settings, logged, member, warn_of

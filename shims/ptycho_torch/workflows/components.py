@@ -14,7 +14,7 @@ from ptycho.compat.raw_data import RawData
 from ptycho.config import InferenceConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.workflows import components
-from ptycho.workflows.output import output_folder
+from ptycho.workflows.output_folder import output_folder
 from ptycho.workflows.prediction import TrainedModel
 from ptycho.workflows.run import train_scan
 from ptycho.workflows.scans import as_scan
