@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["visible"]
+__all__ = ["brief", "visible"]
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode's categories of control codes, direction and format marks, surrogates, private and unassigned codes, and
@@ -34,6 +34,15 @@ def visible(text: object) -> str:
     if line.isprintable():
         return line
     return "".join(_escaped(char) if unicodedata.category(char) in _HIDDEN else char for char in line)
+
+
+def brief(value: object, longest: int = 80) -> str:
+    """A value as a message quotes it: one visible line, cut after so many characters."""
+    try:
+        text = visible(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 
 def _escaped(char: str) -> str:

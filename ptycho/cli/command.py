@@ -32,6 +32,7 @@ from ptycho.cli.outputs import require_free_output, reserved
 from ptycho.cli.printing import LineFormatter, json_lines, print_lines
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError
+from ptycho.visible import brief
 
 BUNDLE = "wts.h5.zip"
 
@@ -60,6 +61,7 @@ def _dispatch(words: list[str]) -> None:
             return
         first, rest = f"{first} {rest[0]}", rest[1:]
     if first not in COMMANDS:
+        first = brief(first)
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}."
         raise ConfigError(f"Unknown command {first}: {advice}")

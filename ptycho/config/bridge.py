@@ -16,6 +16,7 @@ from ptycho.config import torch_fields as theirs
 from ptycho.config.deprecated import rename_keys
 from ptycho.config.mapping import unknown_key
 from ptycho.errors import ConfigError
+from ptycho.visible import brief
 
 __all__ = ["to_inference_config", "to_model_config", "to_training_config"]
 
@@ -185,7 +186,7 @@ def _made(cls: type[Config], values: Mapping[str, Any], overrides: Mapping[str, 
 
 def _translated(name: str, value: Any, words: Mapping[str, str]) -> str:
     if value not in words:
-        raise ConfigError(f"{name} = {value} is not possible: expected one of {', '.join(words)}.")
+        raise ConfigError(f"{name} = {brief(value)} is not possible: expected one of {', '.join(words)}.")
     return words[value]
 
 

@@ -10,10 +10,14 @@ from ptycho.config.mapping import config_from_dict, config_to_dict
 from ptycho.config.regular_files import read_regular
 from ptycho.errors import ConfigError
 from ptycho.files import written_whole
+from ptycho.visible import brief
 
 Config = TypeVar("Config")
 _MOST_VALUES = 100_000
-_LARGEST = 2**24
+_LARGEST = 1 << 20
+"""Bytes of a file of settings; real ones have some thousands."""
+_UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
+"""What PyYAML raises for numbers of too many digits, dates that do not exist, and tags on values of another kind."""
 
 
 def load_yaml_config(path: str | Path) -> dict[str, Any]:
@@ -42,7 +46,15 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"The configuration {path} cannot be read: {reason}.") from error
     try:
-        values = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if _written_out(node, {}) > _MOST_VALUES:
+            raise ConfigError(
+                f"The configuration {path} holds more than {_MOST_VALUES} values once its references are read."
+            )
+        values = None if node is None else loader.construct_document(node)
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
@@ -50,12 +62,12 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration {path} is not valid YAML{where}: {problem}.") from error
     except RecursionError as error:
         raise ConfigError(f"The configuration {path} is nested too deeply for any settings.") from error
+    except _UNREADABLE as error:
+        raise ConfigError(
+            f"The configuration {path} holds a value that cannot be read: {brief(str(error) or type(error).__name__)}."
+        ) from error
     if values is None:
         return {}
-    if _written_out(values, {}) > _MOST_VALUES:
-        raise ConfigError(
-            f"The configuration {path} holds more than {_MOST_VALUES} values once its references are read."
-        )
     if not isinstance(values, dict):
         raise ConfigError(
             f"The configuration {path} holds a {type(values).__name__}: expected names with values, like 'nepochs: 20'."
@@ -63,15 +75,18 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _written_out(value: Any, counted: dict[int, float]) -> float:
-    """Number of values in a value, with aliases expanded; infinite where a value contains itself."""
-    if not isinstance(value, dict | list | tuple):
+def _written_out(node: Any, counted: dict[int, float]) -> float:
+    """Values below a node of the parsed file, what is referred to again counted again.
+
+    Infinite where something holds itself. It is counted before any value is built, since merge keys copy.
+    """
+    if not isinstance(getattr(node, "value", None), list):
         return 1
-    if id(value) not in counted:
-        counted[id(value)] = math.inf
-        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-        counted[id(value)] = 1 + sum(_written_out(part, counted) for part in parts)
-    return counted[id(value)]
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        counted[id(node)] = 1 + sum(_written_out(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 def load_config(cls: type[Config], path: str | Path, **overrides: Any) -> Config:

@@ -19,6 +19,7 @@ from ptycho.config.files import load_yaml_config
 from ptycho.config.mapping import config_from_dict, known_former_names, known_keys, unknown_key
 from ptycho.config.settings import FALSE, NOTHING, PATHS, TRUE, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
+from ptycho.visible import brief
 
 SPELLINGS = {
     "epochs": ("--epochs", "--nepochs"),
@@ -200,10 +201,12 @@ def combine(
 
 def _flatten(values: dict[str, Any], nested: Any, source: str) -> dict[str, Any]:
     if not isinstance(nested, dict):
-        raise ConfigError(f"model = {nested} in {source} is not possible: expected names with values below it.")
+        raise ConfigError(f"model = {brief(nested)} in {source} is not possible: expected names with values below it.")
     for key, value in nested.items():
         if key in values and values[key] != value:
-            raise ConfigError(f"{key} stands twice in {source} ({values[key]} and model: {value}): keep one.")
+            raise ConfigError(
+                f"{brief(key)} stands twice in {source} ({brief(values[key])} and model: {brief(value)}): keep one."
+            )
     return values | nested
 
 
@@ -263,8 +266,8 @@ def _is_value(word: str, alone: str) -> bool:
 
 def _unknown_word(parser: argparse.ArgumentParser, word: str) -> ConfigError:
     if not word.startswith("-"):
-        return ConfigError(f"'{word}' is one argument too many: '{parser.prog} --help' shows what is possible.")
-    flag = word.partition("=")[0]
+        return ConfigError(f"'{brief(word)}' is one argument too many: '{parser.prog} --help' shows what is possible.")
+    flag = brief(word.partition("=")[0])
     known = [option for action in parser._actions for option in action.option_strings]
     near = difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
     advice = f"did you mean {near[0]}?" if near else f"'{parser.prog} --help' lists the flags there are."

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ptycho.config.deprecated import former_names_of, rename_keys
 from ptycho.config.settings import field_types, read_value
 from ptycho.errors import ConfigError
+from ptycho.visible import brief
 
 Config = TypeVar("Config")
 
@@ -120,12 +121,16 @@ def _separate(values: Mapping[str, Any], model_names: set[str], source: str) -> 
         if dataclasses.is_dataclass(given) and not isinstance(given, type):
             given = config_to_dict(given)
         if not isinstance(given, Mapping):
-            raise ConfigError(f"model = {given} in {source} is not possible: expected names with values below it.")
+            raise ConfigError(
+                f"model = {brief(given)} in {source} is not possible: expected names with values below it."
+            )
         nested.update(given)
     for name in model_names & set(flat):
         value = flat.pop(name)
         if name in nested and nested[name] != value:
-            raise ConfigError(f"{name} stands twice in {source} ({value} and model: {nested[name]}): keep one.")
+            raise ConfigError(
+                f"{name} stands twice in {source} ({brief(value)} and model: {brief(nested[name])}): keep one."
+            )
         nested[name] = value
     return flat, nested
 
@@ -142,7 +147,8 @@ def unknown_key(key: Any, known: Collection[str], source: str) -> ConfigError:
     source
         Where it stands, e.g. ``"settings.yaml"``.
     """
-    near = RENAMED.get(str(key)) or next(iter(difflib.get_close_matches(str(key), sorted(known), n=1)), None)
+    key = brief(key)
+    near = RENAMED.get(key) or next(iter(difflib.get_close_matches(key, sorted(known), n=1)), None)
     if near in known:
         return ConfigError(f"{source} has the unknown key {key}: did you mean {near}?")
     return ConfigError(f"{source} has the unknown key {key}: '--help' of the command lists the keys there are.")

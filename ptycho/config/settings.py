@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.errors import ConfigError
+from ptycho.visible import brief
 
 NOTHING = frozenset({"none", "null", "~", ""})
 TRUE = frozenset({"true", "yes", "on", "1"})
@@ -169,7 +170,10 @@ def check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
     choices = field.metadata.get("choices", ())
     good = _is_a(plain, value) and (not choices or value in choices)
     if good and plain in (int, float):
-        good = _within(field, float(value))
+        try:
+            good = _within(field, float(value))
+        except OverflowError:
+            good = False
     if not good:
         raise _refusal(field, hint, value)
 
@@ -257,4 +261,4 @@ _READERS: dict[Any, Callable[[Any], Any]] = {
 
 
 def _refusal(field: dataclasses.Field[Any], hint: Any, value: Any) -> ConfigError:
-    return ConfigError(f"{field.name} = {value} is not possible: expected {describe(field, hint)}.")
+    return ConfigError(f"{field.name} = {brief(value)} is not possible: expected {describe(field, hint)}.")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ import numpy as np
 
 from ptycho.config import TrainingConfig, config_from_dict, config_to_dict, dataclass_to_legacy_dict
 from ptycho.config.deprecated import former_names
+from ptycho.config.regular_files import is_regular
 from ptycho.errors import DataError, OutputError
 from ptycho.files import adopt, mixture, written_whole
 from ptycho.model.safe_archive import SafeArchive, parse_json
@@ -32,6 +34,7 @@ __all__ = [
     "BUNDLE_NAME",
     "ORIGINS",
     "Bundle",
+    "bundle_file",
     "bundle_id",
     "is_bundle",
     "load_bundle",
@@ -176,6 +179,20 @@ def save_bundle(bundle: Bundle, path: str | Path, *, overwrite: bool = False) ->
     return target
 
 
+def bundle_file(path: str | Path) -> Path:
+    """The file of a bundle, or of an archive of PtychoPINN: the path itself, or ``wts.h5.zip`` in a folder.
+
+    Raises
+    ------
+    DataError
+        There is none, or it is no regular file.
+    """
+    target = Path(path) / BUNDLE_NAME if os.path.isdir(path) else Path(path)
+    if not is_regular(target):
+        raise DataError(f"{target}: there is no such file; give a {BUNDLE_NAME} or the folder that holds it.")
+    return target
+
+
 def load_bundle(path: str | Path) -> Bundle:
     """Read a bundle; no code in it is run.
 
@@ -188,10 +205,7 @@ def load_bundle(path: str | Path) -> Bundle:
     DataError
         The file is missing, is not a bundle of this library, or does not match its own checksums.
     """
-    path = Path(path)
-    target = path / BUNDLE_NAME if path.is_dir() else path
-    if not target.is_file():
-        raise DataError(f"{target}: there is no such bundle; give a {BUNDLE_NAME} or the folder that holds it.")
+    target = bundle_file(path)
     if (sentence := mixture(target.parent)) is not None:
         logger.warning(sentence)
     with SafeArchive(target) as archive:

@@ -15,13 +15,18 @@ from ptycho.config.regular_files import IrregularFileError, open_regular
 from ptycho.data.readers.limits import MemoryBudget, check_directory, check_member, readable
 from ptycho.errors import DataError
 
-__all__ = ["SafeArchive", "parse_json"]
+__all__ = ["SafeArchive", "check_growth", "parse_json"]
 
 MOST_MEMBERS = 10_000
 LARGEST_MEMBER = 4 << 30
 LARGEST_EXPANSION = 200
 """Times that a member may grow when it is unpacked; trained weights hardly grow at all."""
+MOST_TOGETHER = 64 << 20
+"""Bytes that all members together may grow to in any case: masks and zero biases of small models compress well."""
+GROWTH_TOGETHER = 4
+"""Times their size in the file that larger ones may grow to; neither bound depends on the machine."""
 _SUSPICIOUS_FROM = 64 << 20
+_DEEPEST_JSON = 30
 # zipfile raises NotImplementedError and RuntimeError (unknown compression, encryption) on damaged headers
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -65,6 +70,7 @@ class SafeArchive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else self._opened(source))
             self._members: dict[str, zipfile.ZipInfo] = {}
+            self._unpacked = self._packed = 0
             check_directory(self.what, self._zip)
             for info in self._zip.infolist():
                 self._admit(info)
@@ -141,23 +147,58 @@ class SafeArchive:
                 f"{what} claims to hold {readable(size)} in {readable(info.compress_size)} of the file, which is "
                 f"refused: a model's files are below {readable(LARGEST_MEMBER)} and hardly compressed."
             )
+        self._unpacked += size
+        self._packed += info.compress_size
+        check_growth(self.what, self._unpacked, self._packed)
 
 
-def parse_json(data: bytes, what: str) -> dict[str, Any]:
+def check_growth(what: str, unpacked: int, packed: int) -> None:
+    """Refuse a file whose parts together take far more memory than a model's weights of its size.
+
+    Parameters
+    ----------
+    what
+        The file, for the message.
+    unpacked, packed
+        Bytes of all parts in memory and in the file.
+
+    Raises
+    ------
+    DataError
+        If they are more than 64 MiB and four times what the file holds, whatever memory the machine has.
+    """
+    if unpacked > MOST_TOGETHER + GROWTH_TOGETHER * packed:
+        raise DataError(
+            f"{what} claims to hold {readable(unpacked)} in {readable(packed)} of the file, which is refused: the "
+            "weights of a model hardly shrink when they are compressed."
+        )
+
+
+def parse_json(data: bytes | str, what: str) -> dict[str, Any]:
     """A JSON object from bytes of a file.
 
     Raises
     ------
     DataError
-        It is no JSON, or no object.
+        It is no JSON, or no object, or nested deeper than anything that this library writes.
     """
     try:
         value = json.loads(data)
+        if _deeper_than(_DEEPEST_JSON, value):
+            raise ValueError(f"it is nested more than {_DEEPEST_JSON} deep")
     except (ValueError, RecursionError) as error:
         raise DataError(f"{what} is no JSON ({_reason(error)}); the file is damaged.") from error
     if not isinstance(value, dict):
         raise DataError(f"{what} holds {type(value).__name__}, a JSON object expected; the file is damaged.")
     return value
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    """Whether objects and lists lie deeper in one another; what reads the value later may then recurse into it."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, item) for item in inner)
 
 
 def _reason(error: BaseException) -> str:

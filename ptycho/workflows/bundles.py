@@ -18,7 +18,7 @@ from ptycho.data import load_scan
 from ptycho.data.readers.limits import readable
 from ptycho.errors import BackendError, ConfigError, DataError
 from ptycho.files import require_replaceable, written_whole
-from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, load_bundle
+from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, bundle_file, load_bundle
 from ptycho.model.generators import channels
 from ptycho.model.importers.archives import import_archive, model_folders
 from ptycho.model.importers.plain_pickle import read_plain_pickle
@@ -84,9 +84,7 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
     DataError
         It is neither, or is damaged.
     """
-    target = Path(path) / BUNDLE_NAME if Path(path).is_dir() else Path(path)
-    if not target.is_file():
-        raise DataError(f"{target}: there is no such file; give a {BUNDLE_NAME} or the folder that holds it.")
+    target = bundle_file(path)
     with SafeArchive(target) as archive:
         folders = {} if "manifest.json" in archive else model_folders(archive)
         members = {name: _member(archive.read(name)) for name in archive.names()}

@@ -187,7 +187,7 @@ class TestDamage:
 
     def test_missing(self, tmp_path):
         for place in (tmp_path, tmp_path / "absent.zip"):
-            with pytest.raises(DataError, match="there is no such bundle"):
+            with pytest.raises(DataError, match="there is no such file"):
                 load_bundle(place)
 
 

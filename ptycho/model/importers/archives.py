@@ -18,7 +18,7 @@ import numpy as np
 from ptycho.backends import Array, Backend
 from ptycho.config import ModelConfig, TrainingConfig, config_from_legacy
 from ptycho.errors import ConfigError, DataError
-from ptycho.model.bundle import BUNDLE_NAME, Bundle
+from ptycho.model.bundle import Bundle, bundle_file
 from ptycho.model.generators import CnnGenerator
 from ptycho.model.importers.keras_models import network_of_keras
 from ptycho.model.importers.plain_pickle import read_plain_pickle
@@ -91,10 +91,7 @@ def import_archive(path: str | Path, probe: np.ndarray | None = None) -> Bundle:
         The file is no such archive, is damaged, holds anything but plain data, or has a layer that this library's
         cnn lacks; the message names it.
     """
-    path = Path(path)
-    target = path / BUNDLE_NAME if path.is_dir() else path
-    if not target.is_file():
-        raise DataError(f"{target}: there is no such archive; give PtychoPINN's {BUNDLE_NAME} or its folder.")
+    target = bundle_file(path)
     with SafeArchive(target) as archive:
         folder, framework = _chosen(archive)
         settings = _settings(archive, folder)

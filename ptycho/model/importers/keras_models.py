@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ptycho.data.readers.hdf5_source import names_in
-from ptycho.data.readers.limits import check_expansion, check_fits_memory, claimed_bytes
+from ptycho.data.readers.limits import claimed_bytes
 from ptycho.errors import DataError
 from ptycho.model.network import BORDER_CHANNELS, DECODERS
-from ptycho.model.safe_archive import SafeArchive, parse_json
+from ptycho.model.safe_archive import SafeArchive, check_growth, parse_json
 
 __all__ = ["KerasNetwork", "network_of_keras"]
 
@@ -291,6 +291,7 @@ def _read_weights(data: bytes, graph: _Graph, what: str) -> dict[str, list[np.nd
     import h5py
 
     found: dict[str, list[np.ndarray]] = {}
+    size = 0
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             for folder in ("layers", "_layer_checkpoint_dependencies"):
@@ -300,9 +301,12 @@ def _read_weights(data: bytes, graph: _Graph, what: str) -> dict[str, list[np.nd
                     if variables is not None and len(variables):
                         name = variables.attrs.get("name")
                         layer = str(name) if name is not None else _by_class(graph, key)
-                        found[layer] = [
-                            _variable(variables, str(number), f"{what}: {layer}") for number in range(len(variables))
-                        ]
+                        found[layer] = []
+                        for number in range(len(variables)):
+                            dataset = _variable(variables, str(number), f"{what}: {layer}")
+                            size += claimed_bytes(dataset.shape, dataset.dtype)
+                            check_growth(what, size, len(data))
+                            found[layer].append(np.asarray(dataset[()]))
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
@@ -322,16 +326,16 @@ def _inside(group: Any, name: str, kind: type) -> Any:
     return group if isinstance(group, kind) else None
 
 
-def _variable(group: Any, name: str, what: str) -> np.ndarray:
+def _variable(group: Any, name: str, what: str) -> Any:
+    """A dataset of numbers that lies in the file itself, in pieces that can be unpacked."""
     import h5py
 
     dataset = _inside(group, name, h5py.Dataset)
     if dataset is None or dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual or dataset.shape is None:
         raise DataError(f"{what}: the variable {name} is no plain array of numbers; the file is refused.")
-    size = claimed_bytes(dataset.shape, dataset.dtype)
-    check_expansion(f"{what}: {name}", size, dataset.id.get_storage_size())
-    check_fits_memory(f"{what}: {name}", size)
-    return np.asarray(dataset[()])
+    if dataset.chunks is not None:
+        check_growth(f"{what}: {name}", claimed_bytes(dataset.chunks, dataset.dtype), dataset.id.get_storage_size())
+    return dataset
 
 
 def _by_class(graph: _Graph, key: str) -> str:

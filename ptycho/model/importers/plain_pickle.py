@@ -17,9 +17,13 @@ from ptycho.errors import DataError
 __all__ = ["Name", "read_plain_pickle"]
 
 _DEEPEST = 50
-_GROWTH = 100
-"""Times that what is built may exceed the file; one piece of a file can be asked for again and again."""
-_BYTES_EACH: dict[type, int] = {bytes: 1, dict: 100, set: 100}
+_GROWTH = 2
+_ROOM = 1 << 20
+"""What calls build may take 1 MiB and twice the file: one piece of a file can be asked for again and again."""
+_MOST_STEPS = 300_000
+"""Opcodes: an empty set is one byte in the file and 216 in memory. The weights of a network take some ten thousands."""
+_BYTES_EACH: dict[type, int] = {str: 4, bytes: 1, dict: 100, set: 100}
+_LONGEST_CODE = 8
 _KEYS = (str, bytes, int, float, bool, type(None))  # a hash of nested tuples may take for ever
 _AS_GIVEN = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
@@ -60,9 +64,9 @@ class _DType:
     """A dtype of numbers under construction; what follows its code may only state a byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.value = np.dtype(str(code))
-        if self.value.kind not in "biufc":
-            raise ValueError(f"an array of {code!r}")
+        if len(_of(str, code)) > _LONGEST_CODE or np.dtype(code).kind not in "biufc":
+            raise ValueError(f"an array of {code[:_LONGEST_CODE]!r}")
+        self.value = np.dtype(code)
 
     def build(self, state: Any) -> None:
         order = state[1]
@@ -123,8 +127,10 @@ class _Machine:
 
     def run(self, data: bytes) -> Any:
         """The value; the opcodes are parsed by the standard library, which executes none."""
-        self.room = _GROWTH * len(data) + 4096
-        for opcode, argument, _ in pickletools.genops(data):
+        self.room = _GROWTH * len(data) + _ROOM
+        for step_number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if step_number == _MOST_STEPS:
+                raise DataError(f"{self.what} takes more than {_MOST_STEPS} steps to build, which is refused.")
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name in _AS_GIVEN:
@@ -214,11 +220,15 @@ class _Machine:
             raise DataError(
                 f"{self.what} asks to call {asked}, which can run code and is refused; only plain data are read."
             )
-        made = maker(*_of(tuple, arguments))
-        self.room -= _BYTES_EACH[type(made)] * len(made) if type(made) in _BYTES_EACH else 0
+        self._charge(sum(len(part) for part in _of(tuple, arguments) if isinstance(part, str)))  # joined by some
+        made = maker(*arguments)
+        self._charge(_BYTES_EACH[type(made)] * len(made) if type(made) in _BYTES_EACH else 0)
+        self.stack.append(made)
+
+    def _charge(self, size: int) -> None:
+        self.room -= size
         if self.room < 0:
             raise DataError(f"{self.what} builds far more than it holds, which is refused; it is damaged or a bomb.")
-        self.stack.append(made)
 
     def _build(self, _: Any) -> None:
         (state,) = self._take(1)
@@ -262,7 +272,7 @@ def _scalar(dtype: _DType, data: Any) -> Any:
 def _filled(maker: Any, arguments: Any, state: Any, attributes: Any = None) -> np.ndarray | None:
     """What dill writes for an array."""
     if maker not in _RECONSTRUCT or attributes:
-        raise ValueError(f"an array by {maker}")
+        raise ValueError("an array by another function")
     target = _Array()
     target.build(state)
     return target.value
@@ -275,7 +285,7 @@ def _as_array(value: Any, *_: Any) -> Any:
 
 def _encode(text: Any, codec: Any) -> bytes:
     if codec not in ("latin1", "latin-1"):
-        raise ValueError(f"text encoded as {codec!r}")
+        raise ValueError("text of another encoding than latin1")
     return _of(str, text).encode("latin1")
 
 

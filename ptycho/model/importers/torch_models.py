@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.data.readers.limits import readable
 from ptycho.errors import DataError
 from ptycho.model.importers.plain_pickle import Name, read_plain_pickle
 from ptycho.model.network import DECODERS
@@ -28,6 +29,8 @@ _STORAGES = {
     "BoolStorage": "?",
     "ByteStorage": "u1",
 }
+_MOST_SHARED = 2
+"""Times that tensors may exceed what is stored: a few layers share weights, but each is copied when it is imported."""
 _EPSILON = 1e-5
 """What batch normalisation adds to the variance."""
 _WITHOUT_EFFECT = re.compile(r"num_batches_tracked$")
@@ -64,12 +67,13 @@ def read_state(data: bytes, what: str) -> dict[str, np.ndarray]:
         def storage(key: Any) -> np.ndarray:
             kind, dtype, number, _, count = key
             if kind != "storage" or not isinstance(dtype, Name) or dtype.attribute not in _STORAGES:
-                raise DataError(f"{what} holds {dtype}, which is not read; plain tensors of numbers are expected.")
+                name = dtype.attribute if isinstance(dtype, Name) else type(dtype).__name__
+                raise DataError(f"{what} holds {name}, which is not read; plain tensors of numbers are expected.")
             if number not in storages:
                 raw = archive.read(f"{folder}data/{number}")
                 storages[number] = np.frombuffer(raw, _STORAGES[dtype.attribute])
             if storages[number].size != int(count):
-                raise ValueError(f"{count} numbers in storage {number}")
+                raise ValueError("another number of values in a storage")
             return storages[number]
 
         state = read_plain_pickle(archive.read(pickles[0]), f"{what}: data.pkl", _TENSORS, storage)
@@ -77,7 +81,11 @@ def read_state(data: bytes, what: str) -> dict[str, np.ndarray]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise DataError(f"{what} holds no state dictionary; save model.state_dict() of the network.")
-    return {name: values for name, values in state.items() if isinstance(values, np.ndarray)}
+    tensors = {name: values for name, values in state.items() if isinstance(values, np.ndarray)}
+    claimed, held = (sum(values.nbytes for values in each.values()) for each in (tensors, storages))
+    if claimed > _MOST_SHARED * held + (1 << 20):
+        raise DataError(f"{what} builds {readable(claimed)} of tensors from {readable(held)}, which is refused.")
+    return tensors
 
 
 def network_of_state(state: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
