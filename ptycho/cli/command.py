@@ -223,7 +223,14 @@ def _reconstruct(call: Call) -> None:
     with reserved(call) as out:
         with connect_workers(dask) as workers, ProgressDisplay(call, scan, None, out) as bars:
             result = reconstruct_scan(
-                scan, bundle, config, backend=backend, counters=bars.counter, command=call.line, workers=workers
+                scan,
+                bundle,
+                config,
+                backend=backend,
+                counters=bars.counter,
+                command=call.line,
+                reading=call[ScanOptions],
+                workers=workers,
             )
             bars.show(result)
         save_reconstruction(result, out, overwrite=call[CommonOptions].force)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.cli import iterative, learning
-from ptycho.cli.options import Call, CommonOptions, ResumeOptions, RunOptions
+from ptycho.cli.options import Call, CommonOptions, ResumeOptions, RunOptions, reading
 from ptycho.cli.outputs import reserved
 from ptycho.files import adopt
 
@@ -88,6 +88,7 @@ def _network_result(
         resume=resume,
         overwrite=overwrite,
         command=call.line,
+        reading=reading(call),
     )
     save_training(bundle, out, overwrite=overwrite)
     return result

@@ -20,6 +20,7 @@ from ptycho.cli.options import (
     ResumeOptions,
     RunOptions,
     needed,
+    reading,
 )
 from ptycho.cli.outputs import reserved
 from ptycho.cli.printing import print_lines
@@ -141,6 +142,7 @@ def refined(call: Call, result: Any, scan: Any, bars: Any) -> Any:
         counters=bars.epochs,
         checkpoint=training.output_dir / ENGINE_STATE,
         command=call.line,
+        reading=reading(call),
         source=training.test_data_file or training.train_data_file,
     )
     better.metrics["seconds"] += result.metrics["seconds"]
@@ -170,6 +172,7 @@ def _iterate(
                 counters=bars.epochs,
                 checkpoint=state,
                 command=call.line,
+                reading=reading(call),
                 source=source,
             )
             bars.show(result)

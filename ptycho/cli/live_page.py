@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -12,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ptycho.cli.help_texts import COMMANDS
-from ptycho.cli.options import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed, parse
+from ptycho.cli.options import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed
 from ptycho.cli.printing import print_lines
 from ptycho.cli.progress_bars import ProgressBars
 from ptycho.config.processes import is_first_process
@@ -148,17 +146,20 @@ def _scan_beside(call: Call, result: Any, path: Path) -> tuple[Any, str]:
 
 
 def _as_it_was_read(call: Call, result: Any) -> Any:
-    """How the scan was read for a result, by the command in its provenance; flags of this command win."""
-    from ptycho.workflows.scans import ScanOptions
+    """How the scan was read for a result, by its record; flags of this command win, and files come from them alone."""
+    from ptycho.workflows.scans import ScanOptions, reading_of
 
     options = call[ScanOptions]
-    if call.given & set(ScanOptions.__dataclass_fields__):
+    given = {name: getattr(options, name) for name in call.given & set(ScanOptions.__dataclass_fields__)}
+    recorded = result.provenance.get("reading")
+    if recorded is None:
+        if result.provenance.get("command") and not given:
+            print_lines(
+                "note the result does not record how its scan was read: give the flags of reading that its command "
+                "has, such as --crop, --bin or --patterns_file"
+            )
         return options
-    try:
-        words = shlex.split(str(result.provenance.get("command") or ""))
-        if words[:1] != ["ptycho"] or words[1] not in COMMANDS or {"--config", "--help", "-h"} & set(words):
-            return options
-        earlier = parse(words[1], words[2:])
-        return options if earlier is None else earlier[ScanOptions]
-    except (PtychoError, ValueError, IndexError, StopIteration):
-        return options
+    found, left_out = reading_of(recorded, given)
+    for name, value in left_out.items():
+        print_lines(f"note left out: --{name} {value}; give it here if the scan is to be read with it")
+    return found

@@ -133,6 +133,13 @@ _FORECAST = ("train", "pretrain", "reconstruct", "refine", "run")
 """Commands that have `--dry-run`; the others do not know the flag."""
 
 
+def reading(call: Call) -> Any:
+    """How the command reads its scan; None for a command that makes one."""
+    from ptycho.workflows.scans import ScanOptions
+
+    return next((config for config in call.configs if isinstance(config, ScanOptions)), None)
+
+
 def _classes(command: str) -> list[tuple[type, str]]:
     """The configuration classes of a command with the headings of their flags."""
     from ptycho.config import EngineConfig, EngineSettings, InferenceConfig, TrainingConfig

@@ -21,6 +21,7 @@ from ptycho.workflows.output_folder import ENGINE_STATE
 from ptycho.workflows.r_factor import sample_of, scan_r_factor
 from ptycho.workflows.results import Reconstruction, provenance
 from ptycho.workflows.run import _on_grid, true_object
+from ptycho.workflows.scans import ScanOptions
 
 __all__ = ["ENGINE_STATE", "reconstruct_iteratively", "refine_result", "scan_of_result", "state_of_result"]
 
@@ -50,6 +51,7 @@ def reconstruct_iteratively(
     counters: Counters | None = None,
     checkpoint: str | Path | None = None,
     command: str = "",
+    reading: ScanOptions | None = None,
     source: str | Path | None = None,
 ) -> Reconstruction:
     """Reconstruct a scan from a flat object and its probe, without any network.
@@ -67,8 +69,8 @@ def reconstruct_iteratively(
         Makes a callback (epochs done, all epochs, metrics) for a step of the work from its name.
     checkpoint
         File that a killed run goes on from, see :func:`ptycho.engines.solve`; to be removed when the result is saved.
-    command, source
-        The command line and the scan's file, for the provenance.
+    command, reading, source
+        The command line, how the scan was read, and the scan's file, for the provenance.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def reconstruct_iteratively(
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
     """
-    return _worked(scan, config, None, split_frc, counters, checkpoint, command, source)
+    return _worked(scan, config, None, split_frc, counters, checkpoint, command, reading, source)
 
 
 def refine_result(
@@ -95,6 +97,7 @@ def refine_result(
     counters: Counters | None = None,
     checkpoint: str | Path | None = None,
     command: str = "",
+    reading: ScanOptions | None = None,
     source: str | Path | None = None,
 ) -> Reconstruction:
     """Refine object, probe and (if wanted) positions of a result with an iterative engine.
@@ -105,7 +108,7 @@ def refine_result(
         From a network or an engine.
     scan
         The measurement that it was made from.
-    config, split_frc, counters, checkpoint, command, source
+    config, split_frc, counters, checkpoint, command, reading, source
         As in :func:`reconstruct_iteratively`. Both halves start from the one result, so their correlation shows the
         noise and not what both took from it.
 
@@ -120,7 +123,7 @@ def refine_result(
         Before any work is done, each naming the field.
     """
     refined = _worked(
-        scan, config, state_of_result(result, scan, config), split_frc, counters, checkpoint, command, source
+        scan, config, state_of_result(result, scan, config), split_frc, counters, checkpoint, command, reading, source
     )
     before = {
         f"{name}_before": value
@@ -199,6 +202,7 @@ def _worked(
     counters: Counters | None,
     checkpoint: str | Path | None,
     command: str,
+    reading: ScanOptions | None,
     source: str | Path | None,
 ) -> Reconstruction:
     def told(label: str) -> Sequence[Callback]:
@@ -229,7 +233,7 @@ def _worked(
         metrics |= comparison.metrics
     samples = sample_of(len(scan))
     metrics["seconds"] = time.perf_counter() - began
-    came_from = provenance(config, scan, config.seed, command)
+    came_from = provenance(config, scan, config.seed, command, reading)
     if source is not None:
         came_from["data"]["file"] = str(source)
     return Reconstruction(

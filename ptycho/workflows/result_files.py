@@ -37,12 +37,14 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.config.regular_files import is_regular
 from ptycho.data.readers.hdf5 import Hdf5File
 from ptycho.data.readers.hdf5_source import names_in
 from ptycho.data.readers.limits import LARGEST_RESULT_EXPANSION
 from ptycho.data.readers.npz import NpzArchive
 from ptycho.data.writers.hdf5 import new_file, put
 from ptycho.errors import DataError
+from ptycho.model.safe_archive import parse_json
 
 __all__ = [
     "FORMAT",
@@ -50,6 +52,8 @@ __all__ = [
     "identity",
     "read_arrays",
     "read_identity",
+    "read_provenance",
+    "under",
     "write_hdf5",
     "write_npz",
     "write_tiff",
@@ -154,7 +158,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     DataError
         The file is not there, cannot be read, is not a reconstruction, or is of a newer format.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise DataError(f"{path} does not exist; expected reconstruction.h5, reconstruction.npz or their folder.")
     arrays = _read_npz(path) if zipfile.is_zipfile(path) else _read_hdf5(path)
     form = arrays.pop("format", None)
@@ -220,6 +224,26 @@ def _plain(values: Any) -> Any:
     """Texts as ``str``; arrays as they are."""
     array = np.asarray(values)
     return str(array[()]) if array.dtype.kind == "U" and array.ndim == 0 else array
+
+
+def read_provenance(text: Any) -> dict[str, Any]:
+    """The provenance in a file, whose groups hold names with values.
+
+    Raises
+    ------
+    DataError
+        It is no JSON object, is nested too deeply, or a group of it is something else.
+    """
+    found = parse_json(str(text), "provenance")
+    for name in ("data", "config", "versions", "machine", "reading"):
+        if not isinstance(found.get(name), dict | None):
+            raise DataError(f"provenance: {name} is {type(found[name]).__name__}; expected names with values.")
+    return found
+
+
+def under(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays in a group, by their names within it."""
+    return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
 
 
 def _unit(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ptycho._version import __version__
+from ptycho.config.regular_files import is_regular
 from ptycho.data import Scan
 from ptycho.errors import DataError
 from ptycho.evaluation import FRC, coverage, remove_ramp
@@ -30,10 +31,13 @@ from ptycho.workflows.result_files import (
     identity,
     read_arrays,
     read_identity,
+    read_provenance,
+    under,
     write_hdf5,
     write_npz,
     write_tiff,
 )
+from ptycho.workflows.scans import ScanOptions, recorded_reading
 
 __all__ = ["RESULT_FILES", "Reconstruction", "load_reconstruction", "provenance", "save_reconstruction", "write_arrays"]
 
@@ -86,8 +90,8 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
         There is none, or the file cannot be read, or is not a reconstruction.
     """
     source = Path(path)
-    if source.is_dir():
-        found = [source / name for name in ("reconstruction.h5", "reconstruction.npz") if (source / name).is_file()]
+    if os.path.isdir(source):
+        found = [source / name for name in ("reconstruction.h5", "reconstruction.npz") if is_regular(source / name)]
         if not found:
             raise DataError(f"{source} holds no reconstruction.h5 and no reconstruction.npz; give another folder.")
         source = found[0]
@@ -134,17 +138,19 @@ def _from_arrays(arrays: Mapping[str, Any]) -> Reconstruction:
         positions=arrays["positions"],
         probe=arrays["probe"],
         **dict[str, Any]({name: float(arrays[name]) for name in LENGTHS if name in arrays}),
-        history={name: list(values) for name, values in _under("history", arrays).items()},
-        provenance=dict(json.loads(arrays.get("provenance", "{}"))),
+        history={name: list(values) for name, values in under("history", arrays).items()},
+        provenance=read_provenance(arrays.get("provenance", "{}")),
         metrics={
-            name: float(value) for name, value in {**_under("figures", arrays), **_under("metrics", arrays)}.items()
+            name: float(value) for name, value in {**under("figures", arrays), **under("metrics", arrays)}.items()
         },
         frc=_curves(arrays),
         **{name: arrays.get(name) for name in OPTIONAL_ARRAYS},
     )
 
 
-def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | None) -> dict[str, Any]:
+def provenance(
+    config: Any, scan: Scan | None, seed: int | None, command: str | None, reading: ScanOptions | None = None
+) -> dict[str, Any]:
     """Where a result came from, as plain values that JSON can hold.
 
     Parameters
@@ -153,6 +159,7 @@ def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | 
     scan : the measurement; its fingerprint is the SHA-256 of the data.
     seed : of all random numbers.
     command : the command line, or None.
+    reading : how the scan was read, or None.
 
     Returns
     -------
@@ -169,6 +176,7 @@ def provenance(config: Any, scan: Scan | None, seed: int | None, command: str | 
         "seed": seed,
         "data": data,
         "config": _plain(config),
+        **({} if reading is None else {"reading": recorded_reading(reading)}),
         "versions": {"ptychopinn": __version__, "python": platform.python_version(), **_installed()},
         "machine": {"system": platform.platform(), "processors": os.cpu_count()},
     }
@@ -211,12 +219,8 @@ def _flat(result: Reconstruction) -> dict[str, Any]:
     return arrays
 
 
-def _under(group: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(f"{group}/"): value for name, value in arrays.items() if name.startswith(f"{group}/")}
-
-
 def _curves(arrays: Mapping[str, Any]) -> dict[str, FRC]:
-    parts = _under("frc", arrays)
+    parts = under("frc", arrays)
     names = dict.fromkeys(name.rsplit("/", 1)[0] for name in parts)
     return {
         name: FRC(parts[f"{name}/frequency"], parts[f"{name}/correlation"], parts[f"{name}/independent"])

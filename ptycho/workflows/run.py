@@ -27,7 +27,7 @@ from ptycho.workflows.output_folder import adopt_earlier, require_free
 from ptycho.workflows.r_factor import predict_amplitudes, sample_of, scan_r_factor
 from ptycho.workflows.reconstruct import Stitched, reconstruct
 from ptycho.workflows.results import Reconstruction, provenance
-from ptycho.workflows.scans import subsample
+from ptycho.workflows.scans import ScanOptions, subsample
 from ptycho.workflows.train import train
 from ptycho.workflows.worker_pool import WorkerPool
 
@@ -131,6 +131,7 @@ def reconstruct_scan(
     split_frc: bool = False,
     counters: Counters | None = None,
     command: str = "",
+    reading: ScanOptions | None = None,
     workers: WorkerPool | None = None,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained bundle and say how well the object explains the patterns.
@@ -151,8 +152,8 @@ def reconstruct_scan(
         what the network got wrong twice.
     counters
         Makes a callback (done, total) for a step of the work from its name.
-    command
-        The command line, for the provenance.
+    command, reading
+        The command line, and how the scan was read, for the provenance.
     workers
         A Dask cluster's, from :func:`ptycho.workflows.worker_pool.connect_workers`.
 
@@ -208,7 +209,7 @@ def reconstruct_scan(
         probe=stitched.probe,
         pixel_size=scan.object_pixel_size,
         history=bundle.history,
-        provenance=provenance(bundle.config, scan, bundle.config.seed, command)
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command, reading)
         | origins(bundle)
         | {"bundle": bundle_id(bundle)},
         metrics=metrics,
@@ -234,6 +235,7 @@ def run_scan(
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
+    reading: ScanOptions | None = None,
 ) -> tuple[Reconstruction, Bundle]:
     """Train on a scan and reconstruct it, or another one.
 
@@ -243,7 +245,7 @@ def run_scan(
         As in :func:`train_scan`.
     target
         What is reconstructed; none reconstructs the scan that was learned from.
-    split_frc, command
+    split_frc, command, reading
         As in :func:`reconstruct_scan`.
 
     Returns
@@ -261,7 +263,13 @@ def run_scan(
         neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
     )
     result = reconstruct_scan(
-        scan if target is None else target, bundle, inference, split_frc=split_frc, counters=counters, command=command
+        scan if target is None else target,
+        bundle,
+        inference,
+        split_frc=split_frc,
+        counters=counters,
+        command=command,
+        reading=reading,
     )
     result.metrics["seconds"] = time.perf_counter() - started
     return result, bundle

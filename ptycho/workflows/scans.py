@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.config import ModelConfig
-from ptycho.config.settings import data_dirs_setting, setting
+from ptycho.config import ModelConfig, config_from_dict
+from ptycho.config.settings import data_dirs_setting, field_types, setting
 from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import ORIENTATIONS
 from ptycho.errors import ConfigError, DataError
+from ptycho.visible import brief
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,65 @@ class ScanOptions:
     )
     data_dirs: tuple[Path, ...] = data_dirs_setting()
     patterns_file: Path | None = setting(None, "the file of the patterns, where the scan file has none (ptychodus)")
+
+
+def recorded_reading(options: ScanOptions) -> dict[str, Any]:
+    """How a scan was read, as JSON for a result: ``options`` that name no file, and ``files`` that the others name."""
+    set_by_hand = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(ScanOptions)
+        if getattr(options, field.name) != field.default
+    }
+    files = {name: value for name, value in set_by_hand.items() if name in names_of_files()}
+    return {
+        "options": {name: value for name, value in set_by_hand.items() if name not in files},
+        "files": {
+            name: [str(path) for path in value] if isinstance(value, tuple) else str(value)
+            for name, value in files.items()
+        },
+    }
+
+
+def names_of_files() -> set[str]:
+    """The options of reading a scan that name files or folders."""
+    return {
+        name
+        for name, hint in field_types(ScanOptions).items()
+        if any(Path in (kind, *typing.get_args(kind)) for kind in (hint, *typing.get_args(hint)))
+    }
+
+
+def reading_of(recorded: Any, given: Mapping[str, Any]) -> tuple[ScanOptions, dict[str, str]]:
+    """How to read a scan as for a result, without opening any file that the result names.
+
+    Parameters
+    ----------
+    recorded
+        From :func:`recorded_reading`, as a result holds it; a result is not trusted.
+    given
+        Options that win over the recorded ones, by name.
+
+    Returns
+    -------
+    options : ScanOptions
+    left_out : dict
+        The recorded files that are not given, by the name of their option.
+
+    Raises
+    ------
+    DataError
+        The record is not one, or an option in it is unknown or not possible.
+    """
+    parts = [recorded.get(name, {}) for name in ("options", "files")] if isinstance(recorded, Mapping) else [None, None]
+    options, files = parts
+    if not isinstance(options, Mapping) or not isinstance(files, Mapping):
+        raise DataError("The record of how the scan was read is damaged: give --scan with the flags of reading.")
+    admitted = {name: value for name, value in options.items() if name not in names_of_files()}
+    try:
+        found = config_from_dict(ScanOptions, {**admitted, **given}, "the result's record of how its scan was read")
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    return found, {brief(name): brief(value, 400) for name, value in files.items() if name not in given}
 
 
 def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Scan:
