@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ _HIDDEN = re.compile(r"\.ptychopinn-[0-9a-f]{8}(\.lock)?")
 SET_ASIDE = "earlier-target"
 """Folder in a hidden one that holds what is about to be replaced, where a system cannot swap two names at once."""
 _TRIES = 5
+_SETTLE_SECONDS = 0.05
+"""Between two removals of what a failed write left: Zarr's threads end within some milliseconds."""
 """A new hidden folder may be taken for a leftover until its lock is held; another one is made then."""
 
 
@@ -155,6 +158,12 @@ def hidden_folder(folder: Path) -> Iterator[Path]:
     hidden, lock = _new_hidden(folder)
     try:
         yield hidden
+    except BaseException:
+        # threads of Zarr that still write when one of them has failed make the folders of their chunks again
+        for _ in range(_TRIES):
+            shutil.rmtree(hidden, ignore_errors=True)
+            time.sleep(_SETTLE_SECONDS)
+        raise
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         if lock is not None:
