@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -107,9 +108,9 @@ def check_refinement(call: Call, scan: Any) -> None:
 
 
 def _refining(call: Call) -> Any:
-    from ptycho.config import EngineConfig, EngineSettings, config_to_dict
+    from ptycho.config import EngineConfig
 
-    return EngineConfig(**config_to_dict(call[EngineSettings]), epochs=call[RunOptions].refine)
+    return dataclasses.replace(call[EngineConfig], epochs=call[RunOptions].refine)
 
 
 def network_result(call: Call, scan: Any, target: Any, config: Any) -> Any:
@@ -124,7 +125,7 @@ def network_result(call: Call, scan: Any, target: Any, config: Any) -> Any:
         result = load_reconstruction(config.output_dir / "network")
     except DataError:
         return None
-    seen = (scan if target is None else target).kept()
+    seen = (scan if target is None else target).in_memory()
     return result if result.provenance.get("data", {}).get("sha256") == seen.fingerprint() else None
 
 

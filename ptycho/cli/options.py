@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,9 +141,9 @@ def reading(call: Call) -> Any:
     return next((config for config in call.configs if isinstance(config, ScanOptions)), None)
 
 
-def _classes(command: str) -> list[tuple[type, str]]:
-    """The configuration classes of a command with the headings of their flags."""
-    from ptycho.config import EngineConfig, EngineSettings, InferenceConfig, TrainingConfig
+def _classes(command: str, engine: str) -> list[tuple[type, str]]:
+    """The configuration classes of a command, for an engine, with the headings of their flags."""
+    from ptycho.config import InferenceConfig, TrainingConfig
     from ptycho.workflows.bundles import ExportOptions, ImportOptions, InfoOptions
     from ptycho.workflows.convert import ConvertOptions
     from ptycho.workflows.doctor import DoctorOptions
@@ -157,8 +158,9 @@ def _classes(command: str) -> list[tuple[type, str]]:
     resume = (ResumeOptions, "work that was interrupted")
     live = (LiveOptions, "the page")
     cluster = (ClusterOptions, "several processes or machines")
-    engine = [(EngineConfig, "the iterative engine"), (IterativeOptions, "this command"), resume, live]
-    run = [(RunOptions, "this command"), (EngineSettings, "the iterative engine of --refine"), live]
+    settings = _engine_settings(engine)
+    iterative = [(settings, f"the iterative engine {engine}"), (IterativeOptions, "this command"), resume, live]
+    run = [(RunOptions, "this command"), (settings, f"the iterative engine {engine} of --refine"), live]
     chosen: dict[str, list[tuple[type, str]]] = {
         "simulate": [(SimulationConfig, "what is simulated")],
         "inspect": [scan, (InspectOptions, "the picture")],
@@ -166,8 +168,8 @@ def _classes(command: str) -> list[tuple[type, str]]:
         "doctor": [scan, (DoctorOptions, "the examination")],
         "train": [scan, training, resume, live],
         "pretrain": [scan, (PretrainOptions, "the simulated objects"), training, resume, live],
-        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), cluster, *engine],
-        "refine": [scan, *engine, (RefinedOutput, "where it goes")],
+        "reconstruct": [scan, (InferenceConfig, "reconstruction and where it runs"), cluster, *iterative],
+        "refine": [scan, *iterative, (RefinedOutput, "where it goes")],
         "run": [scan, training, resume, *run],
         "view": [(ViewOptions, "the page"), scan],
         "evaluate": [(EvaluateOptions, "this command")],
@@ -178,6 +180,45 @@ def _classes(command: str) -> list[tuple[type, str]]:
     }
     dry = [(DryRunOptions, "before it starts")] if command in _FORECAST else []
     return [*chosen[command], *dry, (CommonOptions, "every command")]
+
+
+ITERATIVE = ("reconstruct", "refine", "run", "demo")
+"""Commands with an iterative engine, of which the last two set its epochs by ``--refine``."""
+
+
+def _engine_settings(engine: str) -> type:
+    """The class of an engine's settings; the usual engine is not imported for it."""
+    from ptycho.config import EngineConfig
+
+    if engine == EngineConfig.engine:
+        return EngineConfig
+    from ptycho.engines.registry import find_engine
+
+    return find_engine(engine).settings
+
+
+def _named_engine(words: list[str]) -> str:
+    """The engine that a command's words, or the file of settings that they name, choose."""
+    from ptycho.config import EngineConfig, load_yaml_config
+    from ptycho.config.flags import FlagParser
+
+    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine")
+    parser.add_argument("--config")
+    named, _ = parser.parse_known_args(words)
+    from_file = load_yaml_config(named.config).get("engine") if named.config and not named.engine else None
+    return str(named.engine or from_file or EngineConfig.engine)
+
+
+def _explanation(name: str, engine: str) -> str | None:
+    """Why a setting is not known, where other engines have it."""
+    from ptycho.engines.registry import settings_elsewhere
+
+    others = settings_elsewhere(name.replace("-", "_"), engine)
+    if not others:
+        return None
+    of = " and ".join(others)
+    return f"{name} is a setting of {of} and not of {engine}: leave it out, or choose --engine {others[0]}."
 
 
 def _other_defaults(command: str) -> Mapping[str, Any]:
@@ -191,7 +232,8 @@ def _other_defaults(command: str) -> Mapping[str, Any]:
 
 def parse(command: str, words: list[str]) -> Call | None:
     """Read a command's words; None where only its help was wanted."""
-    from ptycho.config import TrainingConfig
+    from ptycho.config import EngineConfig, TrainingConfig
+    from ptycho.config.engines import fields_of_others
     from ptycho.config.flags import add_flags, combine, make_parser, parse_flags
 
     text = COMMANDS[command]
@@ -200,9 +242,12 @@ def parse(command: str, words: list[str]) -> Call | None:
     for name, meaning in text.positionals:
         parser.add_argument(name, nargs="?", metavar=name.upper(), help=meaning)
     parser.add_argument("--config", metavar="FILE.yaml", help="settings by name, flat or the model's under 'model:'")
-    classes = _classes(command)
-    seen: set[str] = set()
+    engine = _named_engine(words) if command in ITERATIVE else EngineConfig.engine
+    classes = _classes(command, engine)
+    without = {"epochs"} if command in ITERATIVE[2:] else set()
+    seen: set[str] = set(without)
     for cls, title in classes:
+        seen |= fields_of_others(cls, engine)
         seen |= add_flags(parser, cls, title, seen, _other_defaults(command))
     if any(word in ("-h", "--help") for word in words):
         _list_backends(parser, trains=any(cls is TrainingConfig for cls, _ in classes))
@@ -210,8 +255,9 @@ def parse(command: str, words: list[str]) -> Call | None:
         return None
     kinds = [cls for cls, _ in classes]
     with _printed_warnings():
-        own, flags = parse_flags(parser, words, kinds)
-        configs, given = combine(kinds, flags, own.pop("config", None))
+        explain = partial(_explanation, engine=engine) if command in ITERATIVE else lambda name: None
+        own, flags = parse_flags(parser, words, kinds, explain)
+        configs, given = combine(kinds, flags, own.pop("config", None), without, explain)
     return Call(command, shlex.join(["ptycho", *command.split(), *words]), own, configs, given)
 
 

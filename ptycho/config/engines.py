@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ptycho.config.deprecated import former_names
 from ptycho.config.settings import setting
 
-__all__ = ["ENGINES", "EngineConfig", "EngineSettings"]
+__all__ = ["EngineConfig", "EngineSettings", "engine_names", "engine_points", "fields_of_others"]
 
-ENGINES = ("rpie", "epie", "lsqml", "difference_map", "gradient")
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+_GROUP = "ptycho.engines"
+
+
+def engine_points() -> dict[str, EntryPoint]:
+    """The entry points of all engines by name; of a source tree that is not installed, those of its pyproject.toml."""
+    import tomllib
+    from importlib.metadata import EntryPoint, entry_points
+
+    points = {point.name: point for point in entry_points(group=_GROUP)}
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if EngineSettings.engine not in points and project.is_file():
+        named = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"].get(_GROUP, {})
+        points |= {name: EntryPoint(name, value, _GROUP) for name, value in named.items()}
+    return points
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names of the engines that are registered."""
+    return tuple(sorted(engine_points()))
+
+
+def fields_of_others(cls: type, engine: str) -> set[str]:
+    """Names of the fields of a settings class that other engines read and this one does not."""
+    declared = {item.name: item.metadata.get("engines", ()) for item in fields(cls)}
+    return {name for name, engines in declared.items() if engines and engine not in engines}
+
 
 _FORMER = {"averaged": "full_batch_epochs", "engine_batch": "engine_batch_size", "shift": "interpolation"}
 
@@ -19,7 +49,7 @@ _FORMER = {"averaged": "full_batch_epochs", "engine_batch": "engine_batch_size",
 class EngineSettings:
     """How an iterative engine works, but for how long."""
 
-    engine: str = setting("rpie", "the iterative engine", choices=ENGINES)
+    engine: str = setting("rpie", "the iterative engine", choices=engine_names)
     engine_batch_size: int | None = setting(
         None, "patterns per update; none takes the engine's own (epie 1, rpie and lsqml 16, gradient 32)", at_least=1
     )
@@ -35,18 +65,25 @@ class EngineSettings:
     probe_step: float = setting(1.0, "length of the probe's updates; 0 keeps the probe", at_least=0, at_most=2)
     probe_from: int = setting(0, "epochs before the probe is updated", at_least=0)
     damping: float = setting(
-        0.3, "rpie: 0 lets every pixel take its whole update, 1 only the brightest ones", above=0, at_most=1
+        0.3,
+        "regularisation of the object's update: near 0 every pixel moves by its whole update, at 1 only the brightest",
+        above=0,
+        at_most=1,
+        engines=("rpie", "lsqml"),
     )
     momentum: float = setting(
         0.0, "part of an epoch's change that is repeated after the next", at_least=0, at_most=0.95
     )
     full_batch_epochs: int = setting(
         3,
-        "last epochs that take the whole scan at once, which averages the noise (rpie; from flat a third at most)",
+        "last epochs that take the whole scan at once, which averages the noise; from scratch a third of all at most",
         at_least=0,
+        engines=("rpie", "epie", "lsqml"),
     )
-    step_size: float = setting(0.05, "gradient: first step of Adam, in parts of the object's amplitude", above=0)
-    optimiser: str = setting("adam", "gradient: which optimiser", choices=("adam", "lbfgs"))
+    step_size: float = setting(
+        0.05, "first step of the optimiser, in parts of the object's amplitude", above=0, engines=("gradient",)
+    )
+    optimiser: str = setting("adam", "which optimiser", choices=("adam", "lbfgs"), engines=("gradient",))
     modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
     slices: int | None = setting(
         None, "slices of the object along the beam; none keeps those of the start (1 from scratch)", at_least=1

@@ -10,14 +10,14 @@ import argparse
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ptycho.config.deprecated import rename_keys, warn_renamed
 from ptycho.config.files import load_yaml_config
 from ptycho.config.mapping import config_from_dict, known_former_names, known_keys, unknown_key
-from ptycho.config.settings import FALSE, NOTHING, PATHS, TRUE, describe_limits, field_types, split_optional
+from ptycho.config.settings import FALSE, NOTHING, PATHS, TRUE, choices_of, describe_limits, field_types, split_optional
 from ptycho.errors import ConfigError
 from ptycho.visible import brief
 
@@ -109,8 +109,12 @@ def add_flags(
     return known_keys(cls)
 
 
+Explain = Callable[[str], str | None]
+"""From the name of a setting that is not known to a sentence about it, or None."""
+
+
 def parse_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str], classes: Sequence[type]
+    parser: argparse.ArgumentParser, argv: Sequence[str], classes: Sequence[type], explain: Explain = lambda name: None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Parse a command line into the flags of the classes and the parser's other arguments.
 
@@ -122,6 +126,8 @@ def parse_flags(
         The words after the command.
     classes
         The configuration classes.
+    explain
+        Why a flag is not known here.
 
     Returns
     -------
@@ -143,7 +149,8 @@ def parse_flags(
         former |= known_former_names(cls)
     parsed, extra = parser.parse_known_args(_normalise(argv, switches, former))
     if extra:
-        raise _unknown_word(parser, extra[0])
+        sentence = explain(extra[0][2:].partition("=")[0]) if extra[0].startswith("--") else None
+        raise ConfigError(sentence) if sentence else _unknown_word(parser, extra[0])
     keys = set().union(*(known_keys(cls) for cls in classes))
     values = vars(parsed)
     return (
@@ -153,7 +160,11 @@ def parse_flags(
 
 
 def combine(
-    classes: Sequence[type], flags: Mapping[str, str], config_file: str | None = None
+    classes: Sequence[type],
+    flags: Mapping[str, str],
+    config_file: str | None = None,
+    without: Collection[str] = (),
+    explain: Explain = lambda name: None,
 ) -> tuple[list[Any], set[str]]:
     """Build one configuration of each class from flags, a YAML file and defaults, in this order of precedence.
 
@@ -165,6 +176,10 @@ def combine(
         Text by field name.
     config_file
         YAML file with keys of any of the classes, flat or nested under ``model:``.
+    without
+        Fields of the classes that are set otherwise: unknown keys of a file.
+    explain
+        Why a key is not known here.
 
     Returns
     -------
@@ -188,8 +203,10 @@ def combine(
         values = rename_keys(model, values, str(config_file)) if model else values
     known = set().union(*(known_keys(cls) for cls in classes))
     for key in values:
-        if key not in known:
-            raise unknown_key(key, known, str(config_file))
+        if key not in known or key in without:
+            if sentence := explain(str(key)):
+                raise ConfigError(f"{config_file}: {sentence}")
+            raise unknown_key(key, known - set(without), str(config_file))
     configs: list[Any] = []
     for cls in classes:
         keys = known_keys(cls)
@@ -217,7 +234,7 @@ def _flat_fields(cls: type) -> list[dataclasses.Field[Any]]:
 
 
 def _metavar(field: dataclasses.Field[Any], plain: type) -> str:
-    choices = field.metadata["choices"]
+    choices = choices_of(field)
     if choices:
         return "|".join(str(choice) for choice in choices)
     if field.metadata["alone"]:

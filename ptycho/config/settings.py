@@ -30,11 +30,12 @@ def setting(
     help: str,
     *,
     unit: str = "",
-    choices: tuple[Any, ...] = (),
+    choices: tuple[Any, ...] | Callable[[], tuple[Any, ...]] = (),
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
     alone: str = "",
+    engines: tuple[str, ...] = (),
 ) -> Any:
     """Declare a dataclass field with the text and limits that are shared by help, validation and documentation.
 
@@ -47,7 +48,7 @@ def setting(
     unit
         Unit of the value, e.g. ``"pixels"`` or ``"photons"``; empty for a pure number or a word.
     choices
-        The only values allowed; empty: any value within the limits.
+        The only values allowed, or a function that returns them; empty: any value within the limits.
     at_least, at_most, above
         Inclusive lower, inclusive upper and exclusive lower limit of a number.
     alone
@@ -67,6 +68,7 @@ def setting(
         "at_most": at_most,
         "above": above,
         "alone": alone,
+        "engines": engines,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -93,11 +95,17 @@ def split_optional(hint: Any) -> tuple[type, bool]:
     return hint, False
 
 
+def choices_of(field: dataclasses.Field[Any]) -> tuple[Any, ...]:
+    """Return the only values that a field admits; empty where it admits any."""
+    choices = field.metadata.get("choices", ())
+    return choices() if callable(choices) else choices
+
+
 def describe(field: dataclasses.Field[Any], hint: Any) -> str:
     """Return the values that a field admits as words, e.g. ``"an integer, at least 1"``."""
     plain, optional = split_optional(hint)
     ending = " or none" if optional else ""
-    choices = field.metadata.get("choices", ())
+    choices = choices_of(field)
     if choices:
         listed = [str(choice) for choice in choices]
         return "one of " + ", ".join(listed) + ending
@@ -167,7 +175,7 @@ def check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
     plain, optional = split_optional(hint)
     if value is None and optional:
         return
-    choices = field.metadata.get("choices", ())
+    choices = choices_of(field)
     good = _is_a(plain, value) and (not choices or value in choices)
     if good and plain in (int, float):
         try:

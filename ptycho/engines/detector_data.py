@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backends import Array, Backend, NumpyBackend
+from ptycho.backends import Array, Backend
 from ptycho.data import Scan
 from ptycho.errors import DataError
 from ptycho.physics.fourier import ifftshift2
@@ -16,7 +16,6 @@ from ptycho.physics.fourier import ifftshift2
 __all__ = ["DetectorData"]
 
 logger = logging.getLogger(__name__)
-_host = NumpyBackend.xp
 _BRIGHT_QUANTILE = 0.99
 
 
@@ -50,8 +49,8 @@ class DetectorData:
             raise DataError("mask: no pixel of the detector is good; expected True on good pixels.")
         self._scan, self._backend, self._device, self._dtype = scan, backend, device, dtype
         self.count, self.size = len(scan), scan.N
-        totals = _host.concat([_totals(scan, part) for part in scan.chunks()])
-        if not bool(_host.all(_host.isfinite(totals))):
+        totals = np.concat([_totals(scan, part) for part in scan.chunks()])
+        if not bool(np.all(np.isfinite(totals))):
             raise DataError(
                 "patterns: some are not finite on good pixels; mask these pixels or leave the patterns out."
             )
@@ -82,7 +81,7 @@ class DetectorData:
         return self._backend.xp.take(self._kept, where, axis=0)
 
     def _read(self, index: np.ndarray) -> Array:
-        host = _host.empty((index.size, self.size, self.size), dtype=self._dtype)
+        host = np.empty((index.size, self.size, self.size), dtype=self._dtype)
         for first in range(0, index.size, 256):
             part = slice(first, first + 256)
             host[part] = ifftshift2(self._scan.amplitude(index[part], np.dtype(self._dtype))) * self.unit

@@ -11,17 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho.backends import NumpyBackend
+import numpy as np
+
 from ptycho.config.deprecated import former_names_of
 from ptycho.config.engines import EngineConfig
-from ptycho.config.validation import validate
 from ptycho.data import Scan
-from ptycho.engines.difference_map import DifferenceMap
 from ptycho.engines.engine import Engine
-from ptycho.engines.gradient import LBFGS, Adam
-from ptycho.engines.lsqml import LSQML
-from ptycho.engines.pie import EPIE, RPIE
-from ptycho.engines.propagator import propagator
+from ptycho.engines.propagator import make_propagator
+from ptycho.engines.registry import configured
 from ptycho.engines.state import State, load_state, save_state
 from ptycho.errors import DataError, OutputError
 from ptycho.observers import notify
@@ -33,14 +30,6 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[int, int, Mapping[str, float]], None]
 """Told of (epochs done, all epochs, figures of the last one)."""
 
-_ENGINES: dict[str, type[Engine]] = {
-    "rpie": RPIE,
-    "epie": EPIE,
-    "lsqml": LSQML,
-    "difference_map": DifferenceMap,
-    "gradient": Adam,
-    "gradient lbfgs": LBFGS,
-}
 _DIVERGED = 2.0
 _CLEARLY_WORSE = 1.3
 """What is met on the way differs with the batches: a whole-scan epoch meets the state before it."""
@@ -81,7 +70,7 @@ def solve(
     OutputError
         A checkpoint cannot be written; an earlier one is kept.
     """
-    validate(config)
+    kind, config = configured(config)
     from_state = state is not None
     label = "" if checkpoint is None else _label(scan, config, state)
     if checkpoint is not None and Path(checkpoint).is_file():
@@ -91,7 +80,7 @@ def solve(
             return state
     elif state is not None:
         state = dataclasses.replace(state.copy(), epoch=0, history={}, auxiliary={})
-    engine = _kind(config)(scan, config, state)
+    engine = kind(scan, config, state)
     engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started, saved = time.perf_counter(), -math.inf
@@ -132,15 +121,10 @@ def check_settings(scan: Scan, config: EngineConfig) -> None:
     ConfigError
         Naming the field.
     """
-    validate(config)
+    kind, config = configured(config)
     slices = config.slices or 1
-    _kind(config).check(config, slices)
-    propagator(scan, config, NumpyBackend.xp.asarray, slices, config.slice_spacing)
-
-
-def _kind(config: EngineConfig) -> type[Engine]:
-    lbfgs = (config.engine, config.optimiser) == ("gradient", "lbfgs")
-    return _ENGINES["gradient lbfgs" if lbfgs else config.engine]
+    kind.check(config, slices)
+    make_propagator(scan, config, np.asarray, slices, config.slice_spacing)
 
 
 def _best_so_far(engine: Engine) -> float:

@@ -16,7 +16,7 @@ Sources: Maiden, Rodenburg, Ultramicroscopy 109, 1256 (2009); Thibault, Guizar-S
 Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018); of slices Maiden, Humphry, Rodenburg, J. Opt. Soc. Am.
 A 29, 1606 (2012).
 
-Where the amplitude model moves the object, positions are judged by :math:`c = (m/A - 1)\,[1 + w\,(m/A - 1) / 2]`,
+Where the amplitude model moves the object, positions follow :math:`c = (m/A - 1)\,[1 + w\,(m/A - 1) / 2]`,
 linear beyond m = 3 A. Amplitudes of dim pixels are too low on average, since the root of a count is, which looks like a
 compressed pattern: like a larger scale. With w = 1 this is the Poisson model's c, which has the right mean, but meets
 an object that followed those amplitudes, which looks like a smaller scale. :math:`w = 0.7` was found on simulated scans
@@ -51,7 +51,7 @@ _TOWARDS_POISSON = 0.7
 
 
 class SliceUpdate(NamedTuple):
-    """A slice of the object in its light, and what a few patterns ask of it."""
+    """A slice of the object, the waves that light it, and the change that a few patterns require."""
 
     patches: Array
     """(k, N, N) complex."""
@@ -62,14 +62,14 @@ class SliceUpdate(NamedTuple):
 
 
 class ExitWaveChange(NamedTuple):
-    """What a few patterns ask for."""
+    """What a few patterns require."""
 
     slices: tuple[SliceUpdate, ...]
     """Slice by slice, the first one first."""
-    misfit: Array
+    residual: Array
     """0-d real, sum of |A - m| over good pixels."""
     position_slices: tuple[SliceUpdate, ...] = ()
-    """The same slices with what their positions are judged by; empty where that was not asked for."""
+    """The same slices with what their positions follow; empty where that was not wanted."""
 
     @property
     def exit_change(self) -> Array:
@@ -84,7 +84,7 @@ def exit_wave_change(
     good: Array | None,
     noise: str,
     photon: float,
-    detector: Propagator = FAR,
+    propagator: Propagator = FAR,
     for_positions: bool = False,
 ) -> ExitWaveChange:
     """Change of the exit waves that brings the prediction to the measurement.
@@ -97,51 +97,51 @@ def exit_wave_change(
     good : (N, N) bool, or None; elsewhere nothing changes.
     noise : ``"amplitude"``, ``"poisson"`` or ``"anscombe"``.
     photon : intensity of one photon in the unit of ``measured`` squared.
-    detector : the way of the exit waves to it.
-    for_positions : whether to say what positions are judged by.
+    propagator : from behind the object to the detector and back.
+    for_positions : whether to find ``position_slices`` too.
     """
     xp = array_namespace(patches, probe, measured)
     slices = slices_of(patches, 3)
-    waves = slice_illuminations(slices, probe, detector)
-    field = detector.forward(_behind(slices[-1], waves[-1]))
+    waves = slice_illuminations(slices, probe, propagator)
+    field = propagator.forward(_behind(slices[-1], waves[-1]))
     power = intensity(field)
     predicted = xp.sqrt(power[:, 0, :, :] if power.shape[1] == 1 else xp.sum(power, axis=1))
     away = measured - predicted
     if good is not None:
         away = xp.where(good, away, xp.zeros_like(away))
 
-    def asked(factor: Array) -> tuple[SliceUpdate, ...]:
-        change = detector.backward(field * xp.astype(factor[:, None, :, :], field.dtype))
-        return _taken_back(slices, waves, change, detector)
+    def required(factor: Array) -> tuple[SliceUpdate, ...]:
+        change = propagator.backward(field * xp.astype(factor[:, None, :, :], field.dtype))
+        return _back_propagated(slices, waves, change, propagator)
 
-    found = position_slices = asked(amplitude_factor(away, predicted, noise, photon))
+    found = position_slices = required(amplitude_factor(away, predicted, noise, photon))
     if for_positions and noise == "amplitude":
-        position_slices = asked(_steepened(away / (predicted + _TINY), _TOWARDS_POISSON))
+        position_slices = required(_steepened(away / (predicted + _TINY), _TOWARDS_POISSON))
     return ExitWaveChange(found, xp.sum(xp.abs(away)), position_slices if for_positions else ())
 
 
 def pattern_misfits(
-    patches: Array, probe: Array, measured: Array, good: Array | None, detector: Propagator = FAR
+    patches: Array, probe: Array, measured: Array, good: Array | None, propagator: Propagator = FAR
 ) -> Array:
     """Sum of |A - m| over good pixels of every pattern, (k,); arguments as of :func:`exit_wave_change`."""
     xp = array_namespace(patches, probe, measured)
     slices = slices_of(patches, 3)
-    waves = _behind(slices[-1], slice_illuminations(slices, probe, detector)[-1])
-    away = xp.abs(xp.sqrt(xp.sum(intensity(detector.forward(waves)), axis=1)) - measured)
+    waves = _behind(slices[-1], slice_illuminations(slices, probe, propagator)[-1])
+    away = xp.abs(xp.sqrt(xp.sum(intensity(propagator.forward(waves)), axis=1)) - measured)
     return xp.sum(away if good is None else xp.where(good, away, xp.zeros_like(away)), axis=(-2, -1))
 
 
-def slice_illuminations(slices: Sequence[Array], probe: Array, detector: Propagator) -> list[Array]:
-    """What lights each of some slices; see :func:`~ptycho.physics.slices.incoming_waves`."""
-    return [probe] if detector.gap is None else incoming_waves(slices, probe, detector.gap[0])
+def slice_illuminations(slices: Sequence[Array], probe: Array, propagator: Propagator) -> list[Array]:
+    """The waves that light each of some slices; see :func:`~ptycho.physics.slices.incoming_waves`."""
+    return [probe] if propagator.gap is None else incoming_waves(slices, probe, propagator.gap[0])
 
 
-def propagate_slice_changes(slices: Sequence[SliceUpdate], moved: Sequence[Array], detector: Propagator) -> Array:
+def propagate_slice_changes(slices: Sequence[SliceUpdate], moved: Sequence[Array], propagator: Propagator) -> Array:
     """What small changes (k, N, N) of the slices change of the exit waves, (k, P, N, N)."""
     change = moved[0][:, None, :, :] * slices[0].illumination
-    for lit, more in zip(slices[1:], moved[1:], strict=True):
-        arriving = change if detector.gap is None else detector.gap[0](change)
-        change = lit.patches[:, None, :, :] * arriving + more[:, None, :, :] * lit.illumination
+    for each, more in zip(slices[1:], moved[1:], strict=True):
+        arriving = change if propagator.gap is None else propagator.gap[0](change)
+        change = each.patches[:, None, :, :] * arriving + more[:, None, :, :] * each.illumination
     return change
 
 
@@ -149,14 +149,14 @@ def _behind(patches: Array, wave: Array) -> Array:
     return illuminate(patches, wave) if wave.ndim == 3 else patches[:, None, :, :] * wave
 
 
-def _taken_back(
-    slices: Sequence[Array], waves: Sequence[Array], change: Array, detector: Propagator
+def _back_propagated(
+    slices: Sequence[Array], waves: Sequence[Array], change: Array, propagator: Propagator
 ) -> tuple[SliceUpdate, ...]:
-    """Every slice with what it is asked for, from the change (k, P, N, N) of the exit waves."""
+    """Every slice with the change that it must make, from the change (k, P, N, N) of the exit waves."""
     found = [SliceUpdate(slices[-1], waves[-1], change)]
-    if detector.gap is not None:
+    if propagator.gap is not None:
         for patches, wave in zip(reversed(slices[:-1]), reversed(waves[:-1]), strict=True):
-            change = detector.gap[1](_undone(found[-1].patches)[:, None, :, :] * change)
+            change = propagator.gap[1](_undone(found[-1].patches)[:, None, :, :] * change)
             found.append(SliceUpdate(patches, wave, change))
     return tuple(reversed(found))
 

@@ -23,7 +23,7 @@ from ptycho.engines.state import State
 from ptycho.physics.propagation import diffraction_intensity, intensity
 from ptycho.physics.slices import multislice_intensity
 
-__all__ = ["LBFGS", "Adam", "pattern_loss"]
+__all__ = ["LBFGS", "Adam", "GradientDescent", "pattern_loss"]
 
 Leaves = dict[str, Array]
 _DECAY, _SQUARE_DECAY = 0.9, 0.99
@@ -57,16 +57,21 @@ def pattern_loss(predicted: Array, measured: Array, good: Array | None, noise: s
     return xp.sum(each) / predicted.shape[0]
 
 
-class _Descent(Engine):
-    """What both optimisers share: the leaves, the loss with its gradient, and the misfit."""
+class GradientDescent(Engine):
+    """What both optimisers share: the leaves, the loss with its gradient, and the residual."""
 
     default_batch = 32
     default_backend = "pytorch"
 
+    @classmethod
+    def chosen(cls, config: EngineConfig) -> type[Engine]:
+        """The optimiser that the settings name."""
+        return LBFGS if config.optimiser == "lbfgs" else Adam
+
     def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
         super().__init__(scan, config, state)
-        xp, size = self.backend.xp, self.measured.size
-        good, noise, photon = self.measured.good, config.noise, self.measured.unit**2
+        xp, size = self.backend.xp, self.data.size
+        good, noise, photon = self.data.good, config.noise, self.data.unit**2
         if "unit" not in self.auxiliary:
             self.auxiliary["unit"] = xp.sqrt(xp.max(intensity(self.probe)))
         self._unit = float(self.auxiliary["unit"])
@@ -75,22 +80,22 @@ class _Descent(Engine):
             return xp.astype(leaves[f"{name}_real"], kind) + xp.astype(leaves[f"{name}_imag"], kind) * 1j
 
         def predicted(leaves: Leaves, at: Array) -> Array:
-            kind, detector = self.probe.dtype, self.detector
+            kind, path = self.probe.dtype, self.propagator
             slices = read_patches(complex_of(leaves, "object", kind), at, size, config.interpolation)
             probe = complex_of(leaves, "probe", kind) * self._unit
-            if detector.gap is None:
-                return diffraction_intensity(slices[0], probe, detector.forward)
-            return multislice_intensity(slices, probe, detector.gap[0], detector.forward)
+            if path.gap is None:
+                return diffraction_intensity(slices[0], probe, path.forward)
+            return multislice_intensity(slices, probe, path.gap[0], path.forward)
 
         def loss(leaves: Leaves, at: Array, measured: Array) -> Array:
             return pattern_loss(predicted(leaves, at), measured, good, noise, photon)
 
-        def misfit(leaves: Leaves, at: Array, measured: Array) -> Array:
+        def residual(leaves: Leaves, at: Array, measured: Array) -> Array:
             away = xp.sqrt(predicted(leaves, at)) - measured
             return xp.sum(xp.abs(away if good is None else xp.where(good, away, xp.zeros_like(away))))
 
         self._loss = self.backend.jit(self.backend.value_and_grad(loss))
-        self._misfit_of = self.backend.jit(misfit)
+        self._residual_of = self.backend.jit(residual)
 
     def _leaves(self) -> Leaves:
         xp, image, probe = self.backend.xp, self.canvas.object, self.probe / self._unit
@@ -109,21 +114,20 @@ class _Descent(Engine):
         self.probe = probe * self._unit
 
     def _meet(self, leaves: Leaves, index: np.ndarray, at: Array, measured: Array) -> None:
-        """Say how some patterns are met, and move their positions where that is wanted."""
-        if not self.correcting:
-            self.add_residual(self._misfit_of(leaves, at, measured), measured)
+        """Add the residual of some patterns, and move their positions where they are corrected."""
+        if not self.correcting_positions:
+            self.add_residual(self._residual_of(leaves, at, measured), measured)
             return
-        patches = self.canvas.patches(self.positions[index], self.measured.size)
-        change = self.exit_wave_change(patches, self.probe, measured)
-        self.add_residual(change.misfit, measured)
-        self.moves.add(index, change.position_slices)
-        self.positions = self.moves.apply(self.positions, self.step)
+        change = self.exit_wave_change(self.patches(index), self.probe, measured)
+        self.add_residual(change.residual, measured)
+        self.position_correction.add(index, change.position_slices)
+        self.positions = self.position_correction.apply(self.positions, self.step)
 
     def _at(self, index: np.ndarray) -> Array:
         return self.to_device(self.positions[index])
 
 
-class Adam(_Descent):
+class Adam(GradientDescent):
     """Stochastic gradient descent in batches; the step shrinks along half a cosine."""
 
     def visit(self, last: int) -> None:
@@ -133,7 +137,7 @@ class Adam(_Descent):
         count = float(self.auxiliary["updates"]) if "updates" in self.auxiliary else 0.0
         pace = self.config.step_size * self.step * 0.5 * (1.0 + math.cos(math.pi * self.epoch / last))
         for batch in self.batches():
-            at, measured = self._at(batch), self.measured(batch)
+            at, measured = self._at(batch), self.data(batch)
             self._meet(leaves, batch, at, measured)
             _, slopes = self._loss(leaves, at, measured)
             count += 1
@@ -141,7 +145,7 @@ class Adam(_Descent):
                 pull = pace * (self.config.object_step if name.startswith("object") else self._probe_pace())
                 if pull:
                     leaves[name] = leaves[name] - self._direction(xp, name, slope, count) * pull
-            if self.correcting:
+            if self.correcting_positions:
                 self._settle(leaves)
         self.auxiliary["updates"] = self.to_device(np.asarray(count))
         self._settle(leaves)
@@ -158,7 +162,7 @@ class Adam(_Descent):
         return first / (1.0 - _DECAY**count) / (xp.sqrt(second / (1.0 - _SQUARE_DECAY**count)) + _FAINT)
 
 
-class LBFGS(_Descent):
+class LBFGS(GradientDescent):
     """Limited-memory BFGS on the whole scan: an epoch is one step, found by backtracking.
 
     Curvature is remembered as long as the loss is the same: where the probe joins or positions move, it starts anew.
@@ -168,11 +172,11 @@ class LBFGS(_Descent):
         """See :class:`~ptycho.engines.engine.Engine`."""
         xp = self.backend.xp
         leaves = self._leaves()
-        index = self.measured.usable
+        index = self.data.usable
         for part in self.chunks(index):
-            self._meet(leaves, part, self._at(part), self.measured(part))
+            self._meet(leaves, part, self._at(part), self.data(part))
         value, slope = self._evaluate(leaves, index)
-        if self.correcting or self.epoch == self.config.probe_from:
+        if self.correcting_positions or self.epoch == self.config.probe_from:
             self._forget()
         elif "point" in self.auxiliary:
             self._remember(_flat(xp, leaves) - self.auxiliary["point"], slope - self.auxiliary["slope"])
@@ -201,7 +205,7 @@ class LBFGS(_Descent):
         xp = self.backend.xp
         value, total = 0.0, None
         for part in self.chunks(index):
-            found, slope = self._loss(leaves, self._at(part), self.measured(part))
+            found, slope = self._loss(leaves, self._at(part), self.data(part))
             share = part.size / index.size
             value += float(found) * share
             if slopes:

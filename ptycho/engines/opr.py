@@ -1,32 +1,29 @@
-r"""A beam that is not the same for every pattern: orthogonal probe relaxation.
+r"""Orthogonal probe relaxation (OPR): a beam that varies from pattern to pattern.
 
-Pattern k is lit by :math:`a_k P + \sum_j b_{kj} E_j` in the first mode and by :math:`a_k P_p` in the others: a
+The probe of pattern k is :math:`a_k P + \sum_j b_{kj} E_j` in the first mode and :math:`a_k P_p` in the others: a
 brightness, and a few components that all patterns share. Both are updated like object and probe, by least squares along
-the change that a pattern asks for. After every epoch the components are turned into the principal ones of the scan:
+the change that a pattern requires. After every epoch the components are turned into the principal ones of the scan:
 orthogonal to the mean probe and to each other, the strongest first, their weights of mean square 1. Sources: Odstrcil
 et al., Opt. Express 24, 8360 (2016); Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), section 2.4.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
+from ptycho.backends import Array, array_namespace, to_numpy
 from ptycho.physics.fourier import fft2, fftshift2, ifft2, ifftshift2
 from ptycho.physics.modes import probe_modes
 from ptycho.physics.propagation import intensity
 
-if TYPE_CHECKING:
-    from ptycho.engines.engine import Engine
+__all__ = ["OPR", "first_components", "principal", "probes_of"]
 
-__all__ = ["Variation", "first_components", "principal", "probes_of"]
-
-_host = NumpyBackend.xp
 _TINY = 1e-30
 _SHARE = 0.25
-"""Object, probe, components and weights answer the same change: with whole steps of all they would overshoot it."""
+"""Object, probe, components and weights follow the same change: with whole steps of all they would overshoot it."""
 
 
 def probes_of(probe: Array, components: Array, weights: Array) -> Array:
@@ -47,8 +44,8 @@ def probes_of(probe: Array, components: Array, weights: Array) -> Array:
     return xp.concat([whole[:, :1, :, :] + varied, whole[:, 1:, :, :]], axis=1)
 
 
-class Variation:
-    """Components and weights while a batch is seen.
+class OPR:
+    """Components and weights of an epoch, and the sums of a batch.
 
     Parameters
     ----------
@@ -57,44 +54,50 @@ class Variation:
     to_device : from a host array to one of the backend, in its precision.
     """
 
-    def __init__(self, components: Array, weights: np.ndarray, to_device: Any) -> None:
+    def __init__(self, components: Array, weights: np.ndarray, to_device: Callable[[np.ndarray], Array]) -> None:
         self.components, self.weights, self._to_device = components, weights, to_device
         self._sum: Any = None
         self._light: Any = None
         self._asked: list[tuple[np.ndarray, np.ndarray]] = []
 
     @classmethod
-    def recalled(cls, engine: Engine) -> Variation:
-        """What an engine remembers of the epochs before, or the start."""
-        if "components" not in engine.auxiliary:
-            first = first_components(engine.backend.to_numpy(engine.probe[0, :, :]), engine.config.opr_modes)
-            weights = _host.zeros((engine.measured.count, 1 + engine.config.opr_modes), dtype=np.complex128)
-            weights[:, 0] = 1.0
-            return cls(engine.to_device(first), weights, engine.to_device)
-        return cls(
-            engine.auxiliary["components"], engine.backend.to_numpy(engine.auxiliary["weights"]), engine.to_device
-        )
+    def recall(
+        cls, auxiliary: dict[str, Array], probe: Array, count: int, modes: int, to_device: Callable[[np.ndarray], Array]
+    ) -> OPR:
+        """The components and weights of the epochs before, or those to start from.
 
-    def settle(self, engine: Engine) -> None:
-        """Turn the components into the principal ones and leave them in an engine's memory."""
-        parts = (to_numpy(engine.probe), to_numpy(self.components), self.weights)
-        probe, components, weights = (engine.to_device(values) for values in principal(*parts))
-        engine.probe, engine.auxiliary["components"], engine.auxiliary["weights"] = probe, components, weights
+        Parameters
+        ----------
+        auxiliary : of the engine.
+        probe : (P, N, N) complex.
+        count, modes : M and V.
+        """
+        if "components" in auxiliary:
+            return cls(auxiliary["components"], to_numpy(auxiliary["weights"]), to_device)
+        weights = np.zeros((count, 1 + modes), dtype=np.complex128)  # host
+        weights[:, 0] = 1.0
+        return cls(to_device(first_components(to_numpy(probe[0, :, :]), modes)), weights, to_device)
+
+    def end_epoch(self, probe: Array) -> tuple[Array, dict[str, Array]]:
+        """The mean probe (P, N, N), and the principal components and their weights for the next epochs."""
+        found = principal(to_numpy(probe), to_numpy(self.components), self.weights)
+        mean, components, weights = (self._to_device(values) for values in found)
+        return mean, {"components": components, "weights": weights}
 
     def probes(self, index: np.ndarray, probe: Array) -> Array:
         """The probes (k, P, N, N) of some patterns."""
         return probes_of(probe, self.components, self._to_device(self.weights[index]))
 
     def scaled(self, index: np.ndarray, patches: Array) -> Array:
-        """Patches (k, N, N) times the brightness of their patterns: what the mean probe meets."""
+        """Patches (k, N, N) times the brightness of their patterns: what multiplies the mean probe."""
         return patches * self._to_device(self.weights[index, 0])[:, None, None]
 
-    def see(self, index: np.ndarray, patches: Array, probe: Array, difference: Array) -> None:
-        """Add up what some patterns ask for; arguments as of :func:`~ptycho.engines.exit_waves.exit_wave_change`."""
-        xp = array_namespace(patches, probe, difference)
+    def add(self, index: np.ndarray, patches: Array, probe: Array, exit_change: Array) -> None:
+        """Add up what some patterns require: patches (k, N, N), mean probe (P, N, N), change (k, P, N, N)."""
+        xp = array_namespace(patches, probe, exit_change)
         count, weights = index.size, self._to_device(self.weights[index, 1:])
         light = xp.reshape(intensity(patches), (count, -1))
-        asked = xp.conj(patches)[:, None, :, :] * difference
+        asked = xp.conj(patches)[:, None, :, :] * exit_change
         first = xp.reshape(asked[:, 0, :, :], (count, -1))
         flat = xp.reshape(self.components, (self.components.shape[0], -1))
         back = xp.permute_dims(xp.conj(weights), (1, 0))
@@ -147,18 +150,18 @@ def principal(
     mean = weights[:, 1:].mean(axis=0) / (weights[:, 0].mean() + _TINY)
     first = probe[0].ravel() + mean @ flat
     weights[:, 1:] -= weights[:, :1] * mean
-    shared = flat @ first.conj() / max(float(_host.sum(intensity(first))), _TINY)
+    shared = flat @ first.conj() / max(float(np.sum(intensity(first))), _TINY)
     flat = flat - shared[:, None] * first
     weights[:, 0] += weights[:, 1:] @ shared
-    weights = weights * (_host.abs(weights[:, :1]) / (weights[:, :1] + _TINY))
-    level = max(float(_host.real(weights[:, 0]).mean()), _TINY)
-    probe = _host.concat([_host.reshape(first, (1, *shape[1:])), probe[1:]]) * level
+    weights = weights * (np.abs(weights[:, :1]) / (weights[:, :1] + _TINY))
+    level = max(float(np.real(weights[:, 0]).mean()), _TINY)
+    probe = np.concat([np.reshape(first, (1, *shape[1:])), probe[1:]]) * level
     weights[:, 0] /= level
     values, turn = np.linalg.eigh(weights[:, 1:].conj().T @ weights[:, 1:] / len(weights))
-    size = _host.sqrt(_host.maximum(values, 1e-12 * max(float(values.max()), _TINY)))
+    size = np.sqrt(np.maximum(values, 1e-12 * max(float(values.max()), _TINY)))
     flat = (turn * size).conj().T @ flat
     own = weights[:, 1:] @ (turn / size)
     _, turn = np.linalg.eigh(flat @ flat.conj().T)
     turn = turn[:, ::-1]
-    weights = _host.concat([weights[:, :1], own @ turn], axis=1)
-    return probe, _host.reshape(turn.conj().T @ flat, shape), weights
+    weights = np.concat([weights[:, :1], own @ turn], axis=1)
+    return probe, np.reshape(turn.conj().T @ flat, shape), weights

@@ -6,19 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backends import NumpyBackend
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
 from ptycho.engines.exit_waves import slice_illuminations
 from ptycho.engines.object_canvas import make_canvas, slices_of
-from ptycho.engines.propagator import propagator
+from ptycho.engines.propagator import make_propagator
 from ptycho.engines.state import State
 from ptycho.physics.fourier import fftshift2
 from ptycho.physics.propagation import intensity
 
 __all__ = ["predictor"]
-
-_host = NumpyBackend.xp
 
 
 def predictor(state: State, scan: Scan, config: EngineSettings) -> Callable[[np.ndarray | slice], np.ndarray]:
@@ -37,15 +34,13 @@ def predictor(state: State, scan: Scan, config: EngineSettings) -> Callable[[np.
     """
     size = state.probe.shape[-1]
     kind = np.result_type(state.object, np.complex64)
-    canvas = make_canvas(
-        _host.astype(state.object, kind), size, str(np.empty(0, kind).real.dtype), config.interpolation
-    )
-    detector = propagator(scan, config, _host.asarray, len(canvas.slices), state.spacing)
+    canvas = make_canvas(state.object.astype(kind), size, str(np.empty(0, kind).real.dtype), config.interpolation)
+    propagator = make_propagator(scan, config, np.asarray, len(canvas.slices), state.spacing)
 
     def predicted(index: np.ndarray | slice) -> np.ndarray:
-        slices = slices_of(canvas.patches(state.positions[index] - _host.asarray(state.origin), size), 3)
-        lit = slice_illuminations(slices, state.probes(index), detector)
-        field = detector.forward(slices[-1][:, None, :, :] * lit[-1])
-        return fftshift2(_host.sqrt(_host.sum(intensity(field), axis=1)))
+        slices = slices_of(canvas.patches(state.positions[index] - np.asarray(state.origin), size), 3)
+        waves = slice_illuminations(slices, state.probes(index), propagator)
+        field = propagator.forward(slices[-1][:, None, :, :] * waves[-1])
+        return fftshift2(np.sqrt(np.sum(intensity(field), axis=1)))
 
     return predicted

@@ -7,17 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.backends import Array, NumpyBackend
+from ptycho.backends import Array
 from ptycho.config.engines import EngineSettings
 from ptycho.data import Scan
 from ptycho.errors import ConfigError
 from ptycho.physics.fourier import fft2, fftshift2, ifft2, ifftshift2
 from ptycho.physics.propagation import near_field
 
-__all__ = ["FAR", "Propagator", "free_space", "propagator"]
-
-_host = NumpyBackend.xp
-
+__all__ = ["FAR", "Propagator", "free_space", "make_propagator"]
 
 Waves = Callable[[Array], Array]
 
@@ -35,14 +32,14 @@ FAR = Propagator(fft2, ifft2)
 """The far field in the order of the FFT, zero frequency at [0, 0]."""
 
 
-def propagator(
+def make_propagator(
     scan: Scan,
     config: EngineSettings,
     to_device: Callable[[np.ndarray], Array],
     slices: int = 1,
     spacing: float | None = None,
 ) -> Propagator:
-    """The way to the detector in the order of :class:`~ptycho.engines.detector_data.DetectorData`.
+    """The propagator to the detector, in the order of :class:`~ptycho.engines.detector_data.DetectorData`.
 
     Parameters
     ----------
@@ -87,7 +84,7 @@ def free_space(
     size: int, distance: float, wavelength: float, pixel: float, to_device: Callable[[np.ndarray], Array]
 ) -> Waves:
     """Propagation of waves (..., size, size) over a distance, all lengths in metres; the kernel is made once."""
-    point = _host.zeros((size, size), dtype=np.complex128)
+    point = np.zeros((size, size), dtype=np.complex128)
     point[0, 0] = size
     kernel = to_device(fft2(near_field(point, distance, wavelength, pixel)))
     return lambda waves: ifft2(fft2(waves) * kernel)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptycho.backends import NumpyBackend
 from ptycho.config.deprecated import former_names
 from ptycho.data.readers.limits import LARGEST_RESULT_EXPANSION
 from ptycho.data.readers.npz import NpzArchive
@@ -19,17 +17,15 @@ from ptycho.engines.opr import probes_of
 from ptycho.errors import DataError
 from ptycho.files import written_whole
 from ptycho.physics.propagation import intensity
-from ptycho.physics.reassembly import canvas_for, summed_window
+from ptycho.physics.reassembly import summed_window
 
-__all__ = ["State", "load_state", "place_on_canvas", "resliced", "save_state"]
+__all__ = ["State", "load_state", "save_state"]
 
-_host = NumpyBackend.xp
 _FORMAT = "ptychopinn-engine-state"
 _OPTIONAL = ("components", "weights")
 _NOTED = ("epoch", "history", "spacing", "propagation", "interpolation")
 _AUXILIARY = ("auxiliary/", "memory/")
 """What the names of the auxiliary arrays begin with in a file; version 0.1 wrote the second."""
-_MOST_PIXELS = 2**28
 
 
 @former_names({"memory": "auxiliary", "shift": "interpolation"})
@@ -70,14 +66,14 @@ class State:
     @property
     def projection(self) -> np.ndarray:
         """(H, W) complex, the product of all slices: the object as it were if it was thin."""
-        return self.object if self.object.ndim == 2 else _host.prod(self.object, axis=0)
+        return self.object if self.object.ndim == 2 else np.prod(self.object, axis=0)
 
     @property
     def weight(self) -> np.ndarray:
         """(H, W) float32, the probe's intensity summed over all positions: how well each pixel is lit."""
-        power = _host.sum(intensity(self.probe), axis=0)
-        dose = summed_window(power, self.positions - _host.asarray(self.origin), self.object.shape[-2:])
-        return _host.astype(dose, np.float32)
+        power = np.sum(intensity(self.probe), axis=0)
+        dose = summed_window(power, self.positions - np.asarray(self.origin), self.object.shape[-2:])
+        return dose.astype(np.float32)
 
     @property
     def shifts(self) -> np.ndarray:
@@ -114,10 +110,10 @@ def save_state(state: State, path: str | Path, label: str = "") -> None:
     note = {"format": _FORMAT, "label": label} | {name: getattr(state, name) for name in _NOTED}
     arrays = {name: getattr(state, name) for name in ("object", "probe", "positions", "nominal")}
     arrays |= {name: getattr(state, name) for name in _OPTIONAL if getattr(state, name) is not None}
-    arrays["origin"] = _host.asarray(state.origin, dtype=np.float64)
+    arrays["origin"] = np.asarray(state.origin, dtype=np.float64)
     arrays |= {f"auxiliary/{name}": values for name, values in state.auxiliary.items()}
     with written_whole(path, overwrite=True) as stream:
-        np.savez(stream, note=_host.asarray(json.dumps(note)), **arrays)
+        np.savez(stream, note=np.asarray(json.dumps(note)), **arrays)
 
 
 def load_state(path: str | Path, label: str = "") -> State:
@@ -149,68 +145,3 @@ def load_state(path: str | Path, label: str = "") -> State:
             "to start anew."
         )
     return state
-
-
-def resliced(image: np.ndarray, count: int) -> np.ndarray:
-    """An object (H, W) or (S, H, W) in so many slices.
-
-    One slice is shared out evenly: at every place its phase, taken from the object's mean, and the logarithm of its
-    amplitude. Of several the last ones become their product, or empty ones are added.
-    """
-    stack = image if image.ndim == 3 else image[None]
-    if count > len(stack) == 1:
-        mean = complex(_host.mean(image))
-        turn = mean / abs(mean) if mean else 1.0
-        turned = stack[0] * turn.conjugate()
-        phase = _host.atan2(_host.imag(turned), _host.real(turned)) / count
-        part = _host.abs(turned) ** (1.0 / count) * (_host.cos(phase) + 1j * _host.sin(phase))
-        stack = _host.stack([part * turn, *[part] * (count - 1)])
-    elif count > len(stack):
-        stack = _host.concat([stack, _host.ones((count - len(stack), *stack.shape[1:]), dtype=stack.dtype)])
-    elif count < len(stack):
-        stack = _host.concat([stack[: count - 1], _host.prod(stack[count - 1 :], axis=0, keepdims=True)])
-    return stack if count > 1 else stack[0]
-
-
-def place_on_canvas(
-    image: np.ndarray | None, origin: tuple[float, float], positions: np.ndarray, size: int, border: int, fill: complex
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """An object on a canvas that holds every patch.
-
-    Parameters
-    ----------
-    image : (H, W) complex, or None for a flat object.
-    origin : position of its pixel [0, 0]; not read for a flat one.
-    positions : (M, 2) pixels.
-    size : N.
-    border : pixels to spare on every side.
-    fill : value of the pixels that ``image`` does not have.
-
-    Returns
-    -------
-    canvas : (H', W') complex128.
-    origin : of the canvas.
-
-    Raises
-    ------
-    DataError
-        The positions lie so far apart that no canvas can hold them.
-    """
-    (height, width), first = canvas_for(positions, size)
-    low = [first[0] - border, first[1] - border]
-    high = [first[0] + height + border, first[1] + width + border]
-    if image is not None:  # on the image's own grid, so that nothing is interpolated
-        for axis in (0, 1):
-            low[axis] = min(origin[axis], origin[axis] + math.floor(low[axis] - origin[axis]))
-            high[axis] = max(high[axis], origin[axis] + image.shape[axis])
-    shape = (math.ceil(high[0] - low[0]), math.ceil(high[1] - low[1]))
-    if shape[0] * shape[1] > _MOST_PIXELS:
-        raise DataError(
-            f"positions: they span {shape[0]} x {shape[1]} pixels, more than an object can have; expected pixels of "
-            "the object, not metres or micrometres of another scale."
-        )
-    canvas = _host.full(shape, fill, dtype=np.complex128)
-    if image is not None:
-        row, col = round(origin[0] - low[0]), round(origin[1] - low[1])
-        canvas[row : row + image.shape[0], col : col + image.shape[1]] = image
-    return canvas, (float(low[0]), float(low[1]))

@@ -7,7 +7,7 @@ import pytest
 
 from ptycho.engines import State, load_state, save_state, solve
 from ptycho.engines.batches import make_batches
-from ptycho.engines.state import place_on_canvas
+from ptycho.engines.start import place_on_canvas
 from ptycho.errors import ConfigError, DataError, OutputError
 from tests.engines.conftest import Placed
 
@@ -118,7 +118,7 @@ def test_divergence_is_recovered_from(scan, settings, monkeypatch, caplog):
         visit(self, last)
         if self.epoch == 3 and self.step == 1.0:
             self.canvas.object = self.canvas.object * np.nan
-            self._misfit = self._misfit * np.nan
+            self._residual = self._residual * np.nan
 
     monkeypatch.setattr(RPIE, "visit", broken)
     with caplog.at_level(logging.WARNING):

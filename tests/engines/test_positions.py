@@ -9,12 +9,17 @@ from ptycho.backends import get_backend
 from ptycho.config import EngineConfig
 from ptycho.engines import fit_affine, solve
 from ptycho.engines.exit_waves import exit_wave_change
-from ptycho.engines.position_correction.affine import Moves, mapped_image
+from ptycho.engines.position_correction import PositionCorrection
+from ptycho.engines.position_correction.affine import mapped_image
+from ptycho.engines.position_correction.epoch import constrain_positions, farthest_move
 from ptycho.engines.position_correction.outliers import find_outliers, search_outliers
-from ptycho.engines.position_correction.steps import constrain_positions, farthest_move
 from ptycho.physics import extract_patches, focused_probe, lines_object, raster_positions, simulate
 from ptycho.physics.fourier import ifftshift2
 from tests.engines.conftest import N, made
+
+
+def correction(method):
+    return PositionCorrection(EngineConfig(correct_positions=method), np.zeros((1, 2)), N)
 
 
 def relative_error(positions, truth):
@@ -29,7 +34,7 @@ def test_a_step_points_to_the_true_position(clean, method, backend):
     lender = get_backend(backend)
     wrong = clean.positions[40:60] + np.array([0.3, -0.2])
     change = asked_at(clean, wrong, np.arange(40, 60), lender)
-    moves = Moves(method)
+    moves = correction(method)
     moves.add(np.arange(20), change.position_slices)
     steps = moves.apply(np.zeros((20, 2)), 1.0)
     assert np.median(steps @ np.array([-0.3, 0.2])) > 0
@@ -56,11 +61,11 @@ def test_a_common_map_shows_though_the_object_took_it_up(clean, scale, degrees):
     error = fit_affine(clean.positions, wrong).matrix - np.eye(2)
     stretched = clean.replace(object=mapped_image(clean.object, error + np.eye(2), clean.positions.mean(axis=0)))
     change = asked_at(stretched, wrong, every, get_backend("numpy"))
-    moves = Moves("gradient")
+    moves = correction("gradient")
     moves.add(every, change.position_slices)
-    found = np.eye(2) - moves.common()
+    found = np.eye(2) - moves.common_map()
     assert 0.3 < np.sum(found * error) / np.sum(error * error) < 2.5
-    np.testing.assert_allclose(moves.common(), np.eye(2))  # told once
+    np.testing.assert_allclose(moves.common_map(), np.eye(2))  # told once
 
 
 @pytest.mark.parametrize("photons", [1e5, 1e6])
@@ -69,9 +74,9 @@ def test_dim_pixels_look_less_like_a_larger_scale_than_their_amplitudes(photons)
     every, change = np.arange(len(dim)), asked_at(dim, dim.positions, np.arange(len(dim)), get_backend("numpy"))
 
     def stretch(slices):
-        moves = Moves("gradient")
+        moves = correction("gradient")
         moves.add(every, slices)
-        return float(np.trace(moves.common())) / 2 - 1
+        return float(np.trace(moves.common_map())) / 2 - 1
 
     assert stretch(change.slices) > 1e-3
     assert abs(stretch(change.position_slices)) < 0.5 * stretch(change.slices)

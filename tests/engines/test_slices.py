@@ -12,9 +12,9 @@ from ptycho.engines import State, predictor, solve
 from ptycho.engines.exit_waves import exit_wave_change, propagate_slice_changes
 from ptycho.engines.gradient import pattern_loss
 from ptycho.engines.object_canvas import slices_of
-from ptycho.engines.pie import summed
+from ptycho.engines.pie import object_numerator
 from ptycho.engines.propagator import FAR, free_space
-from ptycho.engines.state import resliced
+from ptycho.engines.start import resliced
 from ptycho.errors import ConfigError, DataError
 from ptycho.evaluation import compare
 from ptycho.physics import (
@@ -134,7 +134,8 @@ def test_a_change_goes_back_by_the_adjoint_of_the_way_there():
     moved = rng.normal(size=patches.shape) + 1j * rng.normal(size=patches.shape)
     there = propagate_slice_changes(change.slices, list(moved), detector)
     back = sum(
-        np.vdot(part, summed(lit.illumination, lit.exit_change)) for part, lit in zip(moved, change.slices, strict=True)
+        np.vdot(part, object_numerator(lit.illumination, lit.exit_change))
+        for part, lit in zip(moved, change.slices, strict=True)
     )
     assert np.vdot(there, change.exit_change) == pytest.approx(back, rel=1e-10)
     before, after = (
@@ -157,7 +158,7 @@ def test_the_updates_of_rpie_point_down_the_loss():
     slope = backend.value_and_grad(loss)({"re": xp.real(patches), "im": xp.imag(patches)})[1]
     change = exit_wave_change(patches, probe, measured, None, "amplitude", 1.0, detector)
     for number, lit in enumerate(change.slices):
-        update = backend.to_numpy(summed(lit.illumination, lit.exit_change))
+        update = backend.to_numpy(object_numerator(lit.illumination, lit.exit_change))
         down = -backend.to_numpy(slope["re"][number] + 1j * slope["im"][number]) * len(update) / 2
         np.testing.assert_allclose(update, down, atol=1e-6 * np.abs(down).max())
 

@@ -1,112 +1,81 @@
-r"""What an epoch says about the positions: a step for every pattern, and the map that all have in common.
+r"""The affine map that all positions have in common.
 
 Where neighbouring positions are wrong alike, the object takes up their error: scanned with positions that are stretched
-by A, it comes out stretched by A, and no step says so any more. But then every pattern sees a patch that is stretched
+by A, it comes out stretched by A, and no step shows it any more. But then every pattern sees a patch that is stretched
 about its own centre. The common distortion D of the patches, the least-squares fit of :math:`P\,\nabla O \cdot D r` to
-the changes of all exit waves, therefore tells the error of the common map directly, where steps would need hundreds of
-epochs. Positions and object are mapped by it together.
+the changes of all exit waves, is therefore a direct measure of the error of the common map, where steps would need
+hundreds of epochs. Positions and object are mapped by it together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
-from ptycho.engines.exit_waves import SliceUpdate
-from ptycho.engines.position_correction.steps import fitted_steps, limited, registered_steps
-from ptycho.physics.propagation import intensity
+__all__ = ["AffineFit", "common_map", "fit_affine", "mapped_image", "mapped_positions"]
 
-__all__ = ["Moves", "mapped_image", "mapped_positions"]
-
-_host = NumpyBackend.xp
 _STRAIN_GAIN = 2.0
 """Neighbours agree on half of a strain and on none of a rotation: the object hides that half."""
-_MOST = 0.01
-"""Largest element of the map of one epoch."""
+_LARGEST = 0.01
+"""Largest element of the map of one epoch, so that the object can follow."""
 
 
-class Moves:
-    """Gathers the steps of batches and the distortion of an epoch.
+@dataclass(frozen=True)
+class AffineFit:
+    """An affine map of positions, taken apart.
+
+    Attributes
+    ----------
+    matrix : (2, 2), ``corrected - mean = matrix @ (nominal - mean) + shift``.
+    shift : (2,) pixels, (row, col).
+    scale : (2,) along rows and columns.
+    rotation : degrees.
+    shear : tangent of the angle that the axes lack to a right one.
+    rest : root mean square of what the map does not explain, pixels.
+    """
+
+    matrix: np.ndarray
+    shift: np.ndarray
+    scale: np.ndarray
+    rotation: float
+    shear: float
+    rest: float
+
+    def __call__(self, positions: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Map positions (M, 2) around the ``centre`` of those that were fitted."""
+        return (positions - centre) @ self.matrix.T + centre + self.shift
+
+
+def common_map(products: Sequence[np.ndarray]) -> np.ndarray:
+    """The map (2, 2) of positions around their mean that the patterns of an epoch require.
 
     Parameters
     ----------
-    method : ``"gradient"`` or ``"correlation"``, of the steps.
+    products : five (N - 2, N - 2) float64, as of :func:`~ptycho.engines.position_correction.steps.slope_products`,
+        summed over the patterns.
     """
+    rr, rc, cc, r, c = products
+    size = rr.shape[-1] + 2
+    along = np.arange(1, size - 1) - size // 2
+    arms: Any = (along[:, None], along[None, :])
 
-    def __init__(self, method: str) -> None:
-        self._method = method
-        self._steps: list[tuple[np.ndarray, np.ndarray]] = []
-        self._maps: list[Array] | None = None
+    def moments(values: np.ndarray) -> np.ndarray:
+        return np.asarray([[float((values * a * b).sum()) for b in arms] for a in arms])
 
-    def add(self, index: np.ndarray, slices: Sequence[SliceUpdate]) -> None:
-        """What some patterns say.
-
-        Slices move together. What they change of the exit waves is taken for independent of each other.
-        """
-        xp = array_namespace(slices[0].exit_change)
-        maps = _products(slices[0])
-        for lit in slices[1:]:
-            maps = [a + b for a, b in zip(maps, _products(lit), strict=True)]
-        if self._method == "gradient":
-            sums = [np.asarray(to_numpy(xp.sum(m, axis=(-2, -1))), dtype=np.float64) for m in maps]
-            steps = fitted_steps(*sums)
-        else:
-            steps = registered_steps(*slices[0])
-        self._steps.append((index, limited(steps)))
-        totals = [xp.sum(m, axis=0) for m in maps]
-        self._maps = totals if self._maps is None else [a + b for a, b in zip(self._maps, totals, strict=True)]
-
-    def apply(self, positions: np.ndarray, length: float) -> np.ndarray:
-        """Positions (M, 2) after the steps since the last call, times ``length``."""
-        moved = positions.copy()
-        for index, steps in self._steps:
-            moved[index] += steps * length
-        self._steps = []
-        return moved
-
-    def common(self) -> np.ndarray:
-        """The map (2, 2) of positions around their mean that patterns since the last call ask for; 1 without any."""
-        if self._maps is None:
-            return _host.eye(2)
-        rr, rc, cc, r, c = (np.asarray(to_numpy(m), dtype=np.float64) for m in self._maps)
-        self._maps = None
-        size = rr.shape[-1] + 2
-        along = _host.arange(1, size - 1) - size // 2
-        arms: Any = (along[:, None], along[None, :])
-
-        def moments(values: np.ndarray) -> np.ndarray:
-            return _host.asarray([[float((values * a * b).sum()) for b in arms] for a in arms])
-
-        normal = np.block([[moments(rr), moments(rc)], [moments(rc), moments(cc)]])
-        asked = _host.asarray([float((values * arm).sum()) for values in (r, c) for arm in arms])
-        normal += _host.eye(4) * (1e-9 * np.trace(normal) + 1e-300)
-        found = np.linalg.solve(normal, asked).reshape(2, 2)
-        turn = 0.5 * (found - found.T)
-        found = turn + (found - turn) * _STRAIN_GAIN
-        if not np.isfinite(found).all():
-            return _host.eye(2)
-        return _host.eye(2) - found * min(1.0, _MOST / max(float(_host.abs(found).max()), 1e-30))
-
-
-def _products(lit: SliceUpdate) -> list[Array]:
-    """What ``fitted_steps`` takes the sums of, pixel by pixel, (k, N - 2, N - 2)."""
-    xp, patches = array_namespace(*lit), lit.patches
-    rows = 0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1])
-    cols = 0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2])
-    inner = lit.illumination[..., 1:-1, 1:-1]
-    light = xp.sum(intensity(inner), axis=-3)
-    wanted = xp.sum(xp.conj(inner) * lit.exit_change[..., 1:-1, 1:-1], axis=1)
-    return [
-        light * intensity(rows),
-        light * xp.real(xp.conj(rows) * cols),
-        light * intensity(cols),
-        xp.real(xp.conj(rows) * wanted),
-        xp.real(xp.conj(cols) * wanted),
-    ]
+    normal = np.block([[moments(rr), moments(rc)], [moments(rc), moments(cc)]])
+    asked = np.asarray([float((values * arm).sum()) for values in (r, c) for arm in arms])
+    normal += np.eye(4) * (1e-9 * np.trace(normal) + 1e-300)
+    found = np.linalg.solve(normal, asked).reshape(2, 2)
+    turn = 0.5 * (found - found.T)
+    found = turn + (found - turn) * _STRAIN_GAIN
+    if not np.isfinite(found).all():
+        return np.eye(2)
+    return np.eye(2) - found * min(1.0, _LARGEST / max(float(np.abs(found).max()), 1e-30))
 
 
 def mapped_positions(positions: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -119,4 +88,24 @@ def mapped_image(image: np.ndarray, matrix: np.ndarray, centre: np.ndarray) -> n
     """An object (H, W) carried along by a map around ``centre``, by cubic splines; beyond its edge the edge's value."""
     back = np.linalg.inv(matrix)
     moved = affine_transform(image.astype(np.complex128), back, centre - back @ centre, order=3, mode="nearest")
-    return _host.astype(moved, image.dtype)
+    return moved.astype(image.dtype)
+
+
+def fit_affine(nominal: np.ndarray, corrected: np.ndarray) -> AffineFit:
+    """Least-squares affine map from nominal to corrected positions (M, 2)."""
+    centre = nominal.mean(axis=0)
+    design = np.concat([nominal - centre, np.ones((nominal.shape[0], 1))], axis=1)
+    solution = np.linalg.lstsq(design, corrected - centre, rcond=None)[0]
+    matrix, shift = solution[:2].T, solution[2]
+    rotation = math.atan2(matrix[1, 0], matrix[0, 0])
+    turn = np.asarray([[math.cos(rotation), -math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]])
+    upper = turn.T @ matrix
+    rest = corrected - (design @ solution + centre)
+    return AffineFit(
+        matrix,
+        shift,
+        np.asarray([upper[0, 0], upper[1, 1]]),
+        math.degrees(rotation),
+        float(upper[0, 1] / upper[1, 1]) if upper[1, 1] else 0.0,
+        float(np.sqrt((rest**2).sum(axis=-1).mean())),
+    )

@@ -1,72 +1,122 @@
-"""The end of an epoch that corrects positions: momentum, the map that all have in common, limits, outliers."""
+"""What an epoch does to the positions: steps after every batch, and at its end momentum, the common map and limits."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ptycho.backends import NumpyBackend
-from ptycho.engines.exit_waves import pattern_misfits
-from ptycho.engines.position_correction.affine import mapped_image, mapped_positions
+from ptycho.backends import Array, array_namespace, device, get_backend, to_numpy
+from ptycho.config.engines import EngineSettings
+from ptycho.engines.exit_waves import SliceUpdate
+from ptycho.engines.object_canvas import ObjectCanvas
+from ptycho.engines.position_correction.affine import common_map, fit_affine, mapped_image, mapped_positions
 from ptycho.engines.position_correction.outliers import find_outliers, search_outliers
-from ptycho.engines.position_correction.steps import constrain_positions, farthest_move
+from ptycho.engines.position_correction.steps import fitted_steps, limited, registered_steps, slope_products
 
-if TYPE_CHECKING:
-    from ptycho.engines.engine import Engine
+__all__ = ["PositionCorrection", "constrain_positions", "farthest_move"]
 
-__all__ = ["relative_misfits", "settle_positions"]
+_EPOCHS_PER_SEARCH = 5
+"""Epochs of corrections between two searches for outliers, in which a position that was moved can settle."""
 
-_host = NumpyBackend.xp
-_SEARCH_EVERY = 5
-"""Epochs of corrections between two looks for positions that went astray."""
+Misfits = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From pattern indices (k,), or one (1,) for all, and positions (k, 2) to relative misfits (k,)."""
 
 
-def settle_positions(engine: Engine, before: np.ndarray) -> None:
-    """Carry the epoch's corrections on, and keep the positions within their limits.
+class PositionCorrection:
+    """Collects what the patterns of an epoch require of their positions; positions are pixels of the canvas.
 
     Parameters
     ----------
-    engine : after the visit of all patterns.
-    before : (M, 2) pixels, the positions before it.
+    config : of the engine.
+    nominal : (M, 2) pixels, the positions before any correction.
+    size : N.
     """
-    config, fetch = engine.config, engine.backend.to_numpy
-    change = engine.positions - before
-    if "position_velocity" in engine.auxiliary:
-        change = change + config.position_momentum * fetch(engine.auxiliary["position_velocity"])
-    engine.auxiliary["position_velocity"] = engine.to_device(change)
-    moved = engine.positions + config.position_momentum * change
-    common = engine.moves.common()
-    for image in engine.canvas.slices:
-        image.object = engine.to_device(mapped_image(fetch(image.object), common, moved.mean(axis=0)))
-    moved = mapped_positions(moved, common)
-    nominal = engine.nominal - _host.asarray(engine.origin)
-    farthest = farthest_move(config, nominal, engine.measured.size)
-    moved = constrain_positions(moved, nominal, farthest, config.affine)
-    if (engine.epoch - config.positions_from + 1) % _SEARCH_EVERY == 0 and not config.affine:
-        outliers = find_outliers(relative_misfits(engine, moved))
-        moved = search_outliers(outliers, moved, nominal, farthest, lambda k, places: _misfits_at(engine, k, places))
-    engine.positions = moved
+
+    def __init__(self, config: EngineSettings, nominal: np.ndarray, size: int) -> None:
+        self._config, self._nominal = config, nominal
+        self._farthest = farthest_move(config, nominal, size)
+        self._steps: list[tuple[np.ndarray, np.ndarray]] = []
+        self._products: list[Array] | None = None
+
+    def add(self, index: np.ndarray, slices: Sequence[SliceUpdate]) -> None:
+        """Take note of what some patterns require."""
+        xp = array_namespace(slices[0].exit_change)
+        products = slope_products(slices)
+        if self._config.correct_positions == "gradient":
+            sums = [np.asarray(to_numpy(xp.sum(each, axis=(-2, -1))), dtype=np.float64) for each in products]
+            steps = fitted_steps(*sums)
+        else:
+            steps = registered_steps(*slices[0])
+        self._steps.append((index, limited(steps)))
+        totals = [xp.sum(each, axis=0) for each in products]
+        earlier = self._products
+        self._products = totals if earlier is None else [a + b for a, b in zip(earlier, totals, strict=True)]
+
+    def apply(self, positions: np.ndarray, length: float) -> np.ndarray:
+        """Positions (M, 2) after the steps since the last call, times ``length``."""
+        moved = positions.copy()
+        for index, steps in self._steps:
+            moved[index] += steps * length
+        self._steps = []
+        return moved
+
+    def common_map(self) -> np.ndarray:
+        """The map (2, 2) around the mean position that patterns since the last call require; 1 without any."""
+        if self._products is None:
+            return np.eye(2)
+        products = [np.asarray(to_numpy(each), dtype=np.float64) for each in self._products]
+        self._products = None
+        return common_map(products)
+
+    def end_epoch(
+        self,
+        positions: np.ndarray,
+        before: np.ndarray,
+        velocity: np.ndarray | None,
+        canvas: ObjectCanvas,
+        epoch: int,
+        misfits: Misfits,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocity (M, 2) at the end of an epoch; the object on the canvas takes part in the common map.
+
+        Parameters
+        ----------
+        positions, before : (M, 2) after and before the epoch's steps.
+        velocity : (M, 2) of the epoch before; None in the first one.
+        epoch : epochs done before this one.
+        misfits : how well patterns fit where, once the canvas is mapped.
+        """
+        momentum = self._config.position_momentum
+        change = positions - before if velocity is None else positions - before + momentum * velocity
+        moved = positions + momentum * change
+        matrix = self.common_map()
+        for each in canvas.slices:
+            image = mapped_image(to_numpy(each.object), matrix, moved.mean(axis=0))
+            each.object = get_backend(each.object).asarray(image, device=device(each.object))
+        moved = mapped_positions(moved, matrix)
+        moved = constrain_positions(moved, self._nominal, self._farthest, self._config.affine)
+        if (epoch - self._config.positions_from + 1) % _EPOCHS_PER_SEARCH == 0 and not self._config.affine:
+            outliers = find_outliers(misfits(np.arange(len(moved)), moved))
+            moved = search_outliers(
+                outliers, moved, self._nominal, self._farthest, lambda k, places: misfits(np.asarray([k]), places)
+            )
+        return moved, change
 
 
-def relative_misfits(engine: Engine, positions: np.ndarray) -> np.ndarray:
-    """Misfit (M,) of every pattern over its amplitudes; NaN where nothing was measured."""
-    found = _host.full(engine.measured.count, math.nan)
-    for part in engine.chunks(engine.measured.usable):
-        measured = engine.measured(part)
-        patches = engine.canvas.patches(positions[part], engine.measured.size)
-        away = pattern_misfits(patches, engine.probes(part), measured, engine.measured.good, engine.detector)
-        found[part] = engine.backend.to_numpy(away / engine.backend.xp.sum(measured, axis=(-2, -1)))
-    return found
+def farthest_move(config: EngineSettings, nominal: np.ndarray, size: int) -> float:
+    """How far a position may move, pixels, for nominal positions (M, 2) and patterns of side ``size``."""
+    if config.position_limit is not None:
+        return config.position_limit
+    return size / 8 + float(np.max(nominal.max(axis=0) - nominal.min(axis=0))) / 50
 
 
-def _misfits_at(engine: Engine, index: int, places: np.ndarray) -> np.ndarray:
-    """Misfits (k,) of one pattern at places (k, 2)."""
-    one, found = _host.asarray([index]), []
-    measured, probe = engine.measured(one), engine.probes(one)
-    for part in engine.chunks(_host.arange(places.shape[0])):
-        patches = engine.canvas.patches(places[part], engine.measured.size)
-        misfits = pattern_misfits(patches, probe, measured, engine.measured.good, engine.detector)
-        found.append(engine.backend.to_numpy(misfits))
-    return _host.concat(found)
+def constrain_positions(positions: np.ndarray, nominal: np.ndarray, farthest: float, affine: bool) -> np.ndarray:
+    """Corrected positions (M, 2) without a common shift, if wanted affine, and none farther than ``farthest``."""
+    moved = positions - nominal
+    moved = moved - moved.mean(axis=0)
+    if affine:
+        fit = fit_affine(nominal, nominal + moved)
+        moved = fit(nominal, nominal.mean(axis=0)) - nominal
+    length = np.linalg.norm(moved, axis=-1, keepdims=True)
+    return nominal + moved * np.minimum(1.0, farthest / np.maximum(length, 1e-30))

@@ -1,65 +1,30 @@
-r"""Corrections of the scan positions.
+r"""The step of every position.
 
 Gradient: an exit wave changes by :math:`P\,(\partial_r O\,\delta_r + \partial_c O\,\delta_c)` when its patch moves by
-:math:`\delta`; the displacement is the least-squares fit of that to the change that the pattern asks for (Odstrcil,
+:math:`\delta`; the displacement is the least-squares fit of that to the change that the pattern requires (Odstrcil,
 Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), section 2.5).
 
-Cross-correlation: the patch that the pattern asks for is registered to the patch that stands there, in the light of the
-probe (Zhang et al., Opt. Express 21, 13592 (2013)).
+Cross-correlation: the patch that the pattern requires is registered to the present patch, weighted by the probe (Zhang
+et al., Opt. Express 21, 13592 (2013)).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from ptycho.backends import Array, NumpyBackend, array_namespace, to_numpy
-from ptycho.config.engines import EngineSettings
+from ptycho.backends import Array, array_namespace, to_numpy
+from ptycho.engines.exit_waves import SliceUpdate
 from ptycho.physics.fourier import fft2, ifft2
 from ptycho.physics.propagation import intensity
 
-__all__ = [
-    "AffineFit",
-    "constrain_positions",
-    "farthest_move",
-    "fit_affine",
-    "fitted_steps",
-    "limited",
-    "registered_steps",
-]
+__all__ = ["fitted_steps", "limited", "registered_steps", "slope_products"]
 
-_host = NumpyBackend.xp
 _LONGEST = 0.5
+"""Pixels. Slopes of the object are known from pixel to pixel only: a longer step would leave the linear range."""
 _HALF_SEEN = 2.0
-"""A pattern has no phases: the change that it asks for is about half of the one that a displacement makes."""
-
-
-@dataclass(frozen=True)
-class AffineFit:
-    """An affine map of positions, taken apart.
-
-    Attributes
-    ----------
-    matrix : (2, 2), ``corrected - mean = matrix @ (nominal - mean) + shift``.
-    shift : (2,) pixels, (row, col).
-    scale : (2,) along rows and columns.
-    rotation : degrees.
-    shear : tangent of the angle that the axes lack to a right one.
-    rest : root mean square of what the map does not explain, pixels.
-    """
-
-    matrix: np.ndarray
-    shift: np.ndarray
-    scale: np.ndarray
-    rotation: float
-    shear: float
-    rest: float
-
-    def __call__(self, positions: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """Map positions (M, 2) around the ``centre`` of those that were fitted."""
-        return (positions - centre) @ self.matrix.T + centre + self.shift
+"""A pattern has no phases: the change that it requires is about half of the one that a displacement makes."""
 
 
 def fitted_steps(rr: np.ndarray, rc: np.ndarray, cc: np.ndarray, r: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -68,18 +33,18 @@ def fitted_steps(rr: np.ndarray, rc: np.ndarray, cc: np.ndarray, r: np.ndarray, 
     Parameters
     ----------
     rr, rc, cc : (k,) products of the exit waves' slopes along rows and columns.
-    r, c : (k,) products of the slopes with the change that the patterns ask for.
+    r, c : (k,) products of the slopes with the change that the patterns require.
     """
     determinant = rr * cc - rc * rc + 1e-9 * (rr + cc) ** 2 + 1e-300
-    steps = _host.stack([cc * r - rc * c, rr * c - rc * r], axis=-1) / determinant[:, None]
+    steps = np.stack([cc * r - rc * c, rr * c - rc * r], axis=-1) / determinant[:, None]
     return steps * _HALF_SEEN
 
 
 def limited(steps: np.ndarray) -> np.ndarray:
     """Steps (k, 2) of at most half a pixel; none where they are not finite."""
-    steps = _host.where(_host.isfinite(steps), steps, 0.0)
-    length = _host.linalg.norm(steps, axis=-1, keepdims=True)
-    return steps * _host.minimum(1.0, _LONGEST / _host.maximum(length, 1e-30))
+    steps = np.where(np.isfinite(steps), steps, 0.0)
+    length = np.linalg.norm(steps, axis=-1, keepdims=True)
+    return steps * np.minimum(1.0, _LONGEST / np.maximum(length, 1e-30))
 
 
 def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndarray:
@@ -89,7 +54,7 @@ def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndar
     ----------
     patches : (k, N, N) complex.
     probe : (P, N, N) complex, or (k, P, N, N) where each pattern has its own.
-    difference : (k, P, N, N) complex, the change that the patterns ask for.
+    difference : (k, P, N, N) complex, the change that the patterns require.
     """
     xp = array_namespace(patches, probe, difference)
     light = xp.sum(intensity(probe), axis=-3)
@@ -100,56 +65,45 @@ def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndar
     wanted = fft2((patches + update - mean) * window)
     peak = to_numpy(intensity(ifft2(wanted * xp.conj(present)))) ** 0.5
     size = peak.shape[-1]
-    near = peak[:, _host.arange(-2, 3)[:, None] % size, _host.arange(-2, 3)[None, :] % size]
+    near = peak[:, np.arange(-2, 3)[:, None] % size, np.arange(-2, 3)[None, :] % size]
     top = _best_of_nine(near[:, 1:4, 1:4])
-    rows, cols, each = top // 3 + 1, top % 3 + 1, _host.arange(top.size)
+    rows, cols, each = top // 3 + 1, top % 3 + 1, np.arange(top.size)
 
     def vertex(below: np.ndarray, at: np.ndarray, above: np.ndarray) -> np.ndarray:
-        return 0.5 * (below - above) / _host.minimum(below - 2 * at + above, -1e-30)
+        return 0.5 * (below - above) / np.minimum(below - 2 * at + above, -1e-30)
 
     middle = near[each, rows, cols]
     down = rows - 2 + vertex(near[each, rows - 1, cols], middle, near[each, rows + 1, cols])
     right = cols - 2 + vertex(near[each, rows, cols - 1], middle, near[each, rows, cols + 1])
-    return -_host.stack([down, right], axis=-1)  # the wanted patch shows the object from the other side
+    return -np.stack([down, right], axis=-1)  # the wanted patch shows the object from the other side
 
 
 def _best_of_nine(values: np.ndarray) -> np.ndarray:
-    return _host.argmax(_host.reshape(values, (-1, 9)), axis=-1)
+    return np.argmax(np.reshape(values, (-1, 9)), axis=-1)
 
 
-def farthest_move(config: EngineSettings, nominal: np.ndarray, size: int) -> float:
-    """How far a position may move, pixels, for nominal positions (M, 2) and patterns of side ``size``."""
-    if config.position_limit is not None:
-        return config.position_limit
-    return size / 8 + float(_host.max(nominal.max(axis=0) - nominal.min(axis=0))) / 50
+def slope_products(slices: Sequence[SliceUpdate]) -> list[Array]:
+    """What :func:`fitted_steps` takes the sums of, pixel by pixel, (k, N - 2, N - 2) each.
+
+    Slices move together. Their effects on the exit waves are taken to be independent of each other.
+    """
+    products = _slice_products(slices[0])
+    for update in slices[1:]:
+        products = [a + b for a, b in zip(products, _slice_products(update), strict=True)]
+    return products
 
 
-def constrain_positions(positions: np.ndarray, nominal: np.ndarray, farthest: float, affine: bool) -> np.ndarray:
-    """Corrected positions (M, 2) without a common shift, if wanted affine, and none farther than ``farthest``."""
-    moved = positions - nominal
-    moved = moved - moved.mean(axis=0)
-    if affine:
-        fit = fit_affine(nominal, nominal + moved)
-        moved = fit(nominal, nominal.mean(axis=0)) - nominal
-    length = _host.linalg.norm(moved, axis=-1, keepdims=True)
-    return nominal + moved * _host.minimum(1.0, farthest / _host.maximum(length, 1e-30))
-
-
-def fit_affine(nominal: np.ndarray, corrected: np.ndarray) -> AffineFit:
-    """Least-squares affine map from nominal to corrected positions (M, 2)."""
-    centre = nominal.mean(axis=0)
-    design = _host.concat([nominal - centre, _host.ones((nominal.shape[0], 1))], axis=1)
-    solution = np.linalg.lstsq(design, corrected - centre, rcond=None)[0]
-    matrix, shift = solution[:2].T, solution[2]
-    rotation = math.atan2(matrix[1, 0], matrix[0, 0])
-    turn = _host.asarray([[math.cos(rotation), -math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]])
-    upper = turn.T @ matrix
-    rest = corrected - (design @ solution + centre)
-    return AffineFit(
-        matrix,
-        shift,
-        _host.asarray([upper[0, 0], upper[1, 1]]),
-        math.degrees(rotation),
-        float(upper[0, 1] / upper[1, 1]) if upper[1, 1] else 0.0,
-        float(_host.sqrt((rest**2).sum(axis=-1).mean())),
-    )
+def _slice_products(update: SliceUpdate) -> list[Array]:
+    xp, patches = array_namespace(*update), update.patches
+    rows = 0.5 * (patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1])
+    cols = 0.5 * (patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2])
+    inner = update.illumination[..., 1:-1, 1:-1]
+    light = xp.sum(intensity(inner), axis=-3)
+    wanted = xp.sum(xp.conj(inner) * update.exit_change[..., 1:-1, 1:-1], axis=1)
+    return [
+        light * intensity(rows),
+        light * xp.real(xp.conj(rows) * cols),
+        light * intensity(cols),
+        xp.real(xp.conj(rows) * wanted),
+        xp.real(xp.conj(cols) * wanted),
+    ]
