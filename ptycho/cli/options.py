@@ -197,12 +197,12 @@ def _engine_settings(engine: str) -> type:
     return find_engine(engine).settings
 
 
-def _named_engine(words: list[str]) -> str:
+def _named_engine(command: str, words: list[str]) -> str:
     """The engine that a command's words, or the file of settings that they name, choose."""
     from ptycho.config import EngineConfig, load_yaml_config
     from ptycho.config.flags import FlagParser
 
-    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser = FlagParser(prog=f"ptycho {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("--engine")
     parser.add_argument("--config")
     named, _ = parser.parse_known_args(words)
@@ -242,7 +242,7 @@ def parse(command: str, words: list[str]) -> Call | None:
     for name, meaning in text.positionals:
         parser.add_argument(name, nargs="?", metavar=name.upper(), help=meaning)
     parser.add_argument("--config", metavar="FILE.yaml", help="settings by name, flat or the model's under 'model:'")
-    engine = _named_engine(words) if command in ITERATIVE else EngineConfig.engine
+    engine = _named_engine(command, words) if command in ITERATIVE else EngineConfig.engine
     classes = _classes(command, engine)
     without = {"epochs"} if command in ITERATIVE[2:] else set()
     seen: set[str] = set(without)

@@ -51,13 +51,13 @@ def configured(config: EngineConfig) -> tuple[type[Engine], EngineConfig]:
         The engine is not there, the settings are another engine's, or a value is not possible; the field is named.
     """
     engine = find_engine(config.engine)
-    if not isinstance(config, engine.settings):
-        if type(config) is not EngineConfig:
-            raise ConfigError(
-                f"engine = {config.engine} is not possible in a {type(config).__name__}, which holds the settings of "
-                f"another engine: expected a {engine.settings.__name__} or an EngineConfig."
-            )
+    if type(config) is EngineConfig:
         config = engine.settings(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})
+    elif engine.settings is EngineConfig or not isinstance(config, engine.settings):
+        raise ConfigError(
+            f"engine = {config.engine} is not possible in a {type(config).__name__}, which holds the settings of "
+            "another engine: expected an EngineConfig, or the class that the engine declares."
+        )
     validate(config)
     return engine.chosen(config), config
 

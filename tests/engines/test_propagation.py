@@ -18,7 +18,7 @@ from tests.engines.test_pie import OTHERS, agree
 
 LENGTHS = {"distance": 1e-3, "wavelength": 1e-10, "pixel_size": 1e-7}
 NEAR = {"propagation": "near"}
-EVERY = ["rpie", "epie", "lsqml", "difference_map"]
+EVERY = ["rpie", "epie", "lsqml", "difference_map", "raar"]
 
 
 @pytest.fixture(scope="module")

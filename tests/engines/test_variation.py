@@ -154,7 +154,7 @@ def test_results_keep_the_variation_and_go_on_from_it(wandering, settings, tmp_p
     assert varied.metrics["r_factor"] < 0.5 * alike.metrics["r_factor"]
 
 
-@pytest.mark.parametrize("engine", ["difference_map", "gradient"])
+@pytest.mark.parametrize("engine", ["difference_map", "raar", "gradient"])
 def test_other_engines_say_that_they_cannot(scan, settings, engine):
     with pytest.raises(ConfigError, match="opr_modes = 2 is for rpie, epie and lsqml"):
         solve(scan, settings(engine=engine, **VARYING))
