@@ -32,9 +32,10 @@ from ptycho.engines import solve
 from ptycho.evaluation import compare
 from ptycho.model.bundle import Bundle
 from ptycho.physics import focused_probe, picture_object, raster_positions, simulate
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.pretrain import PretrainOptions, pretrain_scan
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import Stitched, reconstruct
+from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.refine import state_of_result
 from ptycho.workflows.results import Reconstruction
 from ptycho.workflows.run import save_training, train_scan
@@ -105,7 +106,7 @@ def _tell(what: str, seconds: float, bundle: Bundle) -> None:
 
 def _from_network(name: str, scan: Scan, bundle: Bundle, passes: int, training: float) -> Start:
     began = time.process_time()
-    stitched = reconstruct(scan, bundle)
+    stitched = stitch(scan, bundle)
     return Start(name, _result(scan, stitched), passes, time.process_time() - began, training)
 
 

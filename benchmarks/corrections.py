@@ -33,7 +33,7 @@ from ptycho.physics import (
     simulate,
 )
 from ptycho.physics.fourier import fft2, fftshift2
-from ptycho.workflows.reconstruct import Stitched
+from ptycho.workflows.inference import Stitched
 
 _PHOTONS = 1e6
 _WAVELENGTH, _PIXEL = 1e-10, 1e-8

@@ -21,8 +21,8 @@ from ptycho.data import Scan, load_scan
 from ptycho.engines import State, solve
 from ptycho.evaluation import compare
 from ptycho.physics import focused_probe, picture_object, raster_positions, simulate
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import Stitched
 
 _SIDE, _N, _BEAM = 484, 128, 0.42
 

@@ -15,7 +15,7 @@ import time
 from benchmarks.reference_scene import reference_scene
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.evaluation import evaluate
-from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.train import train
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     began = time.perf_counter()
     bundle = train(training, config)
     trained = time.perf_counter()
-    result = reconstruct(testing, bundle)
+    result = stitch(testing, bundle)
     done = time.perf_counter()
     print(f"gridsize {args.gridsize}, passes {args.passes}, {args.epochs} epochs, seed {args.seed}")
     print(f"  network   {figures(result, testing)}  train {trained - began:.1f} s, reconstruct {done - trained:.1f} s")

@@ -14,8 +14,8 @@ from ptycho.errors import DataError
 from ptycho.evaluation import compare
 from ptycho.physics import diffraction_amplitude, extract_patches, fourier_shift
 from ptycho.physics.reassembly import summed_window
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import Stitched
 
 __all__ = ["Work", "judged", "measured_work", "simulated_work"]
 

@@ -10,8 +10,8 @@ from ptycho.compat import params
 from ptycho.errors import ConfigError, DataError
 from ptycho.model.bundle import Bundle, save_bundle
 from ptycho.workflows.components import load_inference_bundle
-from ptycho.workflows.prediction import TrainedModel, trained_models
 from ptycho.workflows.run import open_bundle
+from ptycho.workflows.trained_model import TrainedModel, trained_models
 
 __all__ = ["ModelManager", "load_inference_bundle", "save"]
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-__all__ = ["REMOVAL", "former_names", "former_names_of", "rename_keys", "warn_renamed"]
+__all__ = ["REMOVAL", "former_names", "former_names_of", "formerly_positional", "rename_keys", "warn_renamed"]
 
 REMOVAL = "0.3"
 """The version that drops the spellings that 0.2 renames."""
 
 _ATTRIBUTE = "__former_names__"
 _Class = TypeVar("_Class", bound=type)
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class _Former(NamedTuple):
@@ -68,6 +71,29 @@ def former_names(names: Mapping[str, str], *, files_warn: bool = True) -> Callab
         return cls
 
     return decorate
+
+
+def formerly_positional(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Decorate a function of keyword-only arguments that still accepts them by position, with a warning."""
+    call: Callable[..., _Result] = function
+    names = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def accepting(*args: _Arguments.args, **given: _Arguments.kwargs) -> _Result:
+        if not args:
+            return call(**given)
+        by_name = dict(zip(names, args, strict=False))
+        if len(args) > len(names) or by_name.keys() & given.keys():
+            return call(*args, **given)  # which raises the TypeError
+        warnings.warn(
+            f"{function.__name__} takes its arguments by name, {names[0]}= and {names[1]}= first; positional arguments "
+            f"stop working in version {REMOVAL}.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return call(**by_name, **given)
+
+    return accepting
 
 
 def former_names_of(cls: type) -> dict[str, str]:

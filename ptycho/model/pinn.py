@@ -159,11 +159,11 @@ class PtychoPINN:
             predicted = self.expected_counts(params, patches)
             measured = xp.permute_dims(batch["X"], (0, 3, 1, 2)) * self.intensity_scale
             mask = None if self.mask is None else self._constant(self.mask, predicted, "bool")
-            terms["nll"] = poisson_nll(predicted, measured * measured, mask)
+            terms["nll"] = poisson_nll(I_pred=predicted, I_meas=measured * measured, mask=mask)
             total = terms["nll"] * weights.nll_weight
             if weights.mae_weight:
                 tiny = xp.finfo(predicted.dtype).smallest_normal
-                terms["mae"] = mae(xp.sqrt(predicted + tiny), measured, mask)
+                terms["mae"] = mae(A_pred=xp.sqrt(predicted + tiny), A_meas=measured, mask=mask)
                 total = total + terms["mae"] * weights.mae_weight
             if weights.realspace_weight and weights.realspace_mae_weight and "patches" in batch:
                 terms["realspace"] = complex_mae(patches, batch["patches"])

@@ -15,7 +15,7 @@ import numpy as np
 from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
 
-__all__ = ["positions_beside", "require_positive", "require_size", "require_together", "widest"]
+__all__ = ["array_of", "positions_beside", "require_positive", "require_size", "require_together", "widest"]
 
 
 def require_positive(name: str, value: float, unit: str) -> None:
@@ -28,6 +28,25 @@ def require_size(N: int) -> None:
     """Raise :class:`DataError` unless N is a whole number of pixels, at least 2."""
     if int(N) != N or N < 2:
         raise DataError(f"N: got {N}; expected the pixels along a side, at least 2.")
+
+
+def array_of(values: Any, name: str = "values") -> Array:
+    """An array of any framework as it is; lists, tuples and numbers as a numpy array.
+
+    Raises
+    ------
+    DataError
+        A list is ragged or holds something that is not a number.
+    """
+    if not isinstance(values, list | tuple | int | float | complex):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "biufc":
+        raise DataError(f"{name}: got a list that is not an array of numbers; expected rows of equal length.")
+    return array
 
 
 def require_together(**arrays: Array | None) -> Any:

@@ -2,6 +2,10 @@ r"""Losses in diffraction space: how well predicted patterns explain the measure
 
 Both are means over the good pixels of all patterns. Bad pixels are excluded before any arithmetic, so that their
 values, NaN included, change neither the loss nor its gradient.
+
+The gradient of these losses by a complex array, such as a probe, is :math:`\partial L/\partial x + i\,\partial
+L/\partial y` from ``value_and_grad`` of every backend (:func:`ptycho.get_backend`), so that a step against it descends.
+Plain ``jax.grad`` returns the complex conjugate of that: apply ``jax.numpy.conj`` to it first.
 """
 
 from __future__ import annotations
@@ -10,13 +14,15 @@ import math
 from typing import Any
 
 from ptycho.backends import Array, device
+from ptycho.config.deprecated import formerly_positional
 from ptycho.errors import DataError
-from ptycho.physics.checks import require_together
+from ptycho.physics.checks import array_of, require_together
 
 __all__ = ["mae", "poisson_nll"]
 
 
-def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: float = 1e-3) -> Array:
+@formerly_positional
+def poisson_nll(*, I_pred: Array, I_meas: Array, mask: Array | None = None, floor: float = 1e-3) -> Array:
     r"""Negative log-likelihood of photon counts.
 
     .. math:: \langle I_\mathrm{pred} - I_\mathrm{meas} \log I_\mathrm{pred} \rangle
@@ -24,6 +30,9 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
     The constant :math:`\log I_\mathrm{meas}!` is left out. Below ``floor`` the logarithm is replaced by its tangent at
     ``floor``. So the loss has a continuous slope everywhere, and where photons were counted but none is predicted it is
     finite and its gradient raises the prediction.
+
+    ``value_and_grad`` of every backend gives the gradient by a complex array as dL/dx + i dL/dy; plain ``jax.grad``
+    returns its complex conjugate.
 
     Parameters
     ----------
@@ -43,6 +52,7 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
     """
     if not floor > 0:
         raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
+    I_pred, I_meas, mask = array_of(I_pred), array_of(I_meas), None if mask is None else array_of(mask)
     xp = require_together(I_pred=I_pred, I_meas=I_meas, mask=mask)
     predicted, measured = _good_values(xp, I_pred, I_meas, mask)
     # a selection, not a sum: in a sum the slopes measured / floor and -measured / floor would cancel in single
@@ -52,8 +62,15 @@ def poisson_nll(I_pred: Array, I_meas: Array, mask: Array | None = None, floor: 
     return _mean(xp, predicted - measured * logarithm, mask)
 
 
-def mae(A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
+@formerly_positional
+def mae(*, A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
     r"""Mean absolute error of amplitudes, :math:`\langle |A_\mathrm{pred} - A_\mathrm{meas}| \rangle`.
+
+    ``value_and_grad`` of every backend gives the gradient by a complex array as dL/dx + i dL/dy; plain ``jax.grad``
+    returns its complex conjugate.
+
+    By a complex array, ``jax.grad`` of this returns the complex conjugate of the gradient that ``value_and_grad`` of
+    every backend gives; see :mod:`ptycho.physics.likelihood`.
 
     Parameters
     ----------
@@ -65,6 +82,7 @@ def mae(A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
     -------
     0-d array of A_pred's dtype; 0 if no pixel is good.
     """
+    A_pred, A_meas, mask = array_of(A_pred), array_of(A_meas), None if mask is None else array_of(mask)
     xp = require_together(A_pred=A_pred, A_meas=A_meas, mask=mask)
     predicted, measured = _good_values(xp, A_pred, A_meas, mask)
     return _mean(xp, xp.abs(predicted - measured), mask)

@@ -15,7 +15,7 @@ import numpy as np
 from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend
 from ptycho.backends.windows import gather_windows
 from ptycho.errors import DataError
-from ptycho.physics.checks import positions_beside
+from ptycho.physics.checks import array_of, positions_beside
 
 __all__ = ["accumulate_patches", "extract_patches", "place_patches", "read_patches"]
 
@@ -27,8 +27,9 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
 
     Parameters
     ----------
-    image : (H, W) real or complex; whole numbers become float32.
-    positions : (..., 2) real or integer, (row, col) in pixels of the image; with the image, or numpy's.
+    image : (H, W) real or complex; whole numbers become float32. A list of lists is taken as a numpy array.
+    positions : (..., 2) real or integer, (row, col) in pixels of the image; of the image's framework, numpy's or a
+        list.
     size : N, the side of a patch in pixels.
 
     Returns
@@ -41,6 +42,7 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
         ``image`` is not two-dimensional, ``positions`` does not end in an axis of length 2 or is of another framework
         or on another device than the image, or ``size`` < 1.
     """
+    image, positions = array_of(image, "image"), array_of(positions, "positions")
     if image.ndim != 2:
         raise DataError(f"image: got shape {tuple(image.shape)}; expected (H, W).")
     xp = array_namespace(image)
@@ -76,9 +78,9 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
 
     Parameters
     ----------
-    patches : (..., N, N) real or complex; whole numbers become float32.
-    positions : (..., 2) real or integer, (row, col) of the patch centres in pixels of the image; with the patches, or
-        numpy's.
+    patches : (..., N, N) real or complex; whole numbers become float32. Nested lists are taken as a numpy array.
+    positions : (..., 2) real or integer, (row, col) of the patch centres in pixels of the image; of the patches'
+        framework, numpy's or a list.
     shape : (H, W) of the image. What falls outside is dropped, as the adjoint demands.
 
     Returns
@@ -91,6 +93,7 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
         The leading axes of ``patches`` and ``positions`` differ, a shape is not of the form above, or the positions are
         of another framework or on another device.
     """
+    patches, positions = array_of(patches, "patches"), array_of(positions, "positions")
     flat, corners, weights = place_patches(patches, positions, shape)
     margin = patches.shape[-1] + 1
     padded_shape = (shape[0] + 2 * margin, shape[1] + 2 * margin)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.errors import DataError
-from ptycho.physics.checks import require_together, widest
+from ptycho.physics.checks import array_of, require_together, widest
 from ptycho.physics.fourier import fft2, fftshift2, ifft2
 
 __all__ = ["diffraction_amplitude", "diffraction_intensity", "far_field", "illuminate", "intensity", "near_field"]
@@ -23,35 +23,46 @@ def illuminate(patches: Array, probe: Array) -> Array:
     Parameters
     ----------
     patches : (..., N, N) complex, object patches, dimensionless.
-    probe : (P, N, N) complex, incoherent probe modes, sqrt(photons).
+    probe : (P, N, N) complex, incoherent probe modes, sqrt(photons); (N, N) is one mode.
 
     Returns
     -------
-    (..., P, N, N) complex, in double precision if either of them is.
+    (..., P, N, N) complex, in double precision if either of them is; P is 1 for a probe (N, N).
 
     Raises
     ------
     DataError
         The probe is of another shape or framework, or on another device, than the patches.
     """
+    patches, probe = array_of(patches, "patches"), _modes(probe)
     xp = require_together(patches=patches, probe=probe)
     if probe.ndim != 3 or tuple(probe.shape[-2:]) != tuple(patches.shape[-2:]):
         raise DataError(
             f"probe: got shape {tuple(probe.shape)} for patches of shape {tuple(patches.shape)}; "
-            "expected (modes, N, N) with the patches' N."
+            "expected (modes, N, N), or (N, N) for one mode, with the patches' N."
         )
     patches, probe = widest(xp, patches, probe)
     return patches[..., None, :, :] * probe
 
 
 def far_field(exit_wave: Array) -> Array:
-    """Fraunhofer field on the detector: unitary FFT, zero frequency moved to the centre pixel ``[N//2, N//2]``.
+    """Fraunhofer field on the detector: unitary FFT, zero frequency moved to the centre pixel ``[H//2, W//2]``.
 
     Parameters
     ----------
-    exit_wave : (..., N, N) complex.
+    exit_wave : (..., H, W) complex, for example (8, 6); a detector need not be square. Real values are taken as
+        complex ones without an imaginary part.
+
+    Returns
+    -------
+    (..., H, W) complex, in the precision of ``exit_wave``.
+
+    Raises
+    ------
+    DataError
+        ``exit_wave`` has fewer than two axes.
     """
-    return fftshift2(fft2(exit_wave))
+    return fftshift2(fft2(_wave(exit_wave, "exit_wave")))
 
 
 def near_field(wave: Array, distance: float, wavelength: float, pixel_size: float) -> Array:
@@ -75,6 +86,7 @@ def near_field(wave: Array, distance: float, wavelength: float, pixel_size: floa
     for name, value in (("wavelength", wavelength), ("pixel_size", pixel_size)):
         if not value > 0:
             raise DataError(f"{name}: got {value}; expected a positive length in metres.")
+    wave = _wave(wave, "wave")
     xp = array_namespace(wave)
     real = xp.real(wave).dtype
     rows, cols = (
@@ -114,13 +126,14 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
     Parameters
     ----------
     patches : (..., N, N) complex, object patches.
-    probe : (P, N, N) complex, probe modes in sqrt(photons).
+    probe : (P, N, N) complex, probe modes in sqrt(photons); (N, N) is one mode.
     propagate : from exit wave to detector wave; :func:`far_field`, or :func:`near_field` with its distances bound.
 
     Returns
     -------
     (..., N, N) real, photons per pixel; the zero frequency at ``[N//2, N//2]``.
     """
+    patches, probe = array_of(patches, "patches"), _modes(probe)
     require_together(patches=patches, probe=probe)
     if propagate is far_field and probe.ndim == 3 and all(n % 2 == 0 for n in probe.shape[-2:]):
         probe, propagate = _alternating(probe), fft2
@@ -133,6 +146,23 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
         return xp.sum(intensity(propagate(waves)), axis=-3)
 
     return get_backend(patches).in_parts(detected, patches) if patches.ndim > 2 else detected(patches)
+
+
+def _modes(probe: Array) -> Array:
+    """The probe as a stack of modes: (N, N) becomes (1, N, N)."""
+    probe = array_of(probe, "probe")
+    return probe[None, :, :] if probe.ndim == 2 else probe
+
+
+def _wave(values: Array, name: str) -> Array:
+    """A complex array of at least two axes; real values become complex in their precision, whole numbers complex64."""
+    values = array_of(values, name)
+    if values.ndim < 2:
+        raise DataError(f"{name}: got shape {tuple(values.shape)}; expected (..., H, W).")
+    xp = array_namespace(values)
+    if xp.isdtype(values.dtype, "complex floating"):
+        return values
+    return xp.astype(values, xp.complex128 if values.dtype == xp.float64 else xp.complex64)
 
 
 def _alternating(probe: Array) -> Array:

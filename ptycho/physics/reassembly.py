@@ -17,7 +17,7 @@ import numpy as np
 from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
 from ptycho.backends.windows import add_windows
 from ptycho.errors import DataError
-from ptycho.physics.checks import positions_beside, require_together
+from ptycho.physics.checks import array_of, positions_beside, require_together
 from ptycho.physics.patches import accumulate_patches, extract_patches, place_patches
 
 __all__ = [
@@ -153,6 +153,7 @@ def reassemble(
         On the namespace and device of ``patches``; differentiable by them. For more patches than memory holds use
         :class:`Canvas`.
     """
+    patches, positions = array_of(patches, "patches"), array_of(positions, "positions")
     xp = array_namespace(patches)
     size = patches.shape[-1]
     if shape is None and origin is None:

@@ -23,10 +23,10 @@ from ptycho.data import Container, Scan, make_container
 from ptycho.errors import ConfigError, DataError, OutputError
 from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
 from ptycho.workflows.output_folder import write_bytes, write_json
-from ptycho.workflows.prediction import TrainedModel, legacy_settings, trained_models
-from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.run import open_bundle, train_scan
 from ptycho.workflows.scans import as_scan
+from ptycho.workflows.trained_model import TrainedModel, legacy_settings, trained_models
 
 __all__ = [
     "as_scan",
@@ -217,7 +217,7 @@ def reassemble_cdi_image(
         model = open_bundle(place)
     scan = _oriented(as_scan(test_data), flip_x, flip_y, transpose, coord_scale)
     centred = scan.replace(positions=scan.positions - scan.positions.mean(axis=0))
-    stitched = reconstruct(
+    stitched = stitch(
         centred,
         model,
         backend=config.backend,

@@ -33,7 +33,7 @@ from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.report import duration, write_pictures
 from ptycho.workflows.results import Reconstruction, provenance, write_arrays
 from ptycho.workflows.run import save_training, true_object
@@ -182,7 +182,7 @@ def forecast_reconstruction(
     few = dataclasses.replace(bundle.config.model, start_iterations=_few(model))
     trial = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, model=few))
     with clock("trial"):
-        stitched = reconstruct(
+        stitched = stitch(
             sample,
             trial,
             backend,

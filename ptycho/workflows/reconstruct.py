@@ -1,4 +1,4 @@
-"""Reconstruct a scan with a trained bundle: estimate, batched inference, streamed stitching."""
+"""Reconstruct a scan with a trained bundle: estimate, batched inference, streamed reassembly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from ptycho.backends import get_backend
 from ptycho.config import InferenceConfig, ModelConfig
 from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
-from ptycho.model.bundle import Bundle
+from ptycho.model.bundle import Bundle, bundle_id, origins
 from ptycho.model.generators import Generator
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.inference import Network, Stitched
+from ptycho.workflows.reconstruction import Reconstruction
+from ptycho.workflows.results import provenance
+from ptycho.workflows.scans import ScanOptions
 from ptycho.workflows.train import scan_estimate
 from ptycho.workflows.worker_pool import WorkerPool
 
-__all__ = ["Stitched", "reconstruct"]
+__all__ = ["reconstruct", "reconstruction_of", "stitch"]
 
 
 def reconstruct(
@@ -34,8 +37,8 @@ def reconstruct(
     progress: Callable[[int, int], None] | None = None,
     generator: Generator | None = None,
     workers: WorkerPool | None = None,
-) -> Stitched:
-    """Infer every pattern's patch and stitch the patches at their positions.
+) -> Reconstruction:
+    """The object of a scan from a trained network: a patch for every pattern, reassembled at their positions.
 
     Parameters
     ----------
@@ -53,11 +56,81 @@ def reconstruct(
     workers : a Dask cluster's, from :func:`ptycho.workflows.worker_pool.connect_workers`; the result is the same to
         rounding.
 
+    Returns
+    -------
+    Reconstruction
+        As :func:`~ptycho.workflows.results.save_reconstruction`, :func:`~ptycho.evaluation.evaluate` and
+        :func:`~ptycho.workflows.refine.refine_result` take it. No metrics are computed:
+        :func:`ptycho.workflows.run.reconstruct_scan` does that too.
+
     Raises
     ------
-    ConfigError
-        The scan's patterns have another size than the model's.
+    ConfigError, DataError
+        The scan's patterns have another size than the model's, or cannot be grouped.
+    BackendError
+        The backend is unknown or its framework is not installed.
     """
+    stitched = stitch(
+        scan,
+        bundle,
+        backend,
+        batch_size,
+        device,
+        window,
+        crop,
+        n_groups,
+        neighbor_count,
+        seed,
+        progress,
+        generator,
+        workers,
+    )
+    return reconstruction_of(stitched, scan, bundle)
+
+
+def reconstruction_of(
+    stitched: Stitched, scan: Scan, bundle: Bundle, command: str | None = None, reading: ScanOptions | None = None
+) -> Reconstruction:
+    """A reassembled object with what it was made from; without metrics.
+
+    Parameters
+    ----------
+    stitched : from :func:`stitch` of the same scan and bundle.
+    scan, bundle : where it comes from.
+    command : the command line, for the provenance.
+    reading : how the scan was read, likewise.
+    """
+    return Reconstruction(
+        object=stitched.object,
+        weight=stitched.weight,
+        origin=stitched.origin,
+        positions=scan.positions,
+        probe=stitched.probe,
+        pixel_size=scan.object_pixel_size,
+        history=bundle.history,
+        provenance=provenance(bundle.config, scan, bundle.config.seed, command, reading)
+        | origins(bundle)
+        | {"bundle": bundle_id(bundle)},
+        mask=scan.mask,
+    )
+
+
+def stitch(
+    scan: Scan,
+    bundle: Bundle,
+    backend: str | None = None,
+    batch_size: int = InferenceConfig.batch_size,
+    device: str | None = None,
+    window: str | np.ndarray = "probe",
+    crop: int | None = None,
+    n_groups: int | None = None,
+    neighbor_count: int = 4,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    generator: Generator | None = None,
+    workers: WorkerPool | None = None,
+) -> Stitched:
+    """The object alone, with the estimate that the network corrected; arguments and errors as :func:`reconstruct`."""
     config: ModelConfig = bundle.config.model
     if scan.N != config.N:
         raise ConfigError(

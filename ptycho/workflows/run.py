@@ -19,14 +19,15 @@ from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.files import saved_together
-from ptycho.model.bundle import BUNDLE_NAME, Bundle, bundle_id, load_bundle, origins, save_bundle
+from ptycho.model.bundle import BUNDLE_NAME, Bundle, load_bundle, save_bundle
 from ptycho.model.checkpoints import Checkpoints
 from ptycho.observers import EpochProgress
 from ptycho.workflows.fine_tuning import settled
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.output_folder import adopt_earlier, require_free
 from ptycho.workflows.r_factor import predict_amplitudes, sample_of, scan_r_factor
-from ptycho.workflows.reconstruct import Stitched, reconstruct
-from ptycho.workflows.results import Reconstruction, provenance
+from ptycho.workflows.reconstruct import reconstruction_of, stitch
+from ptycho.workflows.reconstruction import Reconstruction
 from ptycho.workflows.scans import ScanOptions, subsample
 from ptycho.workflows.train import train
 from ptycho.workflows.worker_pool import WorkerPool
@@ -176,8 +177,8 @@ def reconstruct_scan(
     scan = chosen.in_memory()
     seen = scan if workers is None else chosen  # the workers read the patterns themselves
 
-    def stitch(part: Scan, label: str) -> Stitched:
-        return reconstruct(
+    def stitched_part(part: Scan, label: str) -> Stitched:
+        return stitch(
             part,
             bundle,
             backend,
@@ -191,35 +192,24 @@ def reconstruct_scan(
         )
 
     started = time.perf_counter()
-    stitched = stitch(seen, "reconstruct")
+    stitched = stitched_part(seen, "reconstruct")
     metrics = _r_factors(stitched, seen, scan_r_factor if workers is None else workers.r_factor)
     metrics["n_patterns"] = float(len(scan))
     comparison, truth = _against_truth(stitched, scan)
     if truth is None and split_frc:
-        comparison = _split_frc(seen, stitch)
+        comparison = _split_frc(seen, stitched_part)
     if comparison is not None:
         metrics |= comparison.metrics
     samples = sample_of(len(scan))
     metrics["seconds"] = time.perf_counter() - started
-    return Reconstruction(
-        object=stitched.object,
-        weight=stitched.weight,
-        origin=stitched.origin,
-        positions=scan.positions,
-        probe=stitched.probe,
-        pixel_size=scan.object_pixel_size,
-        history=bundle.history,
-        provenance=provenance(bundle.config, scan, bundle.config.seed, command, reading)
-        | origins(bundle)
-        | {"bundle": bundle_id(bundle)},
+    predicted = predict_amplitudes(stitched, stitched.probe, scan.positions[samples])
+    return dataclasses.replace(
+        reconstruction_of(stitched, scan, bundle, command, reading),
         metrics=metrics,
         frc={} if comparison is None else comparison.frc,
         measured=scan.amplitude(samples),
-        predicted=_scaled_to_counts(
-            predict_amplitudes(stitched, stitched.probe, scan.positions[samples]), scan, bundle
-        ),
+        predicted=_scaled_to_counts(predicted, scan, bundle),
         truth=truth,
-        mask=scan.mask,
     )
 
 

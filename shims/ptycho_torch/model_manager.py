@@ -17,7 +17,7 @@ from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.physics.photons import intensity_scale as scale_of
 from ptycho.physics.probe import disc_probe
 from ptycho.physics.reassembly import group_canvas_size
-from ptycho.workflows.prediction import TrainedModel, legacy_settings, trained_models
+from ptycho.workflows.trained_model import TrainedModel, legacy_settings, trained_models
 
 __all__ = ["create_torch_model_with_gridsize", "load_torch_bundle", "save_torch_bundle"]
 

@@ -14,7 +14,7 @@ from ptycho.loader import load
 from ptycho.model.bundle import save_bundle
 from ptycho.tf_helper import reassemble_position
 from ptycho.workflows import components, run
-from ptycho.workflows.prediction import trained_models
+from ptycho.workflows.trained_model import trained_models
 from tests.compat.conftest import small
 
 ROOT = Path(__file__).parents[2]

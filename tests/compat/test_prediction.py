@@ -14,7 +14,7 @@ from ptycho.loader import load
 from ptycho.physics import extract_patches
 from ptycho.tf_helper import reassemble_position
 from ptycho.workflows.components import train_cdi_model
-from ptycho.workflows.prediction import trained_models
+from ptycho.workflows.trained_model import trained_models
 from tests.compat.conftest import small
 
 BACKENDS = [("numpy", 1), ("numpy", 2), ("pytorch", 1), ("pytorch", 2), ("tensorflow", 2), ("jax", 2)]
@@ -88,7 +88,7 @@ def test_the_result_does_not_depend_on_the_batches(trained, raw):
 
 
 def test_patterns_alone_start_from_a_flat_object_and_a_warning_says_so(trained, raw, caplog):
-    caplog.set_level(logging.WARNING, "ptycho.workflows.prediction")
+    caplog.set_level(logging.WARNING, "ptycho.workflows.trained_model")
     box, model = container(raw, 1), model_of(trained, 1)
     scaled = box.X * model.intensity_scale
     known = model.predict([scaled, box.local_offsets])

@@ -13,8 +13,8 @@ from ptycho.data import Scan
 from ptycho.engines import State
 from ptycho.evaluation import compare
 from ptycho.physics import focused_probe, lines_object, raster_positions, simulate
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.r_factor import scan_r_factor
-from ptycho.workflows.reconstruct import Stitched
 
 N = 32
 

@@ -29,7 +29,7 @@ from ptycho.physics import (
 )
 from ptycho.physics.fourier import fft2
 from ptycho.viewer.result import picture_of_result, result_patterns
-from ptycho.workflows.reconstruct import Stitched
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.refine import reconstruct_iteratively, refine_result
 from ptycho.workflows.results import load_reconstruction, save_reconstruction
 from tests.engines.conftest import N

@@ -35,7 +35,6 @@ class Rehearsal:
     def stub(self) -> None:
         """Replace what takes long and writes nothing."""
         import numpy as np
-        from ptycho.workflows.output import write_bytes
 
         import ptycho.cli.progress_bars  # noqa: F401  imported once, before the forks
         import ptycho.evaluation.figures as figures
@@ -46,6 +45,7 @@ class Rehearsal:
         import ptycho.workflows.run as running
         from ptycho import backends
         from ptycho.model import bundle as models
+        from ptycho.workflows.output_folder import write_bytes
         from ptycho.workflows.reconstruction import Reconstruction
         from tests.safety.samples import write_bundle
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ptycho.workflows.output import output_folder
 
 from ptycho.errors import OutputError
 from ptycho.files import only_writer, require_unlocked, written_whole
+from ptycho.workflows.output_folder import output_folder
 from tests.safety.test_kills import ENVIRONMENT
 
 HOLD = """

@@ -21,7 +21,7 @@ from ptycho.workflows.components import (
     save_outputs,
     train_cdi_model,
 )
-from ptycho.workflows.reconstruct import Stitched
+from ptycho.workflows.inference import Stitched
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
 
 pytest.importorskip("torch")

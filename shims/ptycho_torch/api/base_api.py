@@ -1,7 +1,7 @@
 """PtychoPINN's names for driving its PyTorch side from another program, as ptychodus does.
 
 They hand on: a training is :func:`ptycho.workflows.train.train`, a reconstruction
-:func:`ptycho.workflows.reconstruct.reconstruct`, both on PyTorch. A setting that changes nothing is named in the log.
+:func:`ptycho.workflows.reconstruct.stitch`, both on PyTorch. A setting that changes nothing is named in the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ptycho.config.bridge import to_model_config, to_training_config
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import save_bundle
 from ptycho.workflows.output_folder import output_folder
-from ptycho.workflows.reconstruct import reconstruct
+from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.train import train
 from ptycho_torch.api.configs import ConfigManager, as_settings, logged, member, warn_of
 from ptycho_torch.api.scans import DataloaderFormats, PtychoDataLoader
@@ -270,7 +270,7 @@ class InferenceEngine:
         scan = ptycho_dataloader.scan
         middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
         device = self.training_config.device
-        stitched = reconstruct(
+        stitched = stitch(
             scan.replace(positions=scan.positions - middle, object=None, object_origin=None),
             self.ptycho_model.bundle,
             backend="pytorch",

@@ -15,9 +15,9 @@ from ptycho.config import InferenceConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.workflows import components
 from ptycho.workflows.output_folder import output_folder
-from ptycho.workflows.prediction import TrainedModel
 from ptycho.workflows.run import train_scan
 from ptycho.workflows.scans import as_scan
+from ptycho.workflows.trained_model import TrainedModel
 from ptycho_torch.data_container_bridge import PtychoDataContainerTorch
 from ptycho_torch.model_manager import load_torch_bundle, save_torch_bundle
 
