@@ -41,7 +41,9 @@ class ModelConfig:
     gridsize: int = setting(
         1, "side of the square group of neighbouring patches solved together (C = gridsize^2)", at_least=1
     )
-    n_filters_scale: int = setting(2, "multiplies the number of convolution filters of every layer", at_least=1)
+    n_filters_scale: int = setting(
+        2, "multiplies the number of convolution filters of every layer", at_least=1, at_most=64
+    )
     model_type: str = setting(
         "pinn",
         "training mode: pinn uses the patterns alone, supervised uses given object patches",

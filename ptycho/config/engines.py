@@ -84,9 +84,14 @@ class EngineSettings:
         0.05, "first step of the optimiser, in parts of the object's amplitude", above=0, engines=("gradient",)
     )
     optimiser: str = setting("adam", "which optimiser", choices=("adam", "lbfgs"), engines=("gradient",))
-    modes: int | None = setting(None, "incoherent modes of the probe; none keeps those of the scan", at_least=1)
+    modes: int | None = setting(
+        None, "incoherent modes of the probe; none keeps those of the scan", at_least=1, at_most=1000
+    )
     slices: int | None = setting(
-        None, "slices of the object along the beam; none keeps those of the start (1 from scratch)", at_least=1
+        None,
+        "slices of the object along the beam; none keeps those of the start (1 from scratch)",
+        at_least=1,
+        at_most=1000,
     )
     slice_spacing: float | None = setting(
         None, "free space from one slice to the next; none keeps that of the start", unit="metres", above=0
@@ -100,7 +105,10 @@ class EngineSettings:
         choices=("bilinear", "fourier"),
     )
     opr_modes: int = setting(
-        0, "components in which the first mode varies from pattern to pattern, beside its brightness", at_least=0
+        0,
+        "components in which the first mode varies from pattern to pattern, beside its brightness",
+        at_least=0,
+        at_most=1000,
     )
     opr_from: int = setting(5, "epochs before the probe varies from pattern to pattern", at_least=0)
     rescale_probe: bool = setting(

@@ -134,7 +134,7 @@ def _spread(scan: Scan, size: int) -> np.ndarray:
 def _trials(config: EngineConfig, refining: bool) -> list[tuple[EngineConfig, int]]:
     """Configurations whose last epochs are like those of the work, and how many epochs of the work each stands for."""
     most = config.epochs if refining else config.epochs // 3
-    averaging = min(config.full_batch_epochs, most) if config.engine == "rpie" else 0
+    averaging = min(config.full_batch_epochs, most) if config.engine in ("rpie", "epie", "lsqml") else 0
     plain = config.epochs - averaging
     starts = {
         name: getattr(config, name) for name, needs in _STARTS.items() if getattr(config, needs) not in (0, "none")

@@ -20,6 +20,8 @@ from ptycho.config.settings import data_dirs_setting, field_types, setting
 from ptycho.data import Container, Scan, bin_detector, crop_detector, load_scan, measurement_by_contract
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.data.orientation import ORIENTATIONS
+from ptycho.data.readers.plausible import check_field
+from ptycho.data.readers.registry import read_scan
 from ptycho.errors import ConfigError, DataError
 from ptycho.visible import brief
 
@@ -146,7 +148,7 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
         The file cannot be read, is no scan, cannot be binned or cropped like this, or has no position in the region.
     """
     options = options or ScanOptions()
-    scan = path if isinstance(path, Scan) else load_scan(path, **_given(options))
+    scan = path if isinstance(path, Scan) else read_scan(path, **_given(options))
     if options.bin > 1:
         scan = bin_detector(scan, options.bin)
     if options.crop is not None and options.crop != scan.N:
@@ -154,7 +156,7 @@ def open_scan(path: str | Path | Scan, options: ScanOptions | None = None) -> Sc
     if options.region is not None:
         scan = scan.subset(_inside(scan.positions, options.region))
     logger.info("%r", scan)
-    return scan
+    return check_field(scan)
 
 
 def open_scan_for_others(path: str | Path, options: ScanOptions | None = None) -> Scan:

@@ -14,6 +14,7 @@ from ptycho.data.readers.assemble import GENERAL_OPTIONS, assemble
 from ptycho.data.readers.hdf5 import Hdf5File, is_hdf5
 from ptycho.data.readers.hdf5_tree import Trust, real_path
 from ptycho.data.readers.npz import NpzArchive
+from ptycho.data.readers.plausible import check_field
 from ptycho.data.scan import Scan, scan_fields
 from ptycho.errors import DataError, PtychoError
 
@@ -165,6 +166,14 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
     ------
     DataError
         If the file cannot be read, no reader knows it, or what it holds is not a valid scan.
+    """
+    return check_field(read_scan(path, format=format, **given))
+
+
+def read_scan(path: str | PathLike[str], *, format: str | None = None, **given: Any) -> Scan:
+    """The scan of a file as :func:`load_scan` takes it, before :func:`ptycho.data.readers.plausible.check_field`.
+
+    For callers that keep a part of the field; arguments and errors are those of :func:`load_scan`.
     """
     file = ScanFile(path, _folders(given.get("data_dirs")))
     reader = _choose(file, format)
