@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterator
 
@@ -45,7 +46,16 @@ def resuming(call: Call) -> str:
         words = kept if len(kept) < len(words) else [*words, "--force", "false"]
     place = words.index("--") if "--" in words else len(words)
     flag = "--resume" if _can_resume(call) else "--force"
-    return shlex.join([*words[:place], *([] if flag in words[:place] else [flag]), *words[place:]])
+    words = [*words[:place], *([] if flag in words[:place] else [flag]), *words[place:]]
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell reads it, in characters that are printed as they are; others as bash and zsh escape them."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def _forces(word: str, value: str) -> bool:

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from ptycho.cli import main
+from ptycho.cli.ending import resuming
+from ptycho.cli.options import parse
 from ptycho.data import save_npz
 from ptycho.workflows import refine, report, results
 from ptycho.workflows.results import load_reconstruction
@@ -249,6 +252,17 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(folder):
 def test_resume_and_force_contradict_each_other(folder, capsys):
     assert main(["reconstruct", "a scan.npz", "--epochs", "2", "--out", "r", "--resume", "--force"]) == 2
     assert "give one of the two" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="pasted into bash")
+@pytest.mark.parametrize("name", [b"o\xff", b"a b", b"it's\x1b", b"\\\xe2\x80\xae\x07f", b"\n1", b"$x`y`", b"\xc3\xa9"])
+def test_the_command_is_pasted_as_it_was_given(name):
+    call = parse("reconstruct", ["scan.npz", "--epochs", "2", "--out", os.fsdecode(name), "--force"])
+    line = resuming(call)
+    assert line.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    words = [b"ptycho", b"reconstruct", b"scan.npz", b"--epochs", b"2", b"--out", name, b"--resume"]
+    assert said.split(b"\0")[:-1] == words
 
 
 @pytest.mark.slow
