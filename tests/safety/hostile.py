@@ -252,6 +252,9 @@ def trials(numbers: Iterable[int], seed: int, honest: Path | None = None, jobs: 
             subprocess.run([sys.executable, "-W", "ignore", "-c", make], check=True, env=environment)
         samples = samples_in(honest)
         _load()
+        drawn = next(path for kind, _, path in samples if kind == "scan")
+        with contextlib.redirect_stdout(io.StringIO()):  # the first figure of a process takes a second
+            cli.main(["inspect", str(drawn), "--out", str(folder / "drawn")])
         gc.collect()
         gc.freeze()
         with multiprocessing.get_context("fork").Pool(jobs) as pool:
