@@ -13,7 +13,8 @@ from ptycho.files import written_whole
 from ptycho.visible import brief
 
 Config = TypeVar("Config")
-_MOST_VALUES = 100_000
+_VALUE_LIMIT = 100_000
+"""Of a file, references written out: nested ones may stand for more values than memory holds."""
 _LARGEST = 1 << 20
 """Bytes of a file of settings; real ones have some thousands."""
 _UNREADABLE = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
@@ -48,9 +49,9 @@ def load_yaml_config(path: str | Path) -> dict[str, Any]:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if _written_out(node, {}) > _MOST_VALUES:
+        if _written_out(node, {}) > _VALUE_LIMIT:
             raise ConfigError(
-                f"The configuration {path} holds more than {_MOST_VALUES} values once its references are read."
+                f"The configuration {path} holds more than {_VALUE_LIMIT} values once its references are read."
             )
         values = None if node is None else loader.construct_document(node)
     except ConfigError:

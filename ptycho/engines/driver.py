@@ -33,7 +33,8 @@ Callback = Callable[[int, int, Mapping[str, float]], None]
 _DIVERGED = 2.0
 _CLEARLY_WORSE = 1.3
 """What is met on the way differs with the batches: a whole-scan epoch meets the state before it."""
-_MOST_RECOVERIES = 6
+_RECOVERY_LIMIT = 6
+"""Each halves the steps, so that they end at a sixty-fourth."""
 
 
 def solve(
@@ -138,7 +139,7 @@ def _record(engine: Engine, **figures: float) -> None:
 
 def _recover(engine: Engine, kept: dict[str, Any], r_factor: float, recoveries: int) -> None:
     """Go back to the best state with shorter steps."""
-    if recoveries > _MOST_RECOVERIES:
+    if recoveries > _RECOVERY_LIMIT:
         raise DataError(
             f"The reconstruction diverges (R {r_factor:.3g}) even with steps of {engine.step:g}; expected patterns, "
             "positions and a probe that belong together: 'ptycho doctor' says what may be wrong."

@@ -22,7 +22,7 @@ from ptycho.physics.reassembly import canvas_for
 __all__ = ["place_on_canvas", "resliced", "starting_state"]
 
 logger = logging.getLogger(__name__)
-_MOST_PIXELS = 2**28
+_PIXEL_LIMIT = 2**28
 """Of an object: more, with the sums of a batch, is beyond the memory of what computes it."""
 
 
@@ -168,7 +168,7 @@ def place_on_canvas(
             low[axis] = min(origin[axis], origin[axis] + math.floor(low[axis] - origin[axis]))
             high[axis] = max(high[axis], origin[axis] + image.shape[axis])
     shape = (math.ceil(high[0] - low[0]), math.ceil(high[1] - low[1]))
-    if shape[0] * shape[1] > _MOST_PIXELS:
+    if shape[0] * shape[1] > _PIXEL_LIMIT:
         raise DataError(
             f"positions: they span {shape[0]} x {shape[1]} pixels, more than an object can have; expected pixels of "
             "the object, not metres or micrometres of another scale."

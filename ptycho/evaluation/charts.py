@@ -35,8 +35,10 @@ __all__ = ["frc_figure", "loss_figure", "patterns_figure", "positions_figure"]
 _CURVES = {"complex": INK, "amplitude": BLUE, "phase": ORANGE}
 _RINGS = "rings before the first below 1/2 bit, below 0.5"
 _GRID = "#e4e8ec"
-_MOST_PATTERNS = 4
-_MOST_POINTS = 4000
+_PATTERNS_DRAWN = 4
+"""Pairs of patterns in one figure; with more of them each is too small to show anything."""
+_POSITIONS_DRAWN = 4000
+"""More positions would cover each other."""
 
 
 def positions_figure(
@@ -73,7 +75,7 @@ def positions_figure(
         bar.set_label("coverage (relative)", color=INK, fontsize=11)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=10, colors=INK)
-    step = max(1, math.ceil(len(points) / _MOST_POINTS))
+    step = max(1, math.ceil(len(points) / _POSITIONS_DRAWN))
     rows, cols = factor * points[::step].T
     axes.scatter(cols, rows, s=float(np.clip(4000 / len(rows), 1.5, 16)), color=ORANGE, linewidths=0)
     if weight is None:
@@ -100,7 +102,7 @@ def patterns_figure(
     DataError
         The shapes differ.
     """
-    seen, told = (np.asarray(stack, dtype=np.float64)[:_MOST_PATTERNS] for stack in (measured, predicted))
+    seen, told = (np.asarray(stack, dtype=np.float64)[:_PATTERNS_DRAWN] for stack in (measured, predicted))
     if seen.ndim != 3 or seen.shape != told.shape:
         raise DataError(f"measured: got shape {seen.shape} and predicted {told.shape}; expected two equal (K, N, N).")
     good = np.ones(seen.shape[1:], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)

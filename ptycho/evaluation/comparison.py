@@ -24,7 +24,7 @@ __all__ = ["Comparison", "PlacedObject", "compare", "evaluate", "split_scan_frc"
 
 _SMALLEST = 16
 _SETTLED = 0.99
-MOST_COMPARED = 1536
+COMPARED_SIDE = 1536
 """Side, in pixels, of the largest region of two halves that is compared; bounds memory and time."""
 
 
@@ -184,7 +184,7 @@ class _Placed:
 
 def _middles(first: PlacedObject, second: PlacedObject, fraction: float) -> tuple[PlacedObject, PlacedObject]:
     """The part of both that lies around the centre of the first, as views; both unchanged where the first is small."""
-    box = best_covered_box(coverage(np.asarray(first.weight), fraction), MOST_COMPARED)
+    box = best_covered_box(coverage(np.asarray(first.weight), fraction), COMPARED_SIDE)
     if all(side.stop - side.start == n for side, n in zip(box, np.shape(first.object), strict=True)):
         return first, second
     start, stop = (

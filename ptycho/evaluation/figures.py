@@ -53,7 +53,8 @@ __all__ = [
 ]
 
 _LONG = 6.4
-_MOST_MODES = 6
+_PANELS = 6
+"""Modes or slices in one figure; with more of them each is too small to show anything."""
 
 
 def amplitude_figure(
@@ -129,7 +130,7 @@ def probe_figure(probe: np.ndarray, *, pixel_size: float | None = None) -> Figur
     modes = modes[None] if modes.ndim == 2 else modes
     power = np.sum(np.abs(modes) ** 2, axis=(1, 2))
     share = power / max(float(power.sum()), np.finfo(np.float64).tiny)
-    shown = min(len(modes), _MOST_MODES)
+    shown = min(len(modes), _PANELS)
     columns = min(shown, 3)
     rows = math.ceil(shown / columns)
     side = {1: 5.0, 2: 3.6, 3: 3.0}[columns]
@@ -158,7 +159,7 @@ def slices_figure(slices: np.ndarray, weight: np.ndarray | None = None, *, pixel
     slices : (S, H, W) complex. At most six are drawn, the first ones.
     weight, pixel_size : as in :func:`amplitude_figure`.
     """
-    shown = np.asarray(slices)[:_MOST_MODES]
+    shown = np.asarray(slices)[:_PANELS]
     covered = _covered(shown[0], weight)
     box, inside = _view(covered)
     tall = min(1.6, max(0.5, inside.shape[0] / inside.shape[1]))

@@ -13,7 +13,7 @@ from ptycho.evaluation.areas import best_covered_box
 __all__ = ["flattening", "normal_equations", "parabolic_peak", "plane", "ramp_factors", "remove_ramp", "spectral_peak"]
 
 _WORTH_TAKING = 1.1
-_MOST = 2**20
+_PLANE_FIT_PIXELS = 2**20
 """Largest number of pixels that a plane is fitted to; above it the image is subsampled."""
 
 
@@ -110,7 +110,7 @@ class _Samples:
     """
 
     def __init__(self, image: np.ndarray, weight: np.ndarray) -> None:
-        self.step = max(1, math.ceil(math.sqrt(image.size / _MOST)))
+        self.step = max(1, math.ceil(math.sqrt(image.size / _PLANE_FIT_PIXELS)))
         places = [np.arange(n // 2 % self.step, n, self.step) for n in image.shape]
         grid = tuple(slice(n // 2 % self.step, None, self.step) for n in image.shape)
         self.rows, self.cols = (place - n // 2 for place, n in zip(places, image.shape, strict=True))
@@ -129,7 +129,7 @@ class _Samples:
         """Slope (rows, cols) at which the spectrum is largest, rad per pixel."""
         if self.step == 1:
             return spectral_peak(self.values * self.weight)
-        middle = best_covered_box(weight, math.isqrt(_MOST))
+        middle = best_covered_box(weight, math.isqrt(_PLANE_FIT_PIXELS))
         covered = weight[middle].astype(np.float64)
         slope = spectral_peak(np.where(covered > 0, image[middle], 0) * covered)
         return slope + spectral_peak(self.without(0.0, slope) * self.weight) / self.step

@@ -34,7 +34,8 @@ _SETTLED = 1e-8
 _OUTLIER = 2.0
 _LARGEST = 1024
 _FARTHEST = 32
-_RIVAL = 0.05
+_MISFIT_MARGIN = 0.05
+"""By how much a second minimum may fit worse before refinement and is still refined: a larger one costs time only."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,9 @@ def _starts(pair: _Pair, limit: float, shift: bool, ramp: bool) -> list[_Fit]:
             left = spectral_peak(_common_weight(pair, moved_by) * pair.truth * np.conj(moved))
             fits.append(_fit_at(pair, moved_by, left))
     fits.sort(key=lambda fit: fit.misfit)
-    apart = [fit for fit in fits[1:] if not _near(fits[0], fit, shape) and fit.misfit < 2 * fits[0].misfit + _RIVAL]
+    apart = [
+        fit for fit in fits[1:] if not _near(fits[0], fit, shape) and fit.misfit < 2 * fits[0].misfit + _MISFIT_MARGIN
+    ]
     return [fits[0], *apart[:1]]
 
 

@@ -6,12 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ptycho.backends import NumpyBackend
 from ptycho.physics.patches import read_patches
 
 __all__ = ["Groups", "epoch_batches", "make_batch"]
-
-_host = NumpyBackend.xp
 
 
 class Groups(Protocol):
@@ -35,7 +32,7 @@ def epoch_batches(groups: int, batch_size: int, seed: int, epoch: int | None) ->
     batch_size : groups per batch; the last may be smaller.
     seed, epoch : together they determine the order; ``epoch=None`` keeps the original order.
     """
-    order = _host.arange(groups)
+    order = np.arange(groups)
     if epoch is not None:
         order = np.random.default_rng([seed, epoch]).permutation(groups)
     return [order[first : first + batch_size] for first in range(0, groups, batch_size)]
@@ -52,11 +49,11 @@ def make_batch(groups: Groups, index: np.ndarray) -> dict[str, np.ndarray]:
     X = groups.X[index]
     positions = groups.positions[index]
     relative = positions - positions.mean(axis=1, keepdims=True)
-    batch = {"X": _host.astype(X, np.float32), "relative": _host.astype(relative, np.float32)}
+    batch = {"X": np.astype(X, np.float32), "relative": np.astype(relative, np.float32)}
     if groups.estimate is not None:
-        on_canvas = positions - _host.asarray(groups.estimate.origin)
+        on_canvas = positions - np.asarray(groups.estimate.origin)
         batch["start"] = read_patches(groups.estimate.object, on_canvas, X.shape[1])
     if groups.patches is not None:
-        truth = _host.permute_dims(groups.patches[index], (0, 3, 1, 2))
-        batch["patches"] = _host.astype(truth, np.complex64)
+        truth = np.permute_dims(groups.patches[index], (0, 3, 1, 2))
+        batch["patches"] = np.astype(truth, np.complex64)
     return batch

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho.backends import Array, Backend, NumpyBackend, device
+from ptycho.backends import Array, Backend, device
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.generators import Generator, channels, find_generator
@@ -30,7 +30,6 @@ from ptycho.physics.regularisation import complex_mae, squared_gradient
 
 __all__ = ["PtychoPINN", "initial_parameters"]
 
-_host = NumpyBackend.xp
 
 _WINDOW_FLOOR = 1e-3
 """Smallest merging weight of a pixel relative to the probe's peak, so that dark pixels of a patch still count."""
@@ -68,12 +67,12 @@ def initial_parameters(
     taken = sorted({"probe/real", "probe/imag", "log_scale"} & set(params))
     if taken:
         raise ConfigError(f"architecture: the network names a parameter {taken[0]!r}, which is the model's own.")
-    normed = normalise_probe(_host.astype(probe, np.complex64), config.probe_scale)
-    size = _host.abs(normed)
-    normed = _host.where(size > _DARK * size.max(), normed, 0.0)
-    params["probe/real"] = _host.astype(_host.real(normed), np.float32)
-    params["probe/imag"] = _host.astype(_host.imag(normed), np.float32)
-    power = float(_host.sum(intensity(normed)))
+    normed = normalise_probe(np.astype(probe, np.complex64), config.probe_scale)
+    size = np.abs(normed)
+    normed = np.where(size > _DARK * size.max(), normed, 0.0)
+    params["probe/real"] = np.astype(np.real(normed), np.float32)
+    params["probe/imag"] = np.astype(np.imag(normed), np.float32)
+    power = float(np.sum(intensity(normed)))
     params["log_scale"] = np.asarray(0.5 * math.log(brightness * nphotons / power), dtype=np.float32)
     return params
 
@@ -217,7 +216,7 @@ class PtychoPINN:
 
 def merge_window(probe: np.ndarray) -> np.ndarray:
     """(N, N) merging weights: the probe's intensity over its peak, with a floor that keeps the average defined."""
-    power = _host.sum(intensity(probe), axis=0)
+    power = np.sum(intensity(probe), axis=0)
     return power / power.max() + _WINDOW_FLOOR
 
 

@@ -17,11 +17,12 @@ from ptycho.errors import DataError
 
 __all__ = ["SafeArchive", "check_growth", "parse_json"]
 
-MOST_MEMBERS = 10_000
+MEMBER_LIMIT = 10_000
+"""Far more than the few files of a model; each costs memory before anything is read."""
 LARGEST_MEMBER = 4 << 30
 LARGEST_EXPANSION = 200
 """Times that a member may grow when it is unpacked; trained weights hardly grow at all."""
-MOST_TOGETHER = 64 << 20
+UNPACKED_BYTES = 64 << 20
 """Bytes that all members together may grow to in any case: masks and zero biases of small models compress well."""
 GROWTH_TOGETHER = 4
 """Times their size in the file that larger ones may grow to; neither bound depends on the machine."""
@@ -129,7 +130,7 @@ class SafeArchive:
     def _admit(self, info: zipfile.ZipInfo) -> None:
         check_member(self.what, info)
         name, what = info.filename, f"{self.what}: the member {info.filename!r}"
-        if name in self._members or len(self._members) >= MOST_MEMBERS:
+        if name in self._members or len(self._members) >= MEMBER_LIMIT:
             raise DataError(f"{what} is there twice or one of too many; the file is damaged or no model archive.")
         self._check_size(info, what)
         if not info.is_dir():
@@ -167,7 +168,7 @@ def check_growth(what: str, unpacked: int, packed: int) -> None:
     DataError
         If they are more than 64 MiB and four times what the file holds, whatever memory the machine has.
     """
-    if unpacked > MOST_TOGETHER + GROWTH_TOGETHER * packed:
+    if unpacked > UNPACKED_BYTES + GROWTH_TOGETHER * packed:
         raise DataError(
             f"{what} claims to hold {readable(unpacked)} in {readable(packed)} of the file, which is refused: the "
             "weights of a model hardly shrink when they are compressed."

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend
+from ptycho.backends import Array, array_namespace, device, get_backend
 from ptycho.backends.windows import gather_windows
 from ptycho.errors import DataError
 from ptycho.physics.checks import array_of, positions_beside
 
 __all__ = ["accumulate_patches", "extract_patches", "place_patches", "read_patches"]
-
-_host = NumpyBackend.xp
 
 
 def extract_patches(image: Array, positions: Array, size: int) -> Array:
@@ -67,10 +65,10 @@ def read_patches(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndar
     """
     corners, shares, lead = _plan(image, positions, size, image.shape, "image")
     corners = corners - (size + 1)
-    inside = _host.clip(corners, 0, _host.asarray(image.shape) - size)
-    if min(image.shape) < size or _host.any(shares[_host.any(corners != inside, axis=-1)] != 0.0):
+    inside = np.clip(corners, 0, np.asarray(image.shape) - size)
+    if min(image.shape) < size or np.any(shares[np.any(corners != inside, axis=-1)] != 0.0):
         return extract_patches(image, positions, size)
-    return _host.reshape(gather_windows(image, inside, shares, size), (*lead, size, size))
+    return np.reshape(gather_windows(image, inside, shares, size), (*lead, size, size))
 
 
 def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int]) -> Array:

@@ -25,7 +25,7 @@ __all__ = [
     "scale_to_photons",
 ]
 
-_MOST_PHOTONS = 9.0e18
+_PHOTON_LIMIT = 9.0e18
 """Largest expected count whose Poisson variates fit into a 64-bit integer."""
 
 
@@ -170,7 +170,7 @@ def poisson_sample(intensity: np.ndarray, rng: int | np.random.Generator | None 
         An expected count is negative, NaN or too large for 64-bit integers.
     """
     expected = np.asarray(intensity, dtype=np.float64)
-    if not ((expected >= 0) & (expected <= _MOST_PHOTONS)).all():
+    if not ((expected >= 0) & (expected <= _PHOTON_LIMIT)).all():
         raise DataError(
             "intensity: holds negative, NaN or too large expected counts; expected 0 to 9e18 photons per pixel."
         )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backends import Array, NumpyBackend, array_namespace, device, get_backend, to_numpy
+from ptycho.backends import Array, array_namespace, device, get_backend, to_numpy
 from ptycho.backends.windows import add_windows
 from ptycho.errors import DataError
 from ptycho.physics.checks import array_of, positions_beside, require_together
@@ -34,7 +34,6 @@ __all__ = [
     "summed_window",
 ]
 
-_host = NumpyBackend.xp
 """Windows, canvases and plans are host arrays, whatever the framework of the patches."""
 
 _AT_ONCE = 1024
@@ -90,22 +89,17 @@ def stitching_window(window: str | Array, size: int, crop: int | None = None) ->
     """
     if isinstance(window, str):
         if window == "uniform":
-            return _host.ones((size, size))
+            return np.ones((size, size))
         if window != "crop":
             raise DataError(f"window: got {window!r}; expected 'uniform', 'crop' or an (N, N) array.")
         crop = size // 2 if crop is None else crop
         if not 1 <= crop <= size:
             raise DataError(f"crop: got {crop}; expected a centre crop M of 1 to {size} pixels.")
-        box = _host.zeros((size, size))
+        box = np.zeros((size, size))
         box[_weighted_box(window, size, crop)] = 1.0
         return box
-    weights = _host.asarray(to_numpy(window), dtype=np.float64)
-    if (
-        weights.shape != (size, size)
-        or not _host.all(_host.isfinite(weights))
-        or weights.min() < 0
-        or weights.max() <= 0
-    ):
+    weights = np.asarray(to_numpy(window), dtype=np.float64)
+    if weights.shape != (size, size) or not np.all(np.isfinite(weights)) or weights.min() < 0 or weights.max() <= 0:
         raise DataError(f"window: got shape {weights.shape}; expected ({size}, {size}) weights >= 0, some above 0.")
     return weights / weights.max()
 
@@ -121,11 +115,11 @@ def _weighted_box(window: str | Array, size: int, crop: int | None) -> tuple[sli
 
 def canvas_for(positions: Array, size: int) -> tuple[tuple[int, int], tuple[float, float]]:
     """Shape and origin of the smallest canvas that holds every patch of ``size`` at ``positions`` (M, 2)."""
-    host = _host.reshape(_host.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
-    if host.shape[0] == 0 or not _host.all(_host.isfinite(host)):
+    host = np.reshape(np.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
+    if host.shape[0] == 0 or not np.all(np.isfinite(host)):
         raise DataError("positions: expected at least one position, all finite.")
-    origin = _host.floor(host.min(axis=0)) - size // 2
-    extent = _host.ceil(host.max(axis=0)) - origin + (size - size // 2)
+    origin = np.floor(host.min(axis=0)) - size // 2
+    extent = np.ceil(host.max(axis=0)) - origin + (size - size // 2)
     return (int(extent[0]), int(extent[1])), (float(origin[0]), float(origin[1]))
 
 
@@ -168,7 +162,7 @@ def reassemble(
     patches = patches[..., box[0], box[1]]
     positions = positions_beside(patches, positions)
     on_canvas = xp.stack([positions[..., axis] - float(origin[axis]) for axis in (0, 1)], axis=-1)
-    lit = patches if _host.all(host_weights == 1.0) else patches * xp.astype(weights, patches.dtype)
+    lit = patches if np.all(host_weights == 1.0) else patches * xp.astype(weights, patches.dtype)
     total = accumulate_patches(lit, on_canvas, shape)
     weight = accumulate_patches(xp.broadcast_to(weights, tuple(patches.shape)), on_canvas, shape)
     return Reassembled(_average(xp, total, weight), weight, origin)
@@ -201,8 +195,8 @@ class Canvas:
         self._window = stitching_window(window, size, crop)[self._box]
         self._margin = self._window.shape[-1] + 1
         padded = (shape[0] + 2 * self._margin, shape[1] + 2 * self._margin)
-        self._total = _host.zeros(padded, dtype=np.complex128)
-        self._weight = _host.zeros(padded, dtype=np.float64)
+        self._total = np.zeros(padded, dtype=np.complex128)
+        self._weight = np.zeros(padded, dtype=np.float64)
 
     @classmethod
     def covering(cls, positions: Array, size: int, window: str | Array = "uniform", crop: int | None = None) -> Canvas:
@@ -218,20 +212,20 @@ class Canvas:
         DataError
             The shapes do not belong together, or the patches are not of the canvas's size.
         """
-        stack = _host.reshape(to_numpy(patches), (-1, *patches.shape[-2:]))
-        where = _host.reshape(_host.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
+        stack = np.reshape(to_numpy(patches), (-1, *patches.shape[-2:]))
+        where = np.reshape(np.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
         if stack.shape[1:] != (self.size, self.size) or stack.shape[0] != where.shape[0]:
             raise DataError(
                 f"patches: got shape {tuple(patches.shape)} for positions of shape {tuple(positions.shape)}; "
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
-        on_canvas = where - _host.asarray(self.origin)
+        on_canvas = where - np.asarray(self.origin)
         lit = stack[:, self._box[0], self._box[1]]
-        if not _host.all(self._window == 1.0):
+        if not np.all(self._window == 1.0):
             lit = lit * self._window
         windows, corners, shares = place_patches(lit, on_canvas, self.shape)
         add_windows(self._total, windows, corners, shares)
-        add_windows(self._weight, _host.broadcast_to(self._window, lit.shape), corners, shares)
+        add_windows(self._weight, np.broadcast_to(self._window, lit.shape), corners, shares)
 
     def partial(self) -> PartialReassembly:
         """The sums so far; copies."""
@@ -255,7 +249,7 @@ class Canvas:
         total, light = self._inner()
         for first in range(0, self.shape[0], _STRIP):
             rows = slice(first, first + _STRIP)
-            image[rows], weight[rows] = _average(_host, total[rows], light[rows]), light[rows]
+            image[rows], weight[rows] = _average(np, total[rows], light[rows]), light[rows]
         return Reassembled(image, weight, self.origin)
 
     def _inner(self) -> tuple[np.ndarray, np.ndarray]:
@@ -266,12 +260,12 @@ class Canvas:
 
 def merge_partials(parts: Sequence[PartialReassembly]) -> PartialReassembly:
     """The sum of partial reassemblies, on the smallest rectangle that holds them."""
-    corners = _host.asarray([part.origin for part in parts])
-    ends = corners + _host.asarray([part.weight.shape for part in parts])
+    corners = np.asarray([part.origin for part in parts])
+    ends = corners + np.asarray([part.weight.shape for part in parts])
     origin = corners.min(axis=0)
     rows, columns = (int(n) for n in ends.max(axis=0) - origin)
-    total = _host.zeros((rows, columns), dtype=np.complex128)
-    weight = _host.zeros((rows, columns), dtype=np.float64)
+    total = np.zeros((rows, columns), dtype=np.complex128)
+    weight = np.zeros((rows, columns), dtype=np.float64)
     for part in parts:
         _lay(part, total, weight, origin)
     return PartialReassembly(total, weight, (float(origin[0]), float(origin[1])))
@@ -279,10 +273,10 @@ def merge_partials(parts: Sequence[PartialReassembly]) -> PartialReassembly:
 
 def _lay(part: PartialReassembly, total: np.ndarray, weight: np.ndarray, origin: Any) -> None:
     """Add a part to sums whose pixel [0, 0] lies at ``origin``."""
-    corner = _host.asarray(part.origin) - _host.asarray(origin)
-    first = _host.astype(_host.round(corner), np.int64)
-    end = first + _host.asarray(part.weight.shape)
-    if not _host.all(first == corner) or first.min() < 0 or _host.any(end > _host.asarray(weight.shape)):
+    corner = np.asarray(part.origin) - np.asarray(origin)
+    first = np.astype(np.round(corner), np.int64)
+    end = first + np.asarray(part.weight.shape)
+    if not np.all(first == corner) or first.min() < 0 or np.any(end > np.asarray(weight.shape)):
         raise DataError(
             f"origin: a part of shape {part.weight.shape} at {part.origin} does not lie on the pixels of this canvas."
         )
@@ -305,11 +299,11 @@ def summed_window(window: np.ndarray, positions: np.ndarray, shape: tuple[int, i
     (H, W) float64.
     """
     margin = window.shape[-1] + 1
-    padded = _host.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin))
-    wide = _host.astype(window, np.float64)
+    padded = np.zeros((shape[0] + 2 * margin, shape[1] + 2 * margin))
+    wide = np.astype(window, np.float64)
     for first in range(0, positions.shape[0], _AT_ONCE):
         some = positions[first : first + _AT_ONCE]
-        stack = _host.broadcast_to(wide, (some.shape[0], *window.shape))
+        stack = np.broadcast_to(wide, (some.shape[0], *window.shape))
         add_windows(padded, *place_patches(stack, some, shape))
     return padded[margin : margin + shape[0], margin : margin + shape[1]]
 
@@ -325,7 +319,7 @@ def group_canvas_size(relative: Array, size: int, gridsize: int, offset: int = 4
     """
     if gridsize == 1:
         return size
-    spread = float(_host.max(_host.abs(relative))) if relative.size else 0.0
+    spread = float(np.max(np.abs(relative))) if relative.size else 0.0
     needed = size + 2 * (math.ceil(spread) + 1)
     side = max(size + (gridsize - 1) * offset + jitter, needed)
     return side + side % 2

@@ -14,7 +14,8 @@ LOSSES = ("loss", "val_loss")
 """Metrics of an epoch that are losses."""
 
 _NAMES = {"loss": "training", "val_loss": "validation"}
-_MOST_POINTS = 600
+_CURVE_POINTS = 600
+"""Of a curve; a chart on the page has about as many pixels in its width."""
 
 Curve = Sequence[tuple[float, float]]
 
@@ -52,7 +53,7 @@ def frc_chart(curves: Mapping[str, FRC]) -> list[dict[str, Any]]:
 def _chart(title: str, axis: str, curves: Mapping[str, Curve]) -> dict[str, Any]:
     series = []
     for name, points in curves.items():
-        step = -(-len(points) // _MOST_POINTS) or 1
+        step = -(-len(points) // _CURVE_POINTS) or 1
         kept = [*points[:-1:step], *points[-1:]]
         series.append({"name": name, "x": [float(x) for x, _ in kept], "y": [float(y) for _, y in kept]})
     return {"title": title, "axis": axis, "series": [each for each in series if each["x"]]}

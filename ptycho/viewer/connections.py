@@ -16,7 +16,7 @@ __all__ = ["LimitedServer"]
 
 logger = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 64
+CONNECTION_LIMIT = 64
 """A browser opens six for a page; each takes a file descriptor and a thread of the run's process."""
 REQUEST_SECONDS = 5.0
 """In which the first request of a connection has to be complete; a browser on this machine takes milliseconds."""
@@ -56,7 +56,7 @@ class LimitedServer(http.server.ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own; close it at once where there are too many."""
         with self._lock:
-            full = len(self._ends) >= MOST_CONNECTIONS
+            full = len(self._ends) >= CONNECTION_LIMIT
             if not full:
                 self._ends[request] = time.monotonic() + REQUEST_SECONDS
         if full:

@@ -15,7 +15,8 @@ __all__ = ["Stage"]
 
 _STILL_THERE = 6.0
 """Seconds without a request after which a page counts as closed."""
-_MOST_WATCHERS = 32
+_WATCHER_LIMIT = 32
+"""Pages that are remembered; more of them are served, and forgotten, so that names cannot fill the memory."""
 _KEPT_PICTURES = 2
 _LARGE = 2**28
 """Size of an object in bytes above which only the last picture is kept, to bound the memory of a page."""
@@ -153,7 +154,7 @@ class Stage:
         now = time.monotonic()
         for name in [name for name, each in self._watchers.items() if each not in self._present()]:
             del self._watchers[name]
-        if client not in self._watchers and len(self._watchers) >= _MOST_WATCHERS:
+        if client not in self._watchers and len(self._watchers) >= _WATCHER_LIMIT:
             return _Watcher(now, looks)
         watcher = self._watchers.setdefault(client, _Watcher(now, looks))
         watcher.seen, watcher.looks = now, looks

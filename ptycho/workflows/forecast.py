@@ -27,7 +27,7 @@ from ptycho.data.readers.limits import peak_memory, readable
 from ptycho.data.regions import compact_regions
 from ptycho.data.scan import MAX_BYTES_IN_MEMORY
 from ptycho.evaluation import compare, split_scan_frc
-from ptycho.evaluation.comparison import MOST_COMPARED
+from ptycho.evaluation.comparison import COMPARED_SIDE
 from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
@@ -247,7 +247,7 @@ def add_saving(found: Forecast, scan: Scan, probe: np.ndarray, config: Any, frc:
         with clock("pictures"):
             write_pictures(result, folder)
         found.disk = round(_bytes_in(folder) + (larger - 1) * arrays + 32 * len(scan))
-    compared = larger if known else min(larger, MOST_COMPARED**2 / side**2)
+    compared = larger if known else min(larger, COMPARED_SIDE**2 / side**2)
     found.seconds["figures"] = found.seconds.get("figures", 0.0) + clock.total("comparing") * compared
     pictures = _DRAWING + (1 - _DRAWING) * _shown(height, width) / side**2
     found.seconds["saving"] = clock.total("pictures") * pictures + clock.total("arrays") * larger
@@ -270,7 +270,7 @@ def _object_bytes(height: int, width: int, frc: bool, known: bool) -> float:
     if known:
         comparing = _COMPARING_TRUTH_BYTES * pixels
     elif frc:
-        middle = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * MOST_COMPARED**2)
+        middle = min(_COMPARING_WHOLE_BYTES * pixels, _COMPARING_MIDDLE_BYTES * COMPARED_SIDE**2)
         comparing = _COMPARING_BYTES * pixels + middle
     return max(
         _STITCHING_BYTES[frc] * pixels, _SAVING_BYTES * pixels + _DRAWING_BYTES * _shown(height, width), comparing

@@ -20,7 +20,8 @@ _ENOUGH_OVERLAP = 0.5
 _LOW_DOSE = 1e3
 _SATURATED_PIXELS = 3
 _CHUNK_PIXELS = 2**21
-_MOST_POINTS = 20_000
+_POSITIONS_DRAWN = 20_000
+"""More positions would cover each other."""
 _MARK = "ptychopinn inspect"
 """In the picture, which may replace an earlier one that has it."""
 
@@ -321,7 +322,7 @@ def _draw_pattern(axes: Axes, counts: NDArray[np.floating], title: str) -> None:
 
 
 def _draw_positions(axes: Axes, positions: NDArray[np.float64]) -> None:
-    positions = positions[:: -(-len(positions) // _MOST_POINTS)]
+    positions = positions[:: -(-len(positions) // _POSITIONS_DRAWN)]
     axes.plot(positions[:, 1], positions[:, 0], "-", color="0.85", linewidth=0.3)
     axes.scatter(positions[:, 1], positions[:, 0], s=4, c=np.arange(len(positions)), cmap="viridis")
     axes.set(aspect="equal")

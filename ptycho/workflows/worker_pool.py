@@ -41,7 +41,7 @@ LOCAL = "local"
 """The cluster that is a process for every core of this machine."""
 _CHUNK = 2048
 """Most groups in a chunk: its canvas is then mostly its own, and not what it shares with its neighbours."""
-_EACH = 4
+_CHUNKS_PER_THREAD = 4
 """Least chunks for a thread, so that all end at about the same time."""
 _CONNECT_SECONDS, _WORKER_SECONDS = 10, 60
 _LOOKS, _LOOK_PAUSE_SECONDS = 3, 1.0
@@ -204,7 +204,7 @@ class WorkerPool:
         threads = self._client.nthreads()
         if not threads:
             raise PtychoError("The cluster has lost all its workers: start some and give the command again.")
-        at_most = min(_CHUNK, -(-len(positions) // (_EACH * sum(threads.values()))))
+        at_most = min(_CHUNK, -(-len(positions) // (_CHUNKS_PER_THREAD * sum(threads.values()))))
         return compact_runs(positions, len(threads), at_most, unit)
 
     @_connection()

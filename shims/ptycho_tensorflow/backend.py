@@ -18,7 +18,7 @@ __all__ = ["TensorflowBackend", "find_devices"]
 
 _MANY = 2**20
 """Pixels of windows from which XLA's loops over them pay."""
-_MOST_PARTS = 128
+_PART_LIMIT = 128
 """Into how many parts a graph divides a stack at most."""
 
 
@@ -99,7 +99,7 @@ class TensorflowBackend:
         """See :class:`~ptycho.backends.Backend`; in a graph on a CPU, whose cache holds a part, else at once."""
         if not tf.is_symbolic_tensor(stack) or stack.shape[0] is None or tf.config.list_physical_devices("GPU"):
             return f(stack)
-        parts = cached_parts(tuple(stack.shape), _MOST_PARTS)
+        parts = cached_parts(tuple(stack.shape), _PART_LIMIT)
         return f(stack) if len(parts) < 2 else tf.concat([f(stack[part]) for part in parts], 0)
 
     def stop_gradient(self, a: tf.Tensor) -> tf.Tensor:

@@ -152,7 +152,7 @@ def test_halves_of_a_scan_agree_up_to_their_noise(images, field):
 
 
 def test_of_large_objects_the_middles_are_compared(images, field, monkeypatch):
-    monkeypatch.setattr("ptycho.evaluation.comparison.MOST_COMPARED", 64)
+    monkeypatch.setattr("ptycho.evaluation.comparison.COMPARED_SIDE", 64)
     one = cut(field, (10, 20), (110, 130))
     other = Placed(images.rolled(field, (0, -0.5))[6:108, 24:136], np.ones((102, 112)), (6, 24.5))
     comparison = split_scan_frc(one, other)

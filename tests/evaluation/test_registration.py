@@ -184,7 +184,7 @@ def test_ramp_and_global_phase_are_removed_without_a_reference(images, ramp, pha
 @pytest.mark.parametrize("ramp", [(1.9, -0.7), (-0.004, 0.003)])
 def test_a_ramp_over_a_large_image_is_found_on_fewer_pixels(images, monkeypatch, ramp):
     image = images.textured((300, 420), 3)
-    monkeypatch.setattr("ptycho.evaluation.ramps._MOST", 2**13)
+    monkeypatch.setattr("ptycho.evaluation.ramps._PLANE_FIT_PIXELS", 2**13)
     covered = np.hypot(*(np.indices(image.shape) - 150)) < 140
     flat = remove_ramp(np.where(covered, images.ramped(image, ramp, 1.0), np.nan), covered)[covered]
     left = np.angle(flat * np.conj(remove_ramp(image, covered)[covered]))

@@ -67,7 +67,7 @@ def test_many_half_open_connections(page, begun):
             opened.append(connected(page))
             opened[-1].sendall(begun)
     time.sleep(0.1)
-    assert descriptors() - before - len(opened) <= connections.MOST_CONNECTIONS
+    assert descriptors() - before - len(opened) <= connections.CONNECTION_LIMIT
     assert all(is_closed(each) for each in opened)
     for each in opened:
         each.close()

@@ -252,7 +252,7 @@ class TestConvolutions:
 def test_a_graph_works_on_a_stack_in_parts(lender, monkeypatch, count):
     """Values and gradients of the whole, as many parts as a graph may have."""
     monkeypatch.setattr("ptycho.backends.arrays._CACHED", 128)
-    monkeypatch.setattr("ptycho_tensorflow.backend._MOST_PARTS", 3)
+    monkeypatch.setattr("ptycho_tensorflow.backend._PART_LIMIT", 3)
     seen, stack = [], lender.asarray(normal((count, 8, 8), "complex64"))
 
     def f(part):

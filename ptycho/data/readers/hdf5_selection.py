@@ -15,7 +15,8 @@ from ptycho.errors import DataError
 Part = tuple[Any, ...]
 """Numbers and slices of rising order along the leading axes; what is not named is whole."""
 
-_MOST_BLOCKS = 2**16
+_BLOCK_LIMIT = 2**16
+"""Of one part of a virtual dataset: each block is listed before anything is read."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def axes_of(space: Any, what: str) -> list[Axis] | None:
         raise DataError(f"{what} is made of single points of another dataset, which is not read.")
     if space.is_regular_hyperslab():
         return [_regular(*numbers, what=what) for numbers in zip(*space.get_regular_hyperslab(), strict=True)]
-    if space.get_select_hyper_nblocks() > _MOST_BLOCKS:
-        raise DataError(f"{what} is made of more than {_MOST_BLOCKS} blocks of another dataset, which is not read.")
+    if space.get_select_hyper_nblocks() > _BLOCK_LIMIT:
+        raise DataError(f"{what} is made of more than {_BLOCK_LIMIT} blocks of another dataset, which is not read.")
     return _from_blocks(np.asarray(space.get_select_hyper_blocklist()), space, what)
 
 

@@ -28,7 +28,7 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowEr
 
 DATA_DIRS_VARIABLE = "PTYCHO_DATA_DIRS"
 _LONGEST_CHAIN = 16
-_MOST_OPEN_SOURCES = 64
+_OPEN_SOURCE_LIMIT = 64
 """Source files of virtual datasets that are open at once; there may be more of them than a process may open."""
 
 
@@ -170,7 +170,7 @@ class Hdf5Tree:
             file = self._linked[place.path]
         else:
             if place.path not in self._sources:
-                while len(self._sources) >= _MOST_OPEN_SOURCES:
+                while len(self._sources) >= _OPEN_SOURCE_LIMIT:
                     self._sources.popitem(last=False)[1].close()
                 self._sources[place.path] = _open(place.path, self.trust, self.root)
             self._sources.move_to_end(place.path)

@@ -17,7 +17,7 @@ from ptycho.data.readers.hdf5_tree import Hdf5Tree, MissingError, Place, file_of
 from ptycho.data.readers.limits import shortened
 from ptycho.errors import DataError
 
-_MOST_PARTS = 2**17
+_PART_LIMIT = 2**17
 """One frame in a file of its own each, and a long scan of them, stay below."""
 
 
@@ -112,8 +112,8 @@ def virtual_parts(tree: Hdf5Tree, node: Any, what: str, find: Find) -> VirtualPa
     """
     properties = node.id.get_create_plist()
     count = properties.get_virtual_count()
-    if count > _MOST_PARTS:
-        raise DataError(f"{what} is made of {count} parts; at most {_MOST_PARTS} are read.")
+    if count > _PART_LIMIT:
+        raise DataError(f"{what} is made of {count} parts; at most {_PART_LIMIT} are read.")
     pieces: list[Piece] = []
     shape: list[int] = []
     for i in range(count):
@@ -125,8 +125,8 @@ def virtual_parts(tree: Hdf5Tree, node: Any, what: str, find: Find) -> VirtualPa
         pieces += _pieces(tree, node, what, find, here, there, named)
         sizes = [0 if axis.unlimited else size for axis, size in zip(here, extent, strict=True)]
         shape = [max(old, size) for old, size in zip(shape or sizes, sizes, strict=True)]
-        if len(pieces) > _MOST_PARTS:
-            raise DataError(f"{what} is made of more than {_MOST_PARTS} parts, which are not read.")
+        if len(pieces) > _PART_LIMIT:
+            raise DataError(f"{what} is made of more than {_PART_LIMIT} parts, which are not read.")
     if not pieces:
         raise DataError(f"{what} is a virtual dataset made of nothing; its source files are missing.")
     if any(len(piece.here) != len(shape) for piece in pieces) or not shape:
@@ -155,8 +155,8 @@ def _pieces(
         raise DataError(f"{what} is made of {shortened(named[0])}, but not of a series of files; the file is damaged.")
     axis, pieces = here[endless[0]], []
     for number in itertools.count():
-        if number >= _MOST_PARTS:
-            raise DataError(f"{what} is made of more than {_MOST_PARTS} parts, which are not read.")
+        if number >= _PART_LIMIT:
+            raise DataError(f"{what} is made of more than {_PART_LIMIT} parts, which are not read.")
         try:
             place = _place(tree, node, what, named, number)
             source = find(place)

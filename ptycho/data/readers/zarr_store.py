@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ARRAYS = ("positions", "probe", "object", "mask", "scan_index")
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _LARGEST_METADATA = 2**20
-_MOST_AXES = 32
+_AXIS_LIMIT = 32
+"""NumPy's own limit before version 2."""
 # Codecs that only pack numbers: what may run code when it unpacks (numcodecs' pickle) is not among them.
 _CODECS = frozenset(
     {"bytes", "transpose", "crc32c", "sharding_indexed", "shuffle", "delta"}
@@ -185,10 +186,10 @@ def _check_claims(folder: Path, content: dict[str, Any], budget: MemoryBudget) -
         raise DataError(f"{what} is not described as an array of numbers ({reason}); the store is damaged.") from error
     if dtype.hasobject or dtype.kind not in "biufc" or min((*shape, *chunk), default=0) < 0:
         raise DataError(f"{what} holds {shortened(str(dtype))}, numbers are expected.")
-    if len(shape) != len(chunk) or len(shape) > _MOST_AXES or min(chunk, default=1) < 1:
+    if len(shape) != len(chunk) or len(shape) > _AXIS_LIMIT or min(chunk, default=1) < 1:
         raise DataError(
-            f"{what} has a shape of {len(shape)} axes and chunks of {shortened(str(chunk))}, at most {_MOST_AXES} axes "
-            "and as many lengths of at least 1 are expected; the store is damaged."
+            f"{what} has a shape of {len(shape)} axes and chunks of {shortened(str(chunk))}, at most {_AXIS_LIMIT} "
+            "axes and as many lengths of at least 1 are expected; the store is damaged."
         )
     size = claimed_bytes(shape, dtype)
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in _METADATA)

@@ -24,7 +24,8 @@ from ptycho.model.safe_archive import SafeArchive, check_growth, parse_json
 __all__ = ["KerasNetwork", "network_of_keras"]
 
 _COMBINES = "CombineComplexLayer"
-_MOST_BLOCKS = 8
+_BLOCK_LIMIT = 8
+"""Of an encoder or a decoder; PtychoPINN's largest network, for N = 256, has five."""
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, SystemError, AttributeError)
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -242,8 +243,8 @@ def _blocks(
     """All blocks that end in a kind of layer, first to last, and the layer before them."""
     found: list[Block] = []
     while layer.kind == ending:
-        if len(found) == _MOST_BLOCKS:
-            graph.refuse(layer, f"at most {_MOST_BLOCKS} blocks, and none that follows itself")
+        if len(found) == _BLOCK_LIMIT:
+            graph.refuse(layer, f"at most {_BLOCK_LIMIT} blocks, and none that follows itself")
         block, layer = _block(graph, weights, layer, ending)
         found.insert(0, block)
     return found, layer

@@ -20,7 +20,7 @@ _DEEPEST = 50
 _GROWTH = 2
 _ROOM = 1 << 20
 """What calls build may take 1 MiB and twice the file: one piece of a file can be asked for again and again."""
-_MOST_STEPS = 300_000
+_OPCODE_LIMIT = 300_000
 """Opcodes: an empty set is one byte in the file and 216 in memory. The weights of a network take some ten thousands."""
 _BYTES_EACH: dict[type, int] = {str: 4, bytes: 1, dict: 100, set: 100}
 _LONGEST_CODE = 8
@@ -129,8 +129,8 @@ class _Machine:
         """The value; the opcodes are parsed by the standard library, which executes none."""
         self.room = _GROWTH * len(data) + _ROOM
         for step_number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if step_number == _MOST_STEPS:
-                raise DataError(f"{self.what} takes more than {_MOST_STEPS} steps to build, which is refused.")
+            if step_number == _OPCODE_LIMIT:
+                raise DataError(f"{self.what} takes more than {_OPCODE_LIMIT} steps to build, which is refused.")
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name in _AS_GIVEN:

@@ -29,7 +29,7 @@ _STORAGES = {
     "BoolStorage": "?",
     "ByteStorage": "u1",
 }
-_MOST_SHARED = 2
+_SHARING_LIMIT = 2
 """Times that tensors may exceed what is stored: a few layers share weights, but each is copied when it is imported."""
 _EPSILON = 1e-5
 """What batch normalisation adds to the variance."""
@@ -83,7 +83,7 @@ def read_state(data: bytes, what: str) -> dict[str, np.ndarray]:
         raise DataError(f"{what} holds no state dictionary; save model.state_dict() of the network.")
     tensors = {name: values for name, values in state.items() if isinstance(values, np.ndarray)}
     claimed, held = (sum(values.nbytes for values in each.values()) for each in (tensors, storages))
-    if claimed > _MOST_SHARED * held + (1 << 20):
+    if claimed > _SHARING_LIMIT * held + (1 << 20):
         raise DataError(f"{what} builds {readable(claimed)} of tensors from {readable(held)}, which is refused.")
     return tensors
 
