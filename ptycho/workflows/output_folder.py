@@ -39,7 +39,7 @@ RESULT_FILES = (
 """What :func:`ptycho.workflows.results.save_reconstruction` writes."""
 ENGINE_STATE = "engine-state.npz"
 """The file in the result's folder from which a killed run of an engine goes on."""
-TRAINING_LOGS = ("logs/metrics.csv", *(f"checkpoints/{name}" for name in CHECKPOINT_FILES))
+TRAINING_LOGS = (*(f"checkpoints/{name}" for name in CHECKPOINT_FILES), "logs/metrics.csv")
 """What a training writes while it goes on."""
 TRAINING_FILES = ("wts.h5.zip", "config.yaml", *TRAINING_LOGS)
 """What a training writes."""

@@ -231,7 +231,7 @@ def _check(scan: Scan, model: ModelConfig) -> None:
 def _require_logs_free(folder: Path, config: TrainingConfig, resume: bool, overwrite: bool) -> None:
     """Refuse a folder in which checkpoints and logs must not be written."""
     replace = overwrite or (resume and Checkpoints(folder, config).found())
-    require_free(folder, TRAINING_LOGS if config.checkpoint else TRAINING_LOGS[:1], replace, locked=True)
+    require_free(folder, TRAINING_LOGS if config.checkpoint else TRAINING_LOGS[-1:], replace, locked=True)
     if replace:
         adopt_earlier(folder)
 

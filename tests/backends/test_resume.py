@@ -131,7 +131,12 @@ def test_without_resume_it_starts_anew(tmp_path):
     told = []
     train(SCAN, configured(nepochs=1, seed=5), [lambda epoch, *_: told.append(epoch)], tmp_path)
     assert told == [1]
-    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "training.json"}
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        ".ptychopinn.json",
+        "best.ckpt",
+        "last.ckpt",
+        "training.json",
+    }
     assert len((tmp_path / "logs" / "metrics.csv").read_text().splitlines()) == 2
 
 

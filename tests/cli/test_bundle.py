@@ -21,7 +21,11 @@ def test_from_the_archive_to_a_result(ptycho, old, scan_path):
     done = ptycho("bundle", "import", old, "--probe", scan_path, "--out", "model")
     assert (done.code, done.err) == (0, "")
     assert done.figure("saved") == "model/wts.h5.zip"
-    assert sorted(path.name for path in (ptycho.folder / "model").iterdir()) == ["config.yaml", "wts.h5.zip"]
+    assert sorted(path.name for path in (ptycho.folder / "model").iterdir()) == [
+        ".ptychopinn.json",
+        "config.yaml",
+        "wts.h5.zip",
+    ]
     probe = load_scan(scan_path).probe
     assert load_bundle(ptycho.folder / "model").params["probe/real"].shape == probe.shape
 

@@ -42,7 +42,7 @@ def test_reconstruct_without_a_network(done, measured_path, engine):
     assert float(outcome.figure("seconds")) > 0
     assert "for 8 epochs" in outcome.figure("engine")
     assert "between two halves of the scan" in outcome.figure("FRC")
-    assert {path.name for path in (done.folder / "result").iterdir()} == set(RESULT_FILES)
+    assert {path.name for path in (done.folder / "result").iterdir()} == {".ptychopinn.json", *RESULT_FILES}
     result = load_reconstruction(done.folder / "result")
     assert f"{result.metrics['r_factor']:.3f}" == outcome.figure("R-factor")
     assert len(result.history["r_factor"]) == 8

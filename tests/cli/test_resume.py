@@ -80,7 +80,8 @@ def test_what_is_left_of_a_run(ptycho, refused, scan_path):
     words = ("run", scan_path, *QUICK, "--frc", "false", "--out", "out")
     kill_after_the_first_epoch(ptycho.folder, *words)
     assert refused(*words) == (
-        "ptycho: out holds this training, broken off: go on with --resume, or start anew with --force."
+        "ptycho: out/checkpoints/training.json exists already: resume its training with --resume, choose another "
+        "--out, or replace it with --force."
     )
     assert "batch_size: 2 given, and the training in out/checkpoints has 4" in refused(
         *words, "--resume", "--batch_size", 2

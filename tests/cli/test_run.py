@@ -79,7 +79,7 @@ def test_train_then_reconstruct_elsewhere(done, scan_path, measured_path):
     figures = json.loads((done.folder / "compared" / "evaluation.json").read_text())
     assert figures["ssim_amplitude"] > 0.999
     assert "SSIM 1 amplitude, 1 phase" in compared.out
-    assert sorted(path.name for path in (done.folder / "compared").iterdir()) == list(EVALUATION_FILES)
+    assert sorted(path.name for path in (done.folder / "compared").iterdir()) == [".ptychopinn.json", *EVALUATION_FILES]
 
 
 def test_evaluate_against_the_truth(done, scan_path):

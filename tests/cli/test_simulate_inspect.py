@@ -16,7 +16,11 @@ def test_simulate_writes_a_scan_and_its_picture(ptycho):
     assert float(outcome.figure("photons").split()[0]) == pytest.approx(1e5, rel=0.01)
     assert float(outcome.figure("seconds")) > 0
     assert outcome.figure("saved") == "sim/scan.npz"
-    assert sorted(path.name for path in (ptycho.folder / "sim").iterdir()) == ["scan.npz", "scan.png"]
+    assert sorted(path.name for path in (ptycho.folder / "sim").iterdir()) == [
+        ".ptychopinn.json",
+        "scan.npz",
+        "scan.png",
+    ]
     scan = load_scan(ptycho.folder / "sim" / "scan.npz")
     assert (len(scan), scan.N, scan.measurement) == (30, 64, "counts")
     assert scan.object.shape == (96, 96)

@@ -79,7 +79,7 @@ def test_results_are_those_of_the_pair(run):
 
 def test_a_run_keeps_its_model(run):
     _, _, results, config, _ = run
-    assert [path.name for path in config.output_dir.iterdir()] == ["wts.h5.zip"]
+    assert sorted(path.name for path in config.output_dir.iterdir()) == [".ptychopinn.json", "wts.h5.zip"]
     stored = load_bundle(config.output_dir)
     assert stored.intensity_scale == results["intensity_scale"]
     assert stored.config.backend == "pytorch"

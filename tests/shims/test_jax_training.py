@@ -241,7 +241,7 @@ class TestFiles:
             np.testing.assert_array_equal(files["best"][name], values)
         assert any((files["last"][k] != out.params[k]).any() for k in out.params)
         found = {p.name for p in (folder / "checkpoints").iterdir()}
-        assert found == {"best.safetensors", "last.safetensors", "training.json"}
+        assert found == {".ptychopinn.json", "best.safetensors", "last.safetensors", "training.json"}
 
     def test_a_checkpoint_holds_the_optimiser(self, run):
         state = load_file(run[0] / "checkpoints" / "last.safetensors")
@@ -289,7 +289,7 @@ class TestFiles:
         monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(path, {"a": np.ones(3)}, {}, "{}")
-        assert [p.name for p in path.parent.iterdir()] == ["best.safetensors"]
+        assert sorted(p.name for p in path.parent.iterdir()) == [".ptychopinn.json", "best.safetensors"]
         np.testing.assert_array_equal(load_file(path)["a"], np.zeros(3))
 
     def test_the_native_member_holds_the_same_weights(self, bundle):

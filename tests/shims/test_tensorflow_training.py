@@ -256,7 +256,7 @@ class TestFiles:
             np.testing.assert_array_equal(best.to_params()[name], values)
         assert any((last.to_params()[k] != out.params[k]).any() for k in out.params)
         found = {p.name for p in (folder / "checkpoints").iterdir()}
-        assert found == {"best.keras", "last.keras", "training.json"}
+        assert found == {".ptychopinn.json", "best.keras", "last.keras", "training.json"}
 
     def test_a_checkpoint_holds_the_optimiser(self, run):
         last = keras.saving.load_model(run[0] / "checkpoints" / "last.keras")

@@ -272,7 +272,13 @@ def test_outputs_are_written_and_the_bundle_comes_back(trained, halves, tmp_path
     amplitude, phase, results = trained
     save_outputs(amplitude[..., None], phase, results, tmp_path / "out")
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["history.json", "reconstructed_amplitude.png", "reconstructed_phase.png", "wts.h5.zip"]
+    assert written == [
+        ".ptychopinn.json",
+        "history.json",
+        "reconstructed_amplitude.png",
+        "reconstructed_phase.png",
+        "wts.h5.zip",
+    ]
     assert json.loads((tmp_path / "out" / "history.json").read_text())["history"]["loss"] == results["history"]["loss"]
     params.cfg.pop("intensity_scale", None)
     bundle, config = load_inference_bundle(tmp_path / "out")

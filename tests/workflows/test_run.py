@@ -145,7 +145,7 @@ def test_another_scan_may_be_the_target(scan):
 
 def test_a_training_is_kept_with_its_settings(bundle, tmp_path):
     save_training(bundle, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "wts.h5.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".ptychopinn.json", "config.yaml", "wts.h5.zip"]
     again = open_bundle(tmp_path)
     assert again.config == bundle.config
     np.testing.assert_array_equal(again.probe, bundle.probe)
