@@ -276,7 +276,7 @@ def _load() -> None:
 
     for name in ("cli.command", "cli.live_page", "data", "viewer", "workflows.inspect", "workflows.convert"):
         importlib.import_module(f"ptycho.{name}")
-    for name in ("workflows.bundles", "workflows.results", "workflows.run", "workflows.output_folder", "evaluation.figures"):
+    for name in ("workflows.bundles", "workflows.results", "workflows.run", "evaluation.figures"):
         importlib.import_module(f"ptycho.{name}")
     for name in ("h5py", "hdf5plugin", "matplotlib.figure", "matplotlib.backends.backend_agg", "yaml", "zarr", "scipy"):
         with contextlib.suppress(ImportError):
