@@ -111,7 +111,7 @@ def energy(xp: Any, values: Any) -> Any:
 def groups_of_noise(config: ModelConfig, groups: int) -> Any:
     """A container of random patterns with an estimate, for timing alone."""
     from ptycho.data import Container
-    from ptycho.physics.estimate import Estimate
+    from ptycho.workflows.estimate import Estimate
 
     rng = np.random.default_rng(0)
     channels = config.gridsize**2

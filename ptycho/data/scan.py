@@ -170,11 +170,22 @@ class Scan:
 
     def mean_total_counts(self) -> float:
         """The photons per pattern: mean over patterns of the sum over good pixels; a file is read once for it."""
-        known: float | None = self.__dict__.get("_mean_total_counts")
+        return float(self.total_counts()[0].mean())
+
+    def total_counts(self) -> tuple[NDArray[np.float64], float]:
+        """The photons of every pattern, (M,), summed over good pixels, and the smallest value of all.
+
+        A file is read once for it.
+        """
+        known: tuple[NDArray[np.float64], float] | None = self.__dict__.get("_total_counts")
         if known is None:
-            known = sum(float(self.counts(part).sum(dtype=np.float64)) for part in self.chunks()) / len(self)
+            totals, smallest = np.empty(len(self)), np.inf
+            for part in self.chunks():
+                totals[part], least = _sums(self.counts(part))
+                smallest = min(smallest, least)
+            known = totals, smallest
             if not in_memory(self.patterns):  # the caller may change arrays in memory
-                self.__dict__["_mean_total_counts"] = known
+                self.__dict__["_total_counts"] = known
         return known
 
     def chunks(self, size: int | None = None) -> Iterator[slice]:
@@ -256,7 +267,10 @@ class Scan:
         unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
         if unknown:
             raise DataError(f"A scan has no field {', '.join(unknown)}; it has {', '.join(scan_fields())}.")
-        return dataclasses.replace(self, **changes)
+        changed = dataclasses.replace(self, **changes)
+        if "_total_counts" in self.__dict__ and not changes.keys() & {"patterns", "measurement", "mask"}:
+            changed.__dict__["_total_counts"] = self.__dict__["_total_counts"]
+        return changed
 
     def fingerprint(self) -> str:
         """SHA-256 in hex of the data: every array and length, not the name and the metadata.
@@ -335,3 +349,8 @@ def _as_index(indices: ArrayLike | slice, count: int) -> NDArray[np.int64]:
 def _hash_array(digest: Any, values: NDArray[Any]) -> None:
     little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
     digest.update(little.view(np.uint8).reshape(-1).data if little.size else b"")
+
+
+def _sums(counts: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
+    """Total of every pattern, and the smallest value of all."""
+    return counts.sum(axis=(1, 2), dtype=np.float64), float(counts.min(initial=np.inf))

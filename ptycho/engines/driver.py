@@ -45,6 +45,8 @@ def solve(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     every: float = 10.0,
+    pattern_bytes: int | None = None,
+    recover: bool = True,
 ) -> State:
     """Reconstruct object and probe of a scan.
 
@@ -57,6 +59,9 @@ def solve(
     checkpoint : file that keeps the state during the work and at its end. If it is there, and of the same scan and
         settings, the work goes on from it, to the same result. The caller removes it when the result is saved.
     every : seconds between two checkpoints; the first follows the first epoch.
+    pattern_bytes : bytes of amplitudes that are kept in memory; None for the engine's limit of 1 GiB. Those of a larger
+        scan are read in every epoch.
+    recover : keep a copy of the best state, to return to where an epoch diverges. False saves this memory.
 
     Returns
     -------
@@ -81,14 +86,14 @@ def solve(
             return state
     elif state is not None:
         state = dataclasses.replace(state.copy(), epoch=0, history={}, auxiliary={})
-    engine = kind(scan, config, state)
+    engine = kind(scan, config, state, **({} if pattern_bytes is None else {"pattern_bytes": pattern_bytes}))
     engine.from_state = from_state
     before = engine.history["seconds"][-1] if engine.history.get("seconds") else 0.0
     started, saved = time.perf_counter(), -math.inf
-    best, kept, recoveries = _best_so_far(engine), engine.snapshot(), 0
+    best, kept, recoveries = _best_so_far(engine), engine.snapshot() if recover else {}, 0
     while engine.epoch < config.epochs:
         r_factor = engine.run_epoch(config.epochs)
-        if not r_factor < _DIVERGED * best:
+        if recover and not r_factor < _DIVERGED * best:
             recoveries += 1
             _recover(engine, kept, r_factor, recoveries)
             continue
@@ -97,15 +102,15 @@ def solve(
         for tell in callbacks:
             tell(engine.epoch, config.epochs, {"r_factor": r_factor})
             notify(tell, lambda: engine.export(auxiliary=False))
-        if r_factor <= best or engine.epoch == 1:
+        if recover and (r_factor <= best or engine.epoch == 1):
             best, kept = min(best, r_factor), engine.snapshot()
         if checkpoint is not None and now - saved >= every and engine.epoch < config.epochs:
             save_state(engine.export(), checkpoint, label)
             saved = time.perf_counter()
-    if engine.history["r_factor"][-1] > _CLEARLY_WORSE * best:
+    if recover and engine.history["r_factor"][-1] > _CLEARLY_WORSE * best:
         logger.warning("The last epoch is worse than the best (R %.4f): the best state is kept.", best)
         engine.restore(kept)
-    done = engine.export()
+    done = engine.export(copy=False)
     if checkpoint is not None:
         try:
             save_state(done, checkpoint, label)

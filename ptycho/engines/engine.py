@@ -17,7 +17,7 @@ from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.batches import make_batches
 from ptycho.engines.constraints import constrain_object, constrain_probe
-from ptycho.engines.detector_data import DetectorData
+from ptycho.engines.detector_data import PATTERN_BYTES, DetectorData
 from ptycho.engines.exit_waves import ExitWaveChange, exit_wave_change, pattern_misfits
 from ptycho.engines.object_canvas import make_canvas
 from ptycho.engines.opr import probes_of
@@ -42,6 +42,7 @@ class Engine:
     scan : the measurement.
     config : validated settings, of the class :attr:`settings`.
     state : where to start; None starts from an object of one value and the scan's probe.
+    pattern_bytes : amplitudes that are kept; those of a larger scan are read in every epoch.
 
     Attributes
     ----------
@@ -71,17 +72,20 @@ class Engine:
     from_state = False
     """Whether a state was given to start from: then there is little left to learn but noise to average."""
 
-    def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
+    def __init__(
+        self, scan: Scan, config: EngineConfig, state: State | None = None, *, pattern_bytes: int = PATTERN_BYTES
+    ) -> None:
         self.config = config
         self.backend = get_backend(config.backend or self.default_backend)
         self._device = self.backend.best_device() if config.device == "auto" else config.device
         self._real, self._complex = ("float64", "complex128") if config.double else ("float32", "complex64")
-        self.data = DetectorData(scan, self.backend, self._device, self._real)
+        self.data = DetectorData(scan, self.backend, self._device, self._real, pattern_bytes)
         begin = starting_state(scan, config, self.data, state)
         self._origin, self._nominal = begin.origin, begin.nominal
         self.history = {name: list(values) for name, values in begin.history.items()}
         self.epoch, self.step = begin.epoch, 1.0
-        self.canvas = make_canvas(self.to_device(begin.object), scan.N, self._real, config.interpolation)
+        image = self.backend.asarray(begin.object, dtype=self._complex, device=self._device)  # nobody else's: no copy
+        self.canvas = make_canvas(image, scan.N, self._real, config.interpolation)
         count = len(self.canvas.slices)
         self._spacing = (config.slice_spacing or begin.spacing) if count > 1 else None
         self.probe = self.to_device(begin.probe * self.data.unit)
@@ -200,22 +204,32 @@ class Engine:
         """
         found = np.full(len(positions), math.nan)
         usable = np.isin(np.broadcast_to(index, found.shape), self.data.usable)
-        for part in self.chunks(np.flatnonzero(usable)):
+        for part in self.split(np.flatnonzero(usable)):
             patterns = index if index.size == 1 else index[part]
             measured, patches = self.data(patterns), self.canvas.patches(positions[part], self.data.size)
             misfits = pattern_misfits(patches, self.probes(patterns), measured, self.data.good, self.propagator)
             found[part] = self.backend.to_numpy(misfits / self.backend.xp.sum(measured, axis=(-2, -1)))
         return found
 
-    def batches(self, size: int | None = None) -> list[np.ndarray]:
+    def batches(self, size: int | None = None) -> Iterator[np.ndarray]:
         """Indices of the patterns of each update of this epoch; the seed and the epoch's number decide."""
         rng = np.random.default_rng([self.config.seed, self.epoch])
-        usable = self.data.usable
+        usable, kind = self.data.usable, self.config.batches
         wanted = size or self.config.engine_batch_size or self.default_batch
-        return [usable[part] for part in make_batches(self.config.batches, self.positions[usable], wanted, rng)]
+        if wanted >= usable.size:
+            return iter([usable])
+        if kind == "random" and (batches := self.data.random_batches(wanted, rng)) is not None:
+            return batches
+        return self.data.prefetched(usable[part] for part in make_batches(kind, self.positions[usable], wanted, rng))
 
     def chunks(self, index: np.ndarray) -> Iterator[np.ndarray]:
-        """Parts of a batch that are worked on at once."""
+        """Parts of a batch that are worked on at once, in the order in which they are read."""
+        pools = self.data.pools(index)
+        for pool in pools if len(pools) == 1 else self.data.prefetched(pools):
+            yield from self.split(pool)
+
+    def split(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """Parts of some patterns of which the exit waves fit a processor's cache."""
         at_once = max(1, _CHUNK_PIXELS // math.prod(self.probe.shape))
         return (index[first : first + at_once] for first in range(0, index.size, at_once))
 
@@ -224,13 +238,13 @@ class Engine:
         dtype = {"c": self._complex, "f": self._real}.get(np.asarray(values).dtype.kind)
         return self.backend.asarray(np.array(values), dtype=dtype, device=self._device)
 
-    def export(self, auxiliary: bool = True) -> State:
-        """What is known now, on the host; without the auxiliary arrays for observers."""
+    def export(self, auxiliary: bool = True, copy: bool = True) -> State:
+        """What is known now, on the host; without the auxiliary arrays for observers, without a copy at the end."""
         kept = self.auxiliary if auxiliary else {}
         numbers = {name: self.backend.to_numpy(values) for name, values in kept.items()}
         components = numbers.pop("components", None)
         return State(
-            object=self.backend.to_numpy(self.canvas.object).copy(),
+            object=np.array(self.backend.to_numpy(self.canvas.object), copy=True if copy else None),
             origin=self._origin,
             probe=self.backend.to_numpy(self.probe) / self.data.unit,
             positions=self.positions + np.asarray(self._origin),

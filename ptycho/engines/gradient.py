@@ -68,8 +68,8 @@ class GradientDescent(Engine):
         """The optimiser that the settings name."""
         return LBFGS if config.optimiser == "lbfgs" else Adam
 
-    def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None) -> None:
-        super().__init__(scan, config, state)
+    def __init__(self, scan: Scan, config: EngineConfig, state: State | None = None, **limits: int) -> None:
+        super().__init__(scan, config, state, **limits)
         xp, size = self.backend.xp, self.data.size
         good, noise, photon = self.data.good, config.noise, self.data.unit**2
         if "unit" not in self.auxiliary:

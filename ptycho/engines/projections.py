@@ -31,7 +31,7 @@ class ProjectionEngine(Engine):
 
     def parts(self) -> list[np.ndarray]:
         """Indices of the patterns of every part; its waves are ``waves_NUMBER`` in the auxiliary arrays."""
-        parts = list(self.chunks(self.data.usable))
+        parts = list(self.split(self.data.usable))
         for number, part in enumerate(parts):
             if f"waves_{number}" not in self.auxiliary:
                 self.auxiliary[f"waves_{number}"] = self.explained(part)

@@ -6,6 +6,7 @@ import logging
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
@@ -57,7 +58,8 @@ def _from_scan(scan: Scan, config: EngineConfig, data: DetectorData) -> State:
     start = math.sqrt(data.mean_total / power)
     if config.modes is not None and config.modes != probe.shape[0]:
         probe = _with_modes(probe, config.modes)
-    image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, _border(scan, config), start)
+    kind = np.complex128 if config.double else np.complex64
+    image, origin = place_on_canvas(None, (0.0, 0.0), scan.positions, scan.N, _border(scan, config), start, kind)
     return State(resliced(image, config.slices or 1), origin, probe, scan.positions, scan.positions)
 
 
@@ -137,7 +139,13 @@ def resliced(image: np.ndarray, count: int) -> np.ndarray:
 
 
 def place_on_canvas(
-    image: np.ndarray | None, origin: tuple[float, float], positions: np.ndarray, size: int, border: int, fill: complex
+    image: np.ndarray | None,
+    origin: tuple[float, float],
+    positions: np.ndarray,
+    size: int,
+    border: int,
+    fill: complex,
+    dtype: DTypeLike = np.complex128,
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """An object on a canvas that holds every patch.
 
@@ -149,10 +157,11 @@ def place_on_canvas(
     size : N.
     border : pixels to spare on every side.
     fill : value of the pixels that ``image`` does not have.
+    dtype : complex, of the canvas.
 
     Returns
     -------
-    canvas : (H', W') complex128.
+    canvas : (H', W').
     origin : of the canvas.
 
     Raises
@@ -173,7 +182,7 @@ def place_on_canvas(
             f"positions: they span {shape[0]} x {shape[1]} pixels, more than an object can have; expected pixels of "
             "the object, not metres or micrometres of another scale."
         )
-    canvas = np.full(shape, fill, dtype=np.complex128)
+    canvas = np.full(shape, fill, dtype=dtype)
     if image is not None:
         row, col = round(origin[0] - low[0]), round(origin[1] - low[1])
         canvas[row : row + image.shape[0], col : col + image.shape[1]] = image

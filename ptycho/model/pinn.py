@@ -21,12 +21,12 @@ from ptycho.backends import Array, Backend, device
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
 from ptycho.model.generators import Generator, channels, find_generator
-from ptycho.physics.estimate import pie_object_update
 from ptycho.physics.likelihood import mae, poisson_nll
 from ptycho.physics.probe import disc_mask, normalise_probe
 from ptycho.physics.propagation import diffraction_intensity, far_field, intensity
 from ptycho.physics.reassembly import extract_groups, merge_groups
 from ptycho.physics.regularisation import complex_mae, squared_gradient
+from ptycho.physics.updates import pie_object_update
 
 __all__ = ["PtychoPINN", "initial_parameters"]
 

@@ -3,10 +3,6 @@
 from .aberrations import apply_aberrations as apply_aberrations
 from .aberrations import noll_to_zernike as noll_to_zernike
 from .aberrations import zernike_polynomial as zernike_polynomial
-from .estimate import Estimate as Estimate
-from .estimate import estimate_object as estimate_object
-from .estimate import exit_wave_update as exit_wave_update
-from .estimate import pie_object_update as pie_object_update
 from .fourier import fft2 as fft2
 from .fourier import fftshift2 as fftshift2
 from .fourier import ifft2 as ifft2
@@ -65,3 +61,5 @@ from .shifts import fourier_shift as fourier_shift
 from .simulation import simulate as simulate
 from .slices import incoming_waves as incoming_waves
 from .slices import multislice_intensity as multislice_intensity
+from .updates import exit_wave_update as exit_wave_update
+from .updates import pie_object_update as pie_object_update

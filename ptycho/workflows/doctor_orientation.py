@@ -10,7 +10,8 @@ from ptycho.data import Scan, crop_detector
 from ptycho.data.orientation import ORIENTATIONS, reorient
 from ptycho.errors import DataError
 from ptycho.observers import Progress
-from ptycho.physics import estimate_object, probe_from_patterns, scale_probe_to_counts
+from ptycho.physics import probe_from_patterns, scale_probe_to_counts
+from ptycho.workflows.estimate import scan_estimate
 from ptycho.workflows.r_factor import scan_r_factor
 
 _DECIDED = 0.01
@@ -78,13 +79,11 @@ def try_orientations(
         probe = probe_from_patterns(part.patterns, measurement=part.measurement, mask=part.mask)[None]
     else:
         probe = scale_probe_to_counts(probe, part.mean_total_counts())
-    measured = part.amplitude()
+    photons = part.mean_total_counts()
     r_factors = {}
     for done, name in enumerate(ORIENTATIONS):
         turned = part.replace(positions=reorient(part.positions, name))
-        estimate = estimate_object(
-            lambda index: measured[index], turned.positions, probe, passes, mask=part.mask, refine_probe=True
-        )
+        estimate = scan_estimate(turned, probe, photons, passes, refine_probe=True)
         r_factors[name] = scan_r_factor(estimate, estimate.probe, turned)
         if progress is not None:
             progress(done + 1, len(ORIENTATIONS))

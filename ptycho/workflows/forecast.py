@@ -31,13 +31,14 @@ from ptycho.evaluation.comparison import COMPARED_SIDE
 from ptycho.evaluation.drawing import thinned
 from ptycho.model.bundle import Bundle
 from ptycho.physics import canvas_for
+from ptycho.workflows.estimate import scan_estimate
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.r_factor import scan_r_factor
 from ptycho.workflows.reconstruct import stitch
 from ptycho.workflows.report import duration, write_pictures
 from ptycho.workflows.results import Reconstruction, provenance, write_arrays
 from ptycho.workflows.run import save_training, true_object
-from ptycho.workflows.train import scan_estimate, train, training_part
+from ptycho.workflows.train import train, training_part
 
 __all__ = ["Forecast", "forecast_reconstruction", "forecast_training"]
 

@@ -18,9 +18,9 @@ from ptycho.model.bundle import Bundle, probe_of
 from ptycho.model.generators import Generator
 from ptycho.model.pinn import PtychoPINN, merge_window
 from ptycho.observers import notify
-from ptycho.physics.estimate import Estimate
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import Canvas
+from ptycho.workflows.estimate import Estimate
 
 __all__ = ["Inference", "Network", "Stitched", "canvas_of", "finished"]
 

@@ -13,11 +13,11 @@ from ptycho.errors import ConfigError
 from ptycho.model.bundle import Bundle, bundle_id, origins
 from ptycho.model.generators import Generator
 from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.estimate import scan_estimate
 from ptycho.workflows.inference import Network, Stitched
 from ptycho.workflows.reconstruction import Reconstruction
 from ptycho.workflows.results import provenance
 from ptycho.workflows.scans import ScanOptions
-from ptycho.workflows.train import scan_estimate
 from ptycho.workflows.worker_pool import WorkerPool
 
 __all__ = ["reconstruct", "reconstruction_of", "stitch"]

@@ -20,17 +20,16 @@ from ptycho.model.checkpoints import Checkpoints
 from ptycho.model.generators import Generator, find_generator
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.observers import EpochProgress
-from ptycho.physics.estimate import Estimate, estimate_object
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import intensity_scale
-from ptycho.physics.probe import scale_probe_to_counts
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.estimate import Estimate, scan_estimate
 from ptycho.workflows.fine_tuning import origin_of, settled, start_of, with_network_of
 from ptycho.workflows.live_reconstruction import attach_network, with_live_reconstruction
 from ptycho.workflows.output_folder import TRAINING_LOGS, adopt_earlier, require_free
 
-__all__ = ["Beam", "beam_of", "is_of_this_training", "scan_estimate", "train", "training_part"]
+__all__ = ["Beam", "beam_of", "is_of_this_training", "train", "training_part"]
 
 logger = logging.getLogger(__name__)
 
@@ -178,44 +177,6 @@ def is_of_this_training(scan: Scan, config: TrainingConfig, log_dir: str | Path)
     except (ConfigError, DataError):
         return False
     return True
-
-
-def scan_estimate(
-    scan: Scan,
-    probe: np.ndarray,
-    nphotons: float,
-    passes: int,
-    brightness: float | None = None,
-    refine_probe: bool = False,
-    seed: int = 0,
-    on_pass: Callable[[int, int], None] | None = None,
-) -> Estimate:
-    """The object that plain physics makes of a scan, in the model's units.
-
-    Parameters
-    ----------
-    scan : the measurement.
-    probe : (P, N, N) complex; in sqrt(photons) where ``brightness`` is None, else its power is set from that.
-    nphotons : mean photons per pattern in the model's units.
-    passes, refine_probe, seed, on_pass : see :func:`ptycho.physics.estimate.estimate_object`.
-    brightness : power of the beam over the mean power of a pattern.
-    """
-    if brightness is not None:
-        probe = scale_probe_to_counts(probe, brightness * nphotons)
-    units = float(np.sqrt(nphotons / scan.mean_total_counts()))
-    start = float(np.sqrt(nphotons / np.sum(np.abs(probe) ** 2)))
-    return estimate_object(
-        lambda index: (scan.amplitude(index) * units).astype(np.float32),
-        scan.positions,
-        probe.astype(np.complex64),
-        passes,
-        mask=scan.mask,
-        start=start,
-        refine_probe=refine_probe,
-        seed=seed,
-        on_pass=on_pass,
-        frames_per_chunk=scan.frames_per_chunk,
-    )
 
 
 def _check(scan: Scan, model: ModelConfig) -> None:

@@ -25,8 +25,8 @@ from ptycho.model.batches import make_batch
 from ptycho.model.bundle import Bundle
 from ptycho.model.pinn import PtychoPINN, merge_window
 from ptycho.physics.reassembly import extract_groups, group_canvas_size, merge_groups
+from ptycho.workflows.estimate import scan_estimate
 from ptycho.workflows.scans import as_scan
-from ptycho.workflows.train import scan_estimate
 
 __all__ = ["TrainedModel", "legacy_settings", "trained_models"]
 

@@ -185,8 +185,8 @@ _CALLS: dict[str, tuple[Callable[[Draw], Arrays], Callable[..., Any]]] = {
     "likelihood.mae": (_losses("A_pred", "A_meas"), physics.mae),
     "regularisation.squared_gradient": (_one("object", Draw.patches), physics.squared_gradient),
     "regularisation.complex_mae": (lambda draw: {"a": draw.patches(), "b": draw.patches()}, physics.complex_mae),
-    "estimate.pie_object_update": (_measured, physics.pie_object_update),
-    "estimate.exit_wave_update": (_measured, physics.exit_wave_update),
+    "updates.pie_object_update": (_measured, physics.pie_object_update),
+    "updates.exit_wave_update": (_measured, physics.exit_wave_update),
     "photons.normalise_amplitude": (
         lambda draw: {"amplitude": draw.real(draw.sizes.K, draw.sizes.N, draw.sizes.N), "mask": draw.mask()},
         physics.normalise_amplitude,

@@ -45,9 +45,7 @@ def scan(alone):
 
 
 def test_nothing_is_loaded_unasked():
-    names = (
-        "ptycho, ptycho.backends, ptycho.cli, ptycho.config, ptycho.data, ptycho.evaluation, ptycho.physics.estimate"
-    )
+    names = "ptycho, ptycho.backends, ptycho.cli, ptycho.config, ptycho.data, ptycho.evaluation, ptycho.physics.updates"
     code = (
         f"import {names}, ptycho.model.pinn, ptycho.model.bundle, ptycho.workflows.run, ptycho.workflows.components\n"
     )

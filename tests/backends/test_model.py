@@ -16,13 +16,13 @@ from ptycho.data import make_container
 from ptycho.model.batches import make_batch
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.physics import simulate
-from ptycho.physics.estimate import Estimate
 from ptycho.physics.objects import lines_object
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import intensity_scale
 from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.estimate import Estimate
 from tests import support
 from tests.backends.capabilities import capable
 from tests.backends.cases import cast

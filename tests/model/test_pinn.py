@@ -12,7 +12,6 @@ from ptycho.errors import ConfigError
 from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.pinn import PtychoPINN, initial_parameters, merge_window
 from ptycho.physics import simulate
-from ptycho.physics.estimate import Estimate
 from ptycho.physics.objects import lines_object
 from ptycho.physics.patches import extract_patches
 from ptycho.physics.photons import intensity_scale
@@ -20,6 +19,7 @@ from ptycho.physics.positions import raster_positions
 from ptycho.physics.probe import idealised_probe
 from ptycho.physics.propagation import far_field
 from ptycho.physics.reassembly import group_canvas_size
+from ptycho.workflows.estimate import Estimate
 
 N = 64
 PHOTONS = 1e5

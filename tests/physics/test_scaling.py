@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ptycho.errors import DataError
 from ptycho.physics import normalise_probe, photon_scale, probe_modes, scale_probe_to_counts
-from ptycho.physics.estimate import modulus_update, wave_change
 from ptycho.physics.photons import normalise_amplitude
 from ptycho.physics.probe import focused_probe
 from ptycho.physics.scaling import largest_value, multiplied
+from ptycho.physics.updates import exit_wave_update, pie_object_update
 from tests.support import array, as_numpy
 
 N = 16
@@ -87,9 +87,9 @@ def test_the_change_of_the_exit_waves_is_proportional_to_the_unit(xp, masked, ex
         array(xp, measured * unit, "float32"),
         None if mask is None else array(xp, mask, "bool"),
     )
-    wanted = wave_change(objects, probe, measured, mask)
-    near(multiplied(wave_change(*lent), array(xp, np.asarray(1 / unit), "float32")), wanted, 1e-4)
-    near(modulus_update(*lent), modulus_update(objects, probe, measured, mask), 1e-4)
+    wanted = exit_wave_update(objects, probe, measured, mask)
+    near(multiplied(exit_wave_update(*lent), array(xp, np.asarray(1 / unit), "float32")), wanted, 1e-4)
+    near(pie_object_update(*lent), pie_object_update(objects, probe, measured, mask), 1e-4)
 
 
 def test_a_dark_or_broken_probe_is_still_refused():

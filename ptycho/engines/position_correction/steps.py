@@ -64,9 +64,14 @@ def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndar
     present = fft2((patches - mean) * window)
     wanted = fft2((patches + update - mean) * window)
     peak = to_numpy(intensity(ifft2(wanted * xp.conj(present)))) ** 0.5
+    return -_peak_offsets(peak)  # the wanted patch shows the object from the other side
+
+
+def _peak_offsets(peak: np.ndarray) -> np.ndarray:
+    """Offsets (k, 2) of the maxima of periodic images (k, N, N) near [0, 0], refined by parabolas."""
     size = peak.shape[-1]
     near = peak[:, np.arange(-2, 3)[:, None] % size, np.arange(-2, 3)[None, :] % size]
-    top = _best_of_nine(near[:, 1:4, 1:4])
+    top = np.argmax(np.reshape(near[:, 1:4, 1:4], (-1, 9)), axis=-1)
     rows, cols, each = top // 3 + 1, top % 3 + 1, np.arange(top.size)
 
     def vertex(below: np.ndarray, at: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -75,11 +80,7 @@ def registered_steps(patches: Array, probe: Array, difference: Array) -> np.ndar
     middle = near[each, rows, cols]
     down = rows - 2 + vertex(near[each, rows - 1, cols], middle, near[each, rows + 1, cols])
     right = cols - 2 + vertex(near[each, rows, cols - 1], middle, near[each, rows, cols + 1])
-    return -np.stack([down, right], axis=-1)  # the wanted patch shows the object from the other side
-
-
-def _best_of_nine(values: np.ndarray) -> np.ndarray:
-    return np.argmax(np.reshape(values, (-1, 9)), axis=-1)
+    return np.stack([down, right], axis=-1)
 
 
 def slope_products(slices: Sequence[SliceUpdate]) -> list[Array]:
