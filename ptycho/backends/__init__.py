@@ -16,6 +16,7 @@ from ptycho.backends.registry import (
     get_backend,
     get_trainer,
     is_installed,
+    resolve_device,
     to_numpy,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "get_backend",
     "get_trainer",
     "is_installed",
+    "resolve_device",
     "to_numpy",
 ]

@@ -31,7 +31,18 @@ class NumpyBackend:
     xp = array_api_compat.array_namespace(np.empty(0))
 
     def asarray(self, a: Any, dtype: str | None = None, device: Any = None) -> np.ndarray:
-        """See :class:`Backend`."""
+        """See :class:`Backend`.
+
+        Raises
+        ------
+        BackendError
+            Another device than the CPU is asked for.
+        """
+        if device not in (None, "cpu"):
+            raise BackendError(
+                f"device: {device!r} is not possible with numpy, which computes on the cpu; leave --device out, or "
+                "choose --backend pytorch, jax or tensorflow."
+            )
         return np.asarray(a, dtype=dtype)
 
     def to_numpy(self, a: Array) -> np.ndarray:

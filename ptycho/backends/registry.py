@@ -29,6 +29,7 @@ __all__ = [
     "get_backend",
     "get_trainer",
     "is_installed",
+    "resolve_device",
     "to_numpy",
 ]
 
@@ -116,6 +117,37 @@ def backend_for_training(name: str) -> Backend:
     """The backend of that name, refused before any work is done if it cannot train."""
     get_trainer(name)
     return get_backend(name)
+
+
+def resolve_device(backend: Backend, device: Any) -> Any:
+    """The device on which a backend computes, tried with one number unless it is the CPU.
+
+    Parameters
+    ----------
+    backend
+        Whose device it is.
+    device
+        As a user names it: ``cpu``, ``cuda:1``, ...; None or ``auto`` is the backend's best.
+
+    Raises
+    ------
+    BackendError
+        The backend cannot compute there.
+    """
+    if device is None or (isinstance(device, str) and device == "auto"):
+        return backend.best_device()
+    if isinstance(device, str) and device == "cpu":
+        return device
+    try:
+        backend.to_numpy(backend.asarray(np.zeros(1, "float32"), device=device))
+    except BackendError:
+        raise
+    except Exception as error:  # each framework has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BackendError(
+            f"device: {device!r} cannot be used by {backend.name} here ({reason}); choose --device cpu or auto."
+        ) from error
+    return device
 
 
 def to_numpy(a: Array) -> np.ndarray:

@@ -194,6 +194,7 @@ def _learn(call: Call, begin: Callable[[Call], tuple[Any, Any]]) -> None:
 
 
 def _reconstruct(call: Call) -> None:
+    from ptycho.backends import get_backend, resolve_device
     from ptycho.cli.live_page import ProgressDisplay
     from ptycho.config import InferenceConfig, validate
     from ptycho.workflows.results import save_reconstruction
@@ -210,11 +211,15 @@ def _reconstruct(call: Call) -> None:
     path = needed(call, "scan", config.test_data_file)
     bundle = open_bundle(needed(call, "model_path", config.model_path))
     validate(config)
-    dask = call[ClusterOptions].dask
+    dask, dry = call[ClusterOptions].dask, call[DryRunOptions].dry_run
+    if dask is not None and dry:
+        raise ConfigError("--dry-run forecasts one process and not the workers of --dask: leave one of the two out.")
     opened = open_scan if dask is None else open_scan_for_others
     scan = opened(path, call[ScanOptions])
     backend = config.backend if "backend" in call.given else None
-    if call[DryRunOptions].dry_run:
+    if dask is None:
+        resolve_device(get_backend(backend or bundle.config.backend), config.device)
+    if dry:
         from ptycho.workflows.forecast import forecast_reconstruction
 
         said = forecast_reconstruction(scan, bundle, config, backend=backend, opening=time.process_time())
@@ -291,7 +296,7 @@ def _evaluate(call: Call) -> None:
 
 
 def _demo(call: Call) -> None:
-    from ptycho.backends import get_trainer
+    from ptycho.backends import backend_for_training, resolve_device
     from ptycho.cli.full_run import train_and_reconstruct
     from ptycho.cli.progress_bars import ProgressBars
     from ptycho.config import TrainingConfig, validate
@@ -305,7 +310,7 @@ def _demo(call: Call) -> None:
     for target in (simulation, config):
         apply_demo_settings(target, call.given)
         validate(target)
-    get_trainer(config.backend)
+    resolve_device(backend_for_training(config.backend), config.device)
     started = time.perf_counter()
     with reserved(call) as out:
         with ProgressBars(not call[CommonOptions].quiet) as bars:

@@ -48,6 +48,7 @@ def reconstruct(call: Call) -> tuple[dict[str, float], Path] | None:
         )
     if call[ClusterOptions].dask is not None:
         raise ConfigError("--dask is for the work of a network: an engine runs in one process, so leave --dask out.")
+    _settings(call)
     config = call[InferenceConfig]
     path = needed(call, "scan", config.test_data_file)
     scan = open_scan(path, call[ScanOptions])
@@ -65,6 +66,7 @@ def refine(call: Call) -> tuple[dict[str, float], Path] | None:
     from ptycho.workflows.results import load_reconstruction
     from ptycho.workflows.scans import ScanOptions, open_scan
 
+    _settings(call)
     result = load_reconstruction(needed(call, "result"))
     path = call.positionals.get("scan") or scan_of_result(result)
     scan = open_scan(path, call[ScanOptions])
@@ -76,10 +78,11 @@ def refine(call: Call) -> tuple[dict[str, float], Path] | None:
 
 
 def _settings(call: Call) -> Any:
-    from ptycho.config import EngineConfig, validate
+    from ptycho.config import EngineConfig
+    from ptycho.engines.registry import configured
 
     config = call[EngineConfig]
-    validate(config)
+    configured(config)
     return config
 
 

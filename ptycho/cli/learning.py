@@ -15,7 +15,7 @@ from ptycho.cli.printing import print_lines
 
 def opened(call: Call) -> tuple[Any, Any, Any]:
     """The scan to learn from, another one to reconstruct (or None), and the configuration, checked before any work."""
-    from ptycho.backends import get_trainer
+    from ptycho.backends import backend_for_training, resolve_device
     from ptycho.config import TrainingConfig, validate
     from ptycho.workflows.fine_tuning import settled
     from ptycho.workflows.scans import ScanOptions, fit_model_to, open_scan
@@ -30,7 +30,7 @@ def opened(call: Call) -> tuple[Any, Any, Any]:
     if config.test_data_file is not None and call.command == "run":
         target = open_scan(config.test_data_file, call[ScanOptions])
         fit_model_to(target, config.model, adopt=False)
-    get_trainer(config.backend)
+    resolve_device(backend_for_training(config.backend), config.device)
     return scan, target, config
 
 

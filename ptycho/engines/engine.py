@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ptycho.backends import Array, get_backend
+from ptycho.backends import Array, get_backend, resolve_device
 from ptycho.config.engines import EngineConfig
 from ptycho.data import Scan
 from ptycho.engines.batches import make_batches
@@ -77,7 +77,7 @@ class Engine:
     ) -> None:
         self.config = config
         self.backend = get_backend(config.backend or self.default_backend)
-        self._device = self.backend.best_device() if config.device == "auto" else config.device
+        self._device = resolve_device(self.backend, config.device)
         self._real, self._complex = ("float64", "complex128") if config.double else ("float32", "complex64")
         self.data = DetectorData(scan, self.backend, self._device, self._real, pattern_bytes)
         begin = starting_state(scan, config, self.data, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ptycho.backends import get_backend, resolve_device
 from ptycho.config.engines import EngineConfig, engine_names, engine_points
 from ptycho.config.validation import validate
 from ptycho.engines.engine import Engine
@@ -49,6 +50,8 @@ def configured(config: EngineConfig) -> tuple[type[Engine], EngineConfig]:
     ------
     ConfigError
         The engine is not there, the settings are another engine's, or a value is not possible; the field is named.
+    BackendError
+        The backend is not there, or cannot compute on the device.
     """
     engine = find_engine(config.engine)
     if type(config) is EngineConfig:
@@ -59,7 +62,9 @@ def configured(config: EngineConfig) -> tuple[type[Engine], EngineConfig]:
             "another engine: expected an EngineConfig, or the class that the engine declares."
         )
     validate(config)
-    return engine.chosen(config), config
+    chosen = engine.chosen(config)
+    resolve_device(get_backend(config.backend or chosen.default_backend), config.device)
+    return chosen, config
 
 
 def settings_elsewhere(name: str, engine: str) -> list[str]:

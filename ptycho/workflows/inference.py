@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.backends import get_backend
+from ptycho.backends import get_backend, resolve_device
 from ptycho.config import InferenceConfig
 from ptycho.data import Container
 from ptycho.data.prefetch import MAX_PIXELS_READ, prefetch, read_at_once
@@ -76,7 +76,7 @@ class Network:
         """
         bundle = self.bundle
         lender = get_backend(self.backend or bundle.config.backend)
-        device = lender.best_device() if self.device in (None, "auto") else self.device
+        device = resolve_device(lender, self.device)
         weights = merge_window(bundle.probe)
         scale = bundle.intensity_scale
         model = PtychoPINN(bundle.config.model, lender, scale, self.side, self.mask, weights, self.generator)

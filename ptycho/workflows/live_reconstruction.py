@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ptycho.backends import resolve_device
 from ptycho.data import Container
 from ptycho.model.pinn import PtychoPINN
 from ptycho.observers import EpochProgress, Observer, notify
@@ -57,7 +58,7 @@ def attach_network(progress: Iterable[EpochProgress], model: PtychoPINN, contain
     """
     wrapped = [each for each in progress if isinstance(each, LiveReconstruction)]
     if wrapped:
-        where = model.backend.best_device() if device == "auto" else device
+        where = resolve_device(model.backend, device)
         inference = Inference(model, container, where)
         for each in wrapped:
             each.inference = inference

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptycho.backends import get_backend
+from ptycho.backends import get_backend, resolve_device
 from ptycho.config import InferenceConfig, ModelConfig
 from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
@@ -138,7 +138,7 @@ def stitch(
             f"the detector to {config.N} (--crop {config.N}), or train a model for {scan.N}."
         )
     if workers is None:
-        get_backend(backend or bundle.config.backend)  # before there is any work
+        resolve_device(get_backend(backend or bundle.config.backend), device)  # before there is any work
     else:
         workers.check(scan)
     here = scan.in_memory()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptycho.backends import backend_for_training, get_trainer
+from ptycho.backends import backend_for_training, get_trainer, resolve_device
 from ptycho.config import ModelConfig, TrainingConfig, validate
 from ptycho.data import Container, Scan, make_container
 from ptycho.data.container import GroupedAmplitudes
@@ -82,6 +82,7 @@ def train(
         _require_logs_free(Path(log_dir), config, resume, overwrite)
     config, start = settled(config), start_of(config)
     backend = backend_for_training(config.backend)
+    resolve_device(backend, config.device)
     _check(scan, config.model)
     generator = generator or find_generator(config.model.architecture)
     told = with_live_reconstruction(progress)

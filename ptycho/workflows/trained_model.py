@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.backends import Array, get_backend, to_numpy
+from ptycho.backends import Array, get_backend, resolve_device, to_numpy
 from ptycho.config import dataclass_to_legacy_dict
 from ptycho.data import Container, LocalOffsets, Scan, scan_from_groups
 from ptycho.errors import ConfigError, DataError
@@ -119,7 +119,7 @@ class TrainedModel(Bundle):
         """The groups' objects (b, N, N), batch by batch."""
         config = self.config.model
         lender = get_backend(self.backend or self.config.backend)
-        where = lender.best_device() if device in (None, "auto") else device
+        where = resolve_device(lender, device)
         if config.start_iterations and scan is not None:
             groups.estimate = scan_estimate(scan, self.probe, self.nphotons, config.start_iterations)
         elif config.start_iterations:

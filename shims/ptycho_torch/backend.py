@@ -35,7 +35,8 @@ class TorchBackend:
         try:
             return torch.as_tensor(host, dtype=wanted, device=device)
         except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch built without CUDA
-            raise BackendError(f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}).") from error
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise BackendError(f"device: {device!r} cannot be used here ({reason}); choose --device cpu.") from error
 
     def to_numpy(self, a: torch.Tensor) -> np.ndarray:
         """See :class:`~ptycho.backends.Backend`."""
