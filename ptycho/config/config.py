@@ -1,8 +1,8 @@
 """Settings of the model, the training and the inference, as plain dataclasses.
 
-Field names and defaults are those of PtychoPINN where it has the field. A configuration may be incomplete or wrong
-while it is being put together (``ModelConfig(N=0)`` before the pattern size is known); it is checked when it is used,
-by :func:`ptycho.config.validate`, and an error names the field.
+Field names and defaults are those of PtychoPINN where it has the field. A constructor refuses a value that its field
+does not admit; ``ModelConfig(N=0)`` alone may wait for the pattern size. A configuration is checked again, and as a
+whole, when it is used, by :func:`ptycho.config.validate`; an error names the field.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ptycho.config.deprecated import former_names
 from ptycho.config.files import load_config, load_yaml_config, save_config
 from ptycho.config.legacy import dataclass_to_legacy_dict, update_legacy_dict
 from ptycho.config.mapping import config_from_dict, config_to_dict
-from ptycho.config.settings import setting
-from ptycho.config.validation import validate
+from ptycho.config.settings import documented, setting
+from ptycho.config.validation import check_fields, validate
 
 __all__ = [
     "InferenceConfig",
@@ -33,11 +33,14 @@ __all__ = [
 
 
 @former_names({"estimate_passes": "start_iterations"}, files_warn=False)
+@documented
 @dataclass
 class ModelConfig:
     """The network and the physics around it."""
 
-    N: int = setting(64, "side of a diffraction pattern and of an object patch", unit="pixels", choices=(64, 128, 256))
+    N: int = setting(
+        64, "side of a diffraction pattern and of an object patch", unit="pixels", choices=(64, 128, 256), placeholder=0
+    )
     gridsize: int = setting(
         1, "side of the square group of neighbouring patches solved together (C = gridsize^2)", at_least=1
     )
@@ -68,7 +71,11 @@ class ModelConfig:
         0.0, "width of the Gaussian that smooths the exit wave; 0 is off", unit="pixels", at_least=0
     )
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@documented
 @dataclass
 class TrainingConfig:
     """One training: data, losses, sampling of the scan, optimiser, where and how it runs."""
@@ -146,7 +153,11 @@ class TrainingConfig:
     checkpoint: bool = setting(True, "save the best and the last state during training")
     tensorboard: bool = setting(False, "also log for TensorBoard")
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@documented
 @dataclass
 class InferenceConfig:
     """One reconstruction of a scan with a trained bundle."""
@@ -170,3 +181,6 @@ class InferenceConfig:
     )
     seed: int = setting(0, "seed of every random choice", at_least=0)
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptycho.config.deprecated import former_names
-from ptycho.config.settings import setting
+from ptycho.config.settings import documented, setting
+from ptycho.config.validation import check_fields
 
 __all__ = ["EngineConfig", "EngineSettings", "engine_names", "engine_points", "fields_of_others"]
 
@@ -45,6 +46,7 @@ _FORMER = {"averaged": "full_batch_epochs", "engine_batch": "engine_batch_size",
 
 
 @former_names(_FORMER)
+@documented
 @dataclass
 class EngineSettings:
     """How an iterative engine works, but for how long."""
@@ -143,8 +145,12 @@ class EngineSettings:
     device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:1, mps")
     seed: int = setting(0, "seed of every random choice", at_least=0)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @former_names(_FORMER)
+@documented
 @dataclass
 class EngineConfig(EngineSettings):
     """One iterative reconstruction."""

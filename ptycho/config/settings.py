@@ -25,6 +25,9 @@ PATHS = tuple[Path, ...]
 """The type of a field that takes several paths, by repeating its flag or as a list in YAML."""
 
 
+_Class = typing.TypeVar("_Class", bound=type)
+
+
 def setting(
     default: Any,
     help: str,
@@ -36,6 +39,7 @@ def setting(
     above: float | None = None,
     alone: str = "",
     engines: tuple[str, ...] = (),
+    placeholder: Any = None,
 ) -> Any:
     """Declare a dataclass field with the text and limits that are shared by help, validation and documentation.
 
@@ -55,6 +59,10 @@ def setting(
         Value of the flag without an argument. The word after the flag is its value if it has a colon, is a number or
         none, or follows ``=``.
 
+    placeholder
+        A value that a constructor accepts until the real one is known, and that :func:`~ptycho.config.validate` does
+        not.
+
     Returns
     -------
     dataclasses.Field
@@ -68,6 +76,7 @@ def setting(
         "at_most": at_most,
         "above": above,
         "alone": alone,
+        "placeholder": placeholder,
         "engines": engines,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -80,6 +89,21 @@ def data_dirs_setting() -> Any:
         "a folder whose files the scan file may link to, beside its own folder; may be repeated, and "
         "PTYCHO_DATA_DIRS names such folders for every command",
     )
+
+
+def documented(cls: _Class) -> _Class:
+    """Decorate a configuration class: its docstring, and so ``help()``, lists every field with meaning and limits."""
+    lines = [cls.__doc__ or "", "", "    Parameters", "    ----------"]
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            lines += [f"    {field.name} : {hints[field.name].__name__}"]
+            continue
+        choices = field.metadata["choices"]
+        admitted = "the name of one that is installed" if callable(choices) else describe(field, hints[field.name])
+        lines += [f"    {field.name} : {admitted}; default {field.default}", f"        {field.metadata['help']}"]
+    cls.__doc__ = "\n".join([*lines, ""])
+    return cls
 
 
 def field_types(cls: type) -> dict[str, Any]:

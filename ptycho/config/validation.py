@@ -1,4 +1,4 @@
-"""Check a configuration when it is used; the error names the field."""
+"""Check a configuration, field by field when it is made and as a whole when it is used; the error names the field."""
 
 from __future__ import annotations
 
@@ -7,6 +7,29 @@ from typing import Any
 
 from ptycho.config.settings import check_value, field_types
 from ptycho.errors import ConfigError
+
+
+def check_fields(config: Any) -> None:
+    """Refuse a value that its field does not admit; a placeholder, ``ModelConfig(N=0)``, may wait for the real value.
+
+    Parameters
+    ----------
+    config
+        A configuration that is being made.
+
+    Raises
+    ------
+    ConfigError
+        A field has the wrong type or lies outside its limits.
+    """
+    hints = field_types(type(config))
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name == "model":
+            if not dataclasses.is_dataclass(value):
+                raise ConfigError(f"model = {value} is not possible: expected a ModelConfig.")
+        elif value is None or value != item.metadata.get("placeholder"):
+            check_value(item, hints[item.name], value)
 
 
 def validate(config: Any) -> None:

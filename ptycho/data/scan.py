@@ -7,6 +7,7 @@ can be indexed, which becomes `LazyPatterns` and is read and checked piece by pi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from ptycho.config.deprecated import former_names
 from ptycho.data import validation
 from ptycho.data.lazy import LazyPatterns, in_memory
 from ptycho.errors import DataError
+from ptycho.notebook import summary_html
 
 Measurement = Literal["counts", "amplitude"]
 SplitRule = Literal["rows", "columns", "alternate", "random"]
@@ -122,6 +124,21 @@ class Scan:
         """One line: what the scan is, without its data."""
         modes = "no probe" if self.probe is None else f"{self.probe.shape[0]} probe mode(s)"
         return f"Scan({self.name!r}, {len(self)} patterns of {self.N}x{self.N}, {self.measurement}, {modes})"
+
+    def _repr_html_(self) -> str:
+        """Pictures and numbers for a notebook; numbers alone where the patterns cannot be read or drawn."""
+        numbers: dict[str, Any] = {"patterns": f"{len(self)} of {self.N} x {self.N}, {self.measurement}"}
+        numbers |= {f"{name} (m)": getattr(self, name) for name in ("wavelength", "distance", "object_pixel_size")}
+        pictures = {}
+        with contextlib.suppress(DataError, OSError):
+            some = np.unique(np.linspace(0, len(self) - 1, min(len(self), 16)).round().astype(np.int64))
+            pictures["patterns, mean (logarithmic)"] = np.log1p(self.counts(some).mean(axis=0))
+        if self.probe is not None:
+            numbers["probe modes"] = len(self.probe)
+            pictures["probe amplitude"] = np.abs(self.probe[0])
+        if self.object is not None:
+            pictures["object phase"] = np.angle(self.object)
+        return summary_html(f"Scan {self.name}", numbers, pictures)
 
     @property
     def N(self) -> int:

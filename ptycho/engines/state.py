@@ -63,6 +63,16 @@ class State:
     propagation: str = "far"
     interpolation: str = "bilinear"
 
+    def __repr__(self) -> str:
+        """One line: sizes, epochs and R-factor, without the arrays."""
+        size = "x".join(str(n) for n in self.object.shape)
+        last = self.history.get("r_factor", [])
+        error = f", R-factor {last[-1]:.4g}" if last else ""
+        return (
+            f"State(object of {size}, {len(self.positions)} positions, {self.probe.shape[0]} probe mode(s), "
+            f"{self.epoch} epochs{error})"
+        )
+
     @property
     def projection(self) -> np.ndarray:
         """(H, W) complex, the product of all slices: the object as it were if it was thin."""

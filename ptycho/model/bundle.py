@@ -29,6 +29,7 @@ from ptycho.config.regular_files import is_regular
 from ptycho.errors import DataError, OutputError
 from ptycho.files import adopt, mixture, written_whole
 from ptycho.model.safe_archive import SafeArchive, parse_json
+from ptycho.notebook import summary_html
 
 __all__ = [
     "BUNDLE_NAME",
@@ -82,6 +83,27 @@ class Bundle:
     native: dict[str, bytes] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
     measurement: str | None = None
+
+    def __repr__(self) -> str:
+        """One line: what the model is, without its arrays."""
+        return f"{type(self).__name__}({', '.join(f'{name} {value}' for name, value in self._numbers().items())})"
+
+    def _repr_html_(self) -> str:
+        """Pictures and numbers for a notebook; numbers alone where there is no Pillow."""
+        known = {"probe/real", "probe/imag"} <= self.params.keys()
+        return summary_html("Bundle", self._numbers(), {"probe amplitude": np.abs(self.probe[0])} if known else {})
+
+    def _numbers(self) -> dict[str, Any]:
+        model, losses = self.config.model, self.history.get("loss", [])
+        return {
+            "architecture": model.architecture,
+            "N": model.N,
+            "gridsize": model.gridsize,
+            "parameters": sum(int(np.size(values)) for values in self.params.values()),
+            "backend": self.config.backend,
+            "epochs": len(losses),
+            **({"loss": f"{losses[-1]:.4g}"} if losses else {}),
+        }
 
     @property
     def probe(self) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ptycho.config.deprecated import former_names
 from ptycho.errors import DataError
-from ptycho.evaluation import FRC
+from ptycho.evaluation import FRC, coverage, remove_ramp
+from ptycho.notebook import summary_html
 
 __all__ = ["LENGTHS", "OPTIONAL_ARRAYS", "Reconstruction", "pair_of"]
 
@@ -78,6 +79,29 @@ class Reconstruction:
     weights: np.ndarray | None = None
     slices: np.ndarray | None = None
     slice_spacing: float | None = None
+
+    def __repr__(self) -> str:
+        """One line: sizes and the R-factor, without the arrays."""
+        rows, columns = self.object.shape
+        modes, side = self.probe.shape[:2]
+        error = f", R-factor {self.metrics['r_factor']:.4g}" if "r_factor" in self.metrics else ""
+        return (
+            f"Reconstruction(object of {rows}x{columns}, {len(self.positions)} patterns, "
+            f"{modes} probe mode(s) of {side}x{side}{error})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Pictures and numbers for a notebook; numbers alone where there is no Pillow."""
+        covered = coverage(self.weight)
+        inside = np.where(covered, 1.0, np.nan)
+        pictures = {
+            "amplitude": np.abs(self.object) * inside,
+            "phase without its ramp": np.angle(remove_ramp(self.object, covered)) * inside,
+            "probe amplitude": np.abs(self.probe[0]),
+        }
+        numbers: dict[str, Any] = {"object": f"{self.object.shape[0]} x {self.object.shape[1]} pixels"}
+        numbers |= {"pixel size (m)": self.pixel_size, "patterns": len(self.positions), **self.metrics}
+        return summary_html("Reconstruction", numbers, pictures)
 
     def __post_init__(self) -> None:
         """Bring every field to its type and check the shapes."""

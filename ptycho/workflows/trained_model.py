@@ -33,7 +33,7 @@ __all__ = ["TrainedModel", "legacy_settings", "trained_models"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedModel(Bundle):
     """A bundle that answers like PtychoPINN's ``diffraction_to_obj``.
 

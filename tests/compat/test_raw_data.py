@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho import params
-from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.config import TrainingConfig
 from ptycho.data import load_scan, save_npz
 from ptycho.errors import DataError
 from ptycho.physics import extract_patches
@@ -146,7 +146,9 @@ def test_files(scan, tmp_path, caplog):
     both = RawData.from_files(tmp_path / "scan.npz", str(tmp_path / "again.npz"))
     assert [len(part.xcoords) for part in both] == [30, 30]
     assert RawData.from_file(tmp_path / "scan.npz", measurement="amplitude").scan.measurement == "amplitude"
-    RawData.from_file(tmp_path / "scan.npz", True, TrainingConfig(model=ModelConfig(N=16)))
+    config = TrainingConfig()
+    config.model.N = 16
+    RawData.from_file(tmp_path / "scan.npz", True, config)
     assert not caplog.text
     RawData.from_file(tmp_path / "scan.npz", validate_config=True, current_config=TrainingConfig())
     assert "N is 64, and the patterns are 16 x 16" in caplog.text
