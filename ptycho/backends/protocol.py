@@ -20,6 +20,13 @@ class Backend(Protocol):
     ``(K, J, 2)`` are the integer (row, col) of its first pixel there, weights ``(K, J)`` real, in the image's
     precision. Every window lies inside the image: the caller pads. Feature maps are channel-last ``(B, H, W, C)``,
     kernels HWIO.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> isinstance(ptycho.get_backend("numpy"), ptycho.Backend)
+    True
     """
 
     name: str

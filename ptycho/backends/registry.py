@@ -45,6 +45,14 @@ def array_namespace(*arrays: Any) -> Any:
     ------
     TypeError
         The arrays are of different frameworks, or none of them is an array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> xp = ptycho.array_namespace(np.ones(3))
+    >>> float(xp.sum(xp.ones(3)))
+    3.0
     """
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not any(tensorflow.is_tensor(a) for a in arrays):
@@ -84,6 +92,14 @@ def get_backend(name_or_array: str | Array) -> Backend:
     ------
     BackendError
         The name is not registered, or its framework is not installed; the message says what to install.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> backend = ptycho.get_backend("numpy")
+    >>> backend.to_numpy(backend.asarray([1, 2], dtype="float32"))
+    array([1., 2.], dtype=float32)
     """
     if isinstance(name_or_array, str):
         return _backend_named(_ALIASES.get(name_or_array, name_or_array))
@@ -106,6 +122,16 @@ def get_trainer(name: str) -> type:
     ------
     BackendError
         The backend cannot train, is not registered, or its framework is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> try:
+    ...     trainer = ptycho.get_trainer("numpy")
+    ... except ptycho.BackendError as error:
+    ...     print(type(error).__name__)
+    BackendError
     """
     name = _ALIASES.get(name, name)
     if name == "numpy":

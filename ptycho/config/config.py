@@ -36,7 +36,18 @@ __all__ = [
 @documented
 @dataclass
 class ModelConfig:
-    """The network and the physics around it."""
+    """The network and the physics around it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> try:
+    ...     ptycho.ModelConfig(N=100)
+    ... except ptycho.ConfigError as error:
+    ...     print(error)
+    N = 100 is not possible: expected one of 64, 128, 256.
+    """
 
     N: int = setting(
         64, "side of a diffraction pattern and of an object patch", unit="pixels", choices=(64, 128, 256), placeholder=0
@@ -78,7 +89,16 @@ class ModelConfig:
 @documented
 @dataclass
 class TrainingConfig:
-    """One training: data, losses, sampling of the scan, optimiser, where and how it runs."""
+    """One training: data, losses, sampling of the scan, optimiser, where and how it runs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> config = ptycho.TrainingConfig(model=ptycho.ModelConfig(N=128), nepochs=20)
+    >>> (config.model.N, config.nepochs)
+    (128, 20)
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train_data_file: Path | None = setting(None, "scan to learn from")
@@ -160,7 +180,15 @@ class TrainingConfig:
 @documented
 @dataclass
 class InferenceConfig:
-    """One reconstruction of a scan with a trained bundle."""
+    """One reconstruction of a scan with a trained bundle.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> ptycho.InferenceConfig(batch_size=8).batch_size
+    8
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     model_path: Path | None = setting(None, "trained bundle wts.h5.zip, or the folder that holds it")

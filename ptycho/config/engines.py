@@ -153,6 +153,20 @@ class EngineSettings:
 @documented
 @dataclass
 class EngineConfig(EngineSettings):
-    """One iterative reconstruction."""
+    """One iterative reconstruction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> config = ptycho.EngineConfig(engine="rpie", epochs=5)
+    >>> config.epochs
+    5
+    >>> try:
+    ...     ptycho.EngineConfig(epochs=0)
+    ... except ptycho.ConfigError as error:
+    ...     print(error)
+    epochs = 0 is not possible: expected an integer, at least 1.
+    """
 
     epochs: int = setting(30, "times that every pattern is visited", at_least=1)

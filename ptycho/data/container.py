@@ -132,6 +132,17 @@ class Container:
         (G, N, N, C) complex true patches for supervised training; None without.
     estimate
         The object of an iterative engine (``object`` (H, W) and ``origin``); None without.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> container = ptycho.make_container(scan, gridsize=2)
+    >>> type(container).__name__, container.X.shape, container.to_scan().N
+    ('Container', (40, 16, 16, 4), 16)
     """
 
     X: Any
@@ -298,6 +309,16 @@ def make_container(
     ------
     DataError
         If the groups cannot be made, or every pattern is dark, or `patches` does not fit the scan.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.make_container(scan).X.shape
+    (40, 16, 16, 1)
     """
     indices = group_positions(scan.positions, gridsize, neighbor_count, n_groups, seed, oversample, sequential)
     factor = amplitude_factor(scan) if factor is None else float(factor)

@@ -45,6 +45,16 @@ def crop_detector(scan: Scan, N: int) -> Scan:
     ------
     DataError
         If N or the present size is odd, or N is not between 2 and the present size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.crop_detector(scan, 8).N
+    8
     """
     _check_even(scan.N, "crop_detector")
     if N % 2 or not 2 <= N <= scan.N:
@@ -91,6 +101,16 @@ def bin_detector(scan: Scan, factor: int) -> Scan:
     ------
     DataError
         If the factor does not divide the size into an even number of bins.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.bin_detector(scan, 2).N
+    8
     """
     _check_even(scan.N, "bin_detector")
     if factor < 1 or scan.N % factor or (scan.N // factor) % 2:

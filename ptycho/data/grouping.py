@@ -57,6 +57,16 @@ def group_positions(
     ------
     DataError
         If there are fewer points than a group needs, or an argument is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.group_positions(scan.positions, gridsize=2).shape
+    (40, 4)
     """
     points, size = _checked(positions, gridsize, neighbor_count, n_groups)
     count = points.shape[0]

@@ -71,6 +71,16 @@ class Scan:
     ------
     DataError
         Naming the field that is not as above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> scan = ptycho.Scan(np.ones((6, 8, 8)), "counts", np.zeros((6, 2)))
+    >>> scan
+    Scan('', 6 patterns of 8x8, counts, no probe)
+    >>> len(scan[0:3])
+    3
     """
 
     patterns: Any

@@ -75,6 +75,17 @@ def solve(
         Before any work is done, each naming the field; DataError also where every step diverges.
     OutputError
         A checkpoint cannot be written; an earlier one is kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> state = ptycho.solve(scan, ptycho.EngineConfig(epochs=3))
+    >>> len(state.history["r_factor"])
+    3
     """
     kind, config = configured(config)
     from_state = state is not None

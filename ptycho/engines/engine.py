@@ -61,6 +61,14 @@ class Engine:
         Scan, probe and object do not belong together.
     BackendError
         The backend is not there, or lacks what the engine needs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> from ptycho.engines.pie import RPIE
+    >>> issubclass(RPIE, ptycho.Engine)
+    True
     """
 
     settings: ClassVar[type[EngineConfig]] = EngineConfig

@@ -47,6 +47,18 @@ class State:
     spacing : metres from one slice to the next, or None where there is one.
     propagation, interpolation : how the engine came to the detector and read the object; see ``EngineSettings``.
     auxiliary : what the engine carries from epoch to epoch beside this (moments, waves), by name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> state = ptycho.solve(scan, ptycho.EngineConfig(epochs=1))
+    >>> state = ptycho.solve(scan, ptycho.EngineConfig(epochs=2), state)
+    >>> state.epoch
+    2
     """
 
     object: np.ndarray

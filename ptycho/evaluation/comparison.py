@@ -136,6 +136,18 @@ def evaluate(result: PlacedObject, truth: Any, truth_origin: tuple[float, float]
     ------
     DataError
         As in :func:`compare`, or the scan holds no object.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> metrics = ptycho.evaluate(result, scan)
+    >>> metrics["compared_pixels"] > 1000
+    True
     """
     image = getattr(truth, "object", truth)
     if image is None:

@@ -163,6 +163,15 @@ def fourier_ring_correlation(
     ------
     DataError
         Shapes differ, an image is smaller than 4 pixels or not finite, or the window is unusable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> image = np.random.default_rng(0).normal(size=(32, 32))
+    >>> curve = ptycho.fourier_ring_correlation(image, image)
+    >>> round(float(curve.correlation.min()), 6)
+    1.0
     """
     a, b = np.asarray(first), np.asarray(second)
     if a.ndim != 2 or a.shape != b.shape or min(a.shape, default=0) < 4:

@@ -120,6 +120,15 @@ def register(
     ------
     DataError
         Shapes differ, values are not finite, nothing is covered, or an image is zero wherever it is covered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> image = np.random.default_rng(0).normal(size=(32, 32)) + 2
+    >>> aligned, transform = ptycho.register(image * np.exp(0.5j), image)
+    >>> bool(np.allclose(aligned, image, atol=1e-3))
+    True
     """
     e, t, w = _checked(estimate, truth, weight)
     pair = _Pair(_clipped(fill_uncovered(e, w > 0), w), _clipped(fill_uncovered(t, w > 0), w), w)

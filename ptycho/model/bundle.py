@@ -72,6 +72,21 @@ class Bundle:
     native : files in the writing backend's own form.
     manifest : what the file says of itself; filled on loading, and before with where the model came from.
     measurement : what the training's patterns were, "counts" or "amplitude"; None where a file does not say.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> from ptycho.model.pinn import initial_parameters
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, backend="numpy")
+    >>> params = initial_parameters(model, scan.probe, 1e4, seed=0)
+    >>> bundle = ptycho.Bundle(params, config, intensity_scale=3.1, nphotons=1e4, group_canvas_side=64)
+    >>> bundle.config.model.N
+    64
     """
 
     params: dict[str, np.ndarray]
@@ -153,6 +168,22 @@ def save_bundle(bundle: Bundle, path: str | Path, *, overwrite: bool = False) ->
     ------
     OutputError
         The place cannot be written; an older bundle there is left whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> from ptycho.model.pinn import initial_parameters
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, backend="numpy")
+    >>> params = initial_parameters(model, scan.probe, 1e4, seed=0)
+    >>> bundle = ptycho.Bundle(params, config, intensity_scale=3.1, nphotons=1e4, group_canvas_side=64)
+    >>> path = ptycho.save_bundle(bundle, "model")
+    >>> ptycho.reconstruct(scan, ptycho.load_bundle(path)).object.dtype
+    dtype('complex64')
     """
     from safetensors.numpy import save
 
@@ -226,6 +257,22 @@ def load_bundle(path: str | Path) -> Bundle:
     ------
     DataError
         The file is missing, is not a bundle of this library, or does not match its own checksums.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> from ptycho.model.pinn import initial_parameters
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, backend="numpy")
+    >>> params = initial_parameters(model, scan.probe, 1e4, seed=0)
+    >>> bundle = ptycho.Bundle(params, config, intensity_scale=3.1, nphotons=1e4, group_canvas_side=64)
+    >>> path = ptycho.save_bundle(bundle, "model")
+    >>> ptycho.load_bundle("model").nphotons
+    10000.0
     """
     target = bundle_file(path)
     if (sentence := mixture(target.parent)) is not None:

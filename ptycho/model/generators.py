@@ -31,6 +31,14 @@ class Generator(Protocol):
 
     A network that also has ``polar``, with the arguments of ``apply`` and amplitude and phase for an answer, can be
     exported to programs without complex numbers without its angle being taken, and compiled by PyTorch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> from ptycho.model.generators import available_generators
+    >>> "cnn" in available_generators()
+    True
     """
 
     def init(self, config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

@@ -49,6 +49,14 @@ def poisson_nll(*, I_pred: Array, I_meas: Array, mask: Array | None = None, floo
     ------
     DataError
         ``floor`` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> predicted, counted = np.asarray([[1.0, 2.0]]), np.asarray([[1, 0]])
+    >>> float(ptycho.poisson_nll(I_pred=predicted, I_meas=counted))
+    1.5
     """
     if not floor > 0:
         raise DataError(f"floor: got {floor}; expected a positive number of photons per pixel.")
@@ -81,6 +89,13 @@ def mae(*, A_pred: Array, A_meas: Array, mask: Array | None = None) -> Array:
     Returns
     -------
     0-d array of A_pred's dtype; 0 if no pixel is good.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> float(ptycho.mae(A_pred=np.asarray([[1.0, 2.0]]), A_meas=np.asarray([[1.0, 4.0]])))
+    1.0
     """
     A_pred, A_meas, mask = array_of(A_pred), array_of(A_meas), None if mask is None else array_of(mask)
     xp = require_together(A_pred=A_pred, A_meas=A_meas, mask=mask)

@@ -39,6 +39,15 @@ def extract_patches(image: Array, positions: Array, size: int) -> Array:
     DataError
         ``image`` is not two-dimensional, ``positions`` does not end in an axis of length 2 or is of another framework
         or on another device than the image, or ``size`` < 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> image = np.arange(64.0).reshape(8, 8)
+    >>> ptycho.extract_patches(image, [(4, 4)], 2)
+    array([[[27., 28.],
+            [35., 36.]]])
     """
     image, positions = array_of(image, "image"), array_of(positions, "positions")
     if image.ndim != 2:
@@ -90,6 +99,14 @@ def accumulate_patches(patches: Array, positions: Array, shape: tuple[int, int])
     DataError
         The leading axes of ``patches`` and ``positions`` differ, a shape is not of the form above, or the positions are
         of another framework or on another device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> patches = np.ones((2, 4, 4))
+    >>> float(ptycho.accumulate_patches(patches, [(4, 4), (5, 5)], (10, 10)).sum())
+    32.0
     """
     patches, positions = array_of(patches, "patches"), array_of(positions, "positions")
     flat, corners, weights = place_patches(patches, positions, shape)

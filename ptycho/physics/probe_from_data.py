@@ -54,6 +54,17 @@ def probe_from_patterns(
     ------
     DataError
         The patterns are not a stack of squares, dark or not finite where good, or the geometry is incomplete.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> probe = ptycho.probe_from_patterns(scan.patterns)
+    >>> scan.replace(probe=probe).probe.shape
+    (1, 16, 16)
     """
     mean = _mean_counts(patterns, measurement, mask)
     n = mean.shape[-1]

@@ -33,6 +33,14 @@ def illuminate(patches: Array, probe: Array) -> Array:
     ------
     DataError
         The probe is of another shape or framework, or on another device, than the patches.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> waves = ptycho.illuminate(np.ones((3, 8, 8), complex), np.ones((2, 8, 8), complex))
+    >>> ptycho.far_field(waves).shape
+    (3, 2, 8, 8)
     """
     patches, probe = array_of(patches, "patches"), _modes(probe)
     xp = require_together(patches=patches, probe=probe)
@@ -61,6 +69,14 @@ def far_field(exit_wave: Array) -> Array:
     ------
     DataError
         ``exit_wave`` has fewer than two axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> abs(ptycho.far_field(np.ones((2, 4), complex))).round(6)
+    array([[0.      , 0.      , 0.      , 0.      ],
+           [0.      , 0.      , 2.828427, 0.      ]])
     """
     return fftshift2(fft2(_wave(exit_wave, "exit_wave")))
 
@@ -82,6 +98,16 @@ def near_field(wave: Array, distance: float, wavelength: float, pixel_size: floa
     ------
     DataError
         ``wavelength`` or ``pixel_size`` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> wave = np.ones((8, 8), complex)
+    >>> there = ptycho.near_field(wave, 1e-3, wavelength=1e-10, pixel_size=1e-7)
+    >>> back = ptycho.near_field(there, -1e-3, wavelength=1e-10, pixel_size=1e-7)
+    >>> bool(np.allclose(back, wave))
+    True
     """
     for name, value in (("wavelength", wavelength), ("pixel_size", pixel_size)):
         if not value > 0:
@@ -132,6 +158,18 @@ def diffraction_intensity(patches: Array, probe: Array, propagate: Callable[[Arr
     Returns
     -------
     (..., N, N) real, photons per pixel; the zero frequency at ``[N//2, N//2]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> patches = ptycho.extract_patches(truth, scan.positions, scan.N)
+    >>> expected = ptycho.diffraction_intensity(patches, scan.probe)
+    >>> round(float(expected.sum(axis=(1, 2)).mean()))
+    10000
     """
     patches, probe = array_of(patches, "patches"), _modes(probe)
     require_together(patches=patches, probe=probe)
@@ -174,7 +212,19 @@ def _alternating(probe: Array) -> Array:
 
 
 def diffraction_amplitude(patches: Array, probe: Array, propagate: Callable[[Array], Array] = far_field) -> Array:
-    """Square root of :func:`diffraction_intensity`, with a finite gradient where the intensity is zero."""
+    """Square root of :func:`diffraction_intensity`, with a finite gradient where the intensity is zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> patches = ptycho.extract_patches(truth, scan.positions, scan.N)
+    >>> ptycho.diffraction_amplitude(patches, scan.probe).shape
+    (40, 16, 16)
+    """
     predicted = diffraction_intensity(patches, probe, propagate)
     xp = array_namespace(predicted)
     return xp.sqrt(predicted + xp.finfo(predicted.dtype).smallest_normal)

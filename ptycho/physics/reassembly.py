@@ -99,7 +99,8 @@ def stitching_window(window: str | Array, size: int, crop: int | None = None) ->
         box[_weighted_box(window, size, crop)] = 1.0
         return box
     weights = np.asarray(to_numpy(window), dtype=np.float64)
-    if weights.shape != (size, size) or not np.all(np.isfinite(weights)) or weights.min() < 0 or weights.max() <= 0:
+    usable = weights.shape == (size, size) and np.all(np.isfinite(weights))
+    if not usable or weights.min() < 0 or weights.max() <= 0:
         raise DataError(f"window: got shape {weights.shape}; expected ({size}, {size}) weights >= 0, some above 0.")
     return weights / weights.max()
 
@@ -146,6 +147,13 @@ def reassemble(
     Reassembled
         On the namespace and device of ``patches``; differentiable by them. For more patches than memory holds use
         :class:`Canvas`.
+
+    Examples
+    --------
+    >>> import ptycho
+    >>> placed = ptycho.reassemble([[[2 + 0j]], [[4 + 0j]]], [(2, 5), (2, 5)])
+    >>> complex(placed.object[0, 0]), placed.origin
+    ((3+0j), (2.0, 5.0))
     """
     patches, positions = array_of(patches, "patches"), array_of(positions, "positions")
     xp = array_namespace(patches)
@@ -180,6 +188,14 @@ class Canvas:
     origin : position (row, col) of pixel [0, 0].
     size : N, the side of the patches.
     window, crop : see :func:`stitching_window`.
+
+    Examples
+    --------
+    >>> import ptycho
+    >>> canvas = ptycho.Canvas((3, 4), (0, 0), 1)
+    >>> canvas.add([[[2 + 0j]], [[4 + 0j]]], [(2, 3), (2, 3)])
+    >>> complex(canvas.result().object[2, 3])
+    (3+0j)
     """
 
     def __init__(
@@ -195,8 +211,7 @@ class Canvas:
         self._window = stitching_window(window, size, crop)[self._box]
         self._margin = self._window.shape[-1] + 1
         padded = (shape[0] + 2 * self._margin, shape[1] + 2 * self._margin)
-        self._total = np.zeros(padded, dtype=np.complex128)
-        self._weight = np.zeros(padded, dtype=np.float64)
+        self._total, self._weight = np.zeros(padded, dtype=np.complex128), np.zeros(padded)
 
     @classmethod
     def covering(cls, positions: Array, size: int, window: str | Array = "uniform", crop: int | None = None) -> Canvas:
@@ -212,6 +227,7 @@ class Canvas:
         DataError
             The shapes do not belong together, or the patches are not of the canvas's size.
         """
+        patches, positions = array_of(patches, "patches"), array_of(positions, "positions")
         stack = np.reshape(to_numpy(patches), (-1, *patches.shape[-2:]))
         where = np.reshape(np.asarray(to_numpy(positions), dtype=np.float64), (-1, 2))
         if stack.shape[1:] != (self.size, self.size) or stack.shape[0] != where.shape[0]:
@@ -219,11 +235,10 @@ class Canvas:
                 f"patches: got shape {tuple(patches.shape)} for positions of shape {tuple(positions.shape)}; "
                 f"expected (..., {self.size}, {self.size}) and (..., 2) with the same leading axes."
             )
-        on_canvas = where - np.asarray(self.origin)
         lit = stack[:, self._box[0], self._box[1]]
         if not np.all(self._window == 1.0):
             lit = lit * self._window
-        windows, corners, shares = place_patches(lit, on_canvas, self.shape)
+        windows, corners, shares = place_patches(lit, where - np.asarray(self.origin), self.shape)
         add_windows(self._total, windows, corners, shares)
         add_windows(self._weight, np.broadcast_to(self._window, lit.shape), corners, shares)
 
@@ -244,9 +259,8 @@ class Canvas:
 
     def result(self, dtype: str = "complex64") -> Reassembled:
         """The average so far; numpy arrays, ``dtype`` for the object and its real counterpart for the weight."""
-        image = np.empty(self.shape, dtype)
+        image, (total, light) = np.empty(self.shape, dtype), self._inner()
         weight = np.empty(self.shape, image.real.dtype)
-        total, light = self._inner()
         for first in range(0, self.shape[0], _STRIP):
             rows = slice(first, first + _STRIP)
             image[rows], weight[rows] = _average(np, total[rows], light[rows]), light[rows]
@@ -264,8 +278,7 @@ def merge_partials(parts: Sequence[PartialReassembly]) -> PartialReassembly:
     ends = corners + np.asarray([part.weight.shape for part in parts])
     origin = corners.min(axis=0)
     rows, columns = (int(n) for n in ends.max(axis=0) - origin)
-    total = np.zeros((rows, columns), dtype=np.complex128)
-    weight = np.zeros((rows, columns), dtype=np.float64)
+    total, weight = np.zeros((rows, columns), dtype=np.complex128), np.zeros((rows, columns))
     for part in parts:
         _lay(part, total, weight, origin)
     return PartialReassembly(total, weight, (float(origin[0]), float(origin[1])))

@@ -84,6 +84,16 @@ def simulate(
     DataError
         A shape or number is not usable, a patch reaches beyond the object, no light reaches the detector, the counts
         exceed ``dtype``, or a length is missing that slices need.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> scan
+    Scan('', 40 patterns of 16x16, counts, 1 probe mode(s))
     """
     slices, modes, where, origin = _check_inputs(object, probe, positions, object_origin)
     gap = _gap(len(slices), spacing, scan_fields)

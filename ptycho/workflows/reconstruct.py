@@ -69,6 +69,23 @@ def reconstruct(
         The scan's patterns have another size than the model's, or cannot be grouped.
     BackendError
         The backend is unknown or its framework is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> from ptycho.model.pinn import initial_parameters
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, backend="numpy")
+    >>> params = initial_parameters(model, scan.probe, 1e4, seed=0)
+    >>> bundle = ptycho.Bundle(params, config, intensity_scale=3.1, nphotons=1e4, group_canvas_side=64)
+    >>> result = ptycho.reconstruct(scan, bundle)
+    >>> files = ptycho.save_reconstruction(result, "out")
+    >>> ptycho.load_reconstruction("out").object.shape == result.object.shape
+    True
     """
     stitched = stitch(
         scan,

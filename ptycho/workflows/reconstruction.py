@@ -59,6 +59,18 @@ class Reconstruction:
     ------
     DataError
         An array is not of the shape above; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> metrics = ptycho.evaluate(result, scan)
+    >>> result.probe.shape
+    (1, 16, 16)
     """
 
     object: np.ndarray

@@ -84,6 +84,17 @@ def reconstruct_iteratively(
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> result.metrics["r_factor"] < 1
+    True
     """
     return _worked(scan, config, None, split_frc, counters, checkpoint, command, reading, source)
 
@@ -121,6 +132,18 @@ def refine_result(
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> better = ptycho.refine_result(result, scan, ptycho.EngineConfig(epochs=2))
+    >>> better.metrics["r_factor"] <= better.metrics["r_factor_before"]
+    True
     """
     refined = _worked(
         scan, config, state_of_result(result, scan, config), split_frc, counters, checkpoint, command, reading, source

@@ -69,6 +69,18 @@ def save_reconstruction(result: Reconstruction, out_dir: str | Path, *, overwrit
     ------
     OutputError
         A file is in the way, or the disk is full, or nothing can be written there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> files = ptycho.save_reconstruction(result, "out")
+    >>> files["report.html"].name
+    'report.html'
     """
     out = Path(out_dir)
     require_free(out, RESULT_FILES, overwrite, locked=True)
@@ -88,6 +100,18 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
     ------
     DataError
         There is none, or the file cannot be read, or is not a reconstruction.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> result = ptycho.reconstruct_iteratively(scan, ptycho.EngineConfig(epochs=2))
+    >>> files = ptycho.save_reconstruction(result, "out")
+    >>> ptycho.load_reconstruction(files["reconstruction.h5"]).metrics == result.metrics
+    True
     """
     source = Path(path)
     if os.path.isdir(source):

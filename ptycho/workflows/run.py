@@ -76,6 +76,19 @@ def train_scan(
         Before any work is done, each naming the field.
     OutputError
         A checkpoint or a log cannot be written; before the first whole epoch nothing is left behind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, nepochs=1, n_groups=4, batch_size=4, device="cpu", checkpoint=False)
+    >>> bundle = ptycho.train_scan(scan, config)
+    >>> ptycho.reconstruct(scan, bundle).probe.shape
+    (1, 64, 64)
     """
     validate(config)
     config = settled(config)
@@ -246,6 +259,20 @@ def run_scan(
     ------
     ConfigError, DataError, BackendError
         Before any work is done, each naming the field.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, nepochs=1, n_groups=4, batch_size=4, device="cpu", checkpoint=False)
+    >>> result, bundle = ptycho.run_scan(scan, config, split_frc=False)
+    >>> files = ptycho.save_reconstruction(result, "out")
+    >>> len(result.history["loss"])
+    1
     """
     started = time.perf_counter()
     bundle = train_scan(scan, config, epochs, counters, log_dir, resume, overwrite=overwrite)

@@ -76,6 +76,19 @@ def train(
         Before any work is done, each naming the field.
     OutputError
         A file of ``log_dir`` is in the way, which is found before any work is done, or cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (96, 96)))
+    >>> scan = ptycho.simulate(truth, np.ones((64, 64)), rng.uniform(32, 63, (6, 2)), 1e4)
+    >>> model = ptycho.ModelConfig(N=64, n_filters_scale=1, start_iterations=1)
+    >>> config = ptycho.TrainingConfig(model=model, nepochs=1, n_groups=4, batch_size=4, device="cpu", checkpoint=False)
+    >>> bundle = ptycho.train(scan, config)
+    >>> len(bundle.history["loss"])
+    1
     """
     validate(config)
     if log_dir is not None:

@@ -42,6 +42,14 @@ def scan_from_arrays(
     ------
     DataError
         Naming what is not as it should be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> patterns = np.ones((4, 8, 8), np.uint16)
+    >>> ptycho.scan_from_arrays(patterns, np.zeros((4, 2)), measurement="counts").measurement
+    'counts'
     """
     unknown = sorted(set(more) - {*scan_fields(), *GENERAL_OPTIONS})
     if unknown:

@@ -108,7 +108,16 @@ class ScanFile:
 
 
 class Reader(Protocol):
-    """What a reader of one format provides."""
+    """What a reader of one format provides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> from ptycho.data import available_readers
+    >>> "ptychopinn-npz" in available_readers()
+    True
+    """
 
     name: str
     """Name of the format, for `load_scan(format=...)` and messages."""
@@ -166,6 +175,17 @@ def load_scan(path: str | PathLike[str], *, format: str | None = None, **given: 
     ------
     DataError
         If the file cannot be read, no reader knows it, or what it holds is not a valid scan.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.save_npz(scan, "scan.npz")
+    >>> ptycho.load_scan("scan.npz").fingerprint() == scan.fingerprint()
+    True
     """
     return check_field(read_scan(path, format=format, **given))
 

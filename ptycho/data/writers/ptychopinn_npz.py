@@ -74,6 +74,17 @@ def save_npz(
         If the file exists and may not be replaced, or cannot be written; nothing half-written is left.
     DataError
         If the scan's metadata cannot be expressed as JSON.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> ptycho.save_npz(scan, "scan.npz")
+    >>> len(ptycho.load_scan("scan.npz"))
+    40
     """
     with written_whole(path, overwrite=overwrite) as stream:
         _write_archive(scan, stream, measurement, compress)

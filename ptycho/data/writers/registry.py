@@ -13,7 +13,16 @@ from ptycho.files import appears_whole, require_target
 
 
 class Writer(Protocol):
-    """What a writer of one format provides."""
+    """What a writer of one format provides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> from ptycho.data import available_writers
+    >>> "cxi" in available_writers()
+    True
+    """
 
     name: str
     """Name of the format, the same as its reader's."""
@@ -99,6 +108,17 @@ def save_scan(
         If the format is unknown, or the scan lacks what it cannot do without.
     OutputError
         If the file exists and may not be replaced, or cannot be written; nothing half-written is left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho
+    >>> rng = np.random.default_rng(0)
+    >>> truth = np.exp(1j * rng.uniform(0, 1, (48, 48)))
+    >>> scan = ptycho.simulate(truth, np.ones((16, 16)), rng.uniform(8, 39, (40, 2)), 1e4)
+    >>> lost = ptycho.save_scan(scan.replace(pixel_size=1e-8, wavelength=1e-10, distance=1.0), "scan.cxi")
+    >>> len(ptycho.load_scan("scan.cxi"))
+    40
     """
     writer = writer_for(path, format)
     with appears_whole(path, overwrite=overwrite, replaces=getattr(writer, "replaces", None)) as partial:
