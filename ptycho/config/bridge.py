@@ -121,6 +121,7 @@ def to_training_config(
         "strategy": (training.strategy or "auto") if several else "auto",
         **{name: getattr(training, name) for name in same},
     }
+    _need({**values, **overrides}["n_groups"], "n_groups", 512)
     config = _made(ours.TrainingConfig, values, overrides)
     if "nphotons" not in overrides and data.nphotons == OTHER_NPHOTONS:
         usual = ours.TrainingConfig.nphotons
@@ -128,13 +129,12 @@ def to_training_config(
             f"nphotons = {OTHER_NPHOTONS:g} is the default of the PyTorch settings, and that of a TrainingConfig is "
             f"{usual:g}: say which is meant, like overrides={{'nphotons': {usual:g}}}."
         )
-    _need(config, "n_groups", 512)
     if config.test_data_file is None:
         warnings.warn(
             "test_data_file is not given: nothing can be reconstructed or tested after the training until it is.",
             stacklevel=2,
         )
-    _need(config, "train_data_file", "train.npz")
+    _need(config.train_data_file, "train_data_file", "train.npz")
     return config
 
 
@@ -167,8 +167,8 @@ def to_inference_config(
     if inference.batch_size != theirs.InferenceConfig.batch_size:
         values["batch_size"] = inference.batch_size
     config = _made(ours.InferenceConfig, values, overrides)
-    _need(config, "model_path", "training_outputs")
-    _need(config, "test_data_file", "test.npz")
+    _need(config.model_path, "model_path", "training_outputs")
+    _need(config.test_data_file, "test_data_file", "test.npz")
     return config
 
 
@@ -190,8 +190,8 @@ def _translated(name: str, value: Any, words: Mapping[str, str]) -> str:
     return words[value]
 
 
-def _need(config: Any, name: str, example: Any) -> None:
-    if getattr(config, name) is None:
+def _need(value: Any, name: str, example: Any) -> None:
+    if value is None:
         raise ConfigError(f"{name} is missing: give it, like overrides={{{name!r}: {example!r}}}.")
 
 

@@ -177,5 +177,5 @@ def test_a_class_may_show_other_defaults():
     parser = make_parser("ptycho test", "", "", "")
     add_flags(parser, TrainingConfig, "training", defaults={"nepochs": 7, "N": 128})
     text = " ".join(parser.format_help().split())
-    assert "passes through the training groups [at least 1; default 7]" in text
+    assert "epochs: passes through all training groups [at least 1; default 7]" in text
     assert "[pixels; default 128]" in text
