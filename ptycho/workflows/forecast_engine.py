@@ -16,6 +16,7 @@ import numpy as np
 from ptycho.config import EngineConfig, validate
 from ptycho.data import Scan
 from ptycho.engines import State, check_settings, predictor, solve
+from ptycho.engines.detector_data import PATTERN_BYTES
 from ptycho.physics import canvas_for
 from ptycho.physics.probe_from_data import probe_from_patterns
 from ptycho.workflows.forecast import Forecast, add_saving, is_kept, reading_seconds
@@ -30,8 +31,6 @@ _EPOCHS = 3
 """Epochs of one kind in a trial: the first also compiles, and the median of the others is taken."""
 _STARTS = {"probe_from": "probe_step", "positions_from": "correct_positions", "opr_from": "opr_modes"}
 """Settings that say from which epoch on more is done, and the setting without which that is never done."""
-_MAX_AMPLITUDE_BYTES = 2**30
-"""Amplitudes that an engine keeps, see :class:`ptycho.engines.measured.Measured`; larger scans are read each epoch."""
 
 
 @dataclasses.dataclass
@@ -183,7 +182,7 @@ def _part(start: State | None, index: np.ndarray) -> State | None:
 def _amplitude_bytes(scan: Scan, config: EngineConfig) -> int:
     """Bytes of the amplitudes that the engine keeps; 0 where they are too many."""
     size = len(scan) * scan.N**2 * (8 if config.double else 4)
-    return size if size <= _MAX_AMPLITUDE_BYTES else 0
+    return size if size <= PATTERN_BYTES else 0
 
 
 def _pattern_bytes(state: State, scan: Scan, config: EngineConfig, trial: int) -> int:
