@@ -70,16 +70,16 @@ def test_plain_settings_take_the_engines_defaults(scan):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("kind", "engine", "message"),
     [
-        (RAARConfig(engine="rpie"), "engine = rpie is not possible in a RAARConfig"),
-        (RAARConfig(engine="plain"), "engine = plain is not possible: expected one of difference_map, epie"),
-        (EngineConfig(engine=""), "engine =  is not possible: expected one of"),
+        (RAARConfig, "rpie", "engine = rpie is not possible in a RAARConfig"),
+        (RAARConfig, "plain", "engine = plain is not possible: expected one of difference_map, epie"),
+        (EngineConfig, "", "engine =  is not possible: expected one of"),
     ],
 )
-def test_settings_of_another_engine(config, message):
+def test_settings_of_another_engine(kind, engine, message):
     with pytest.raises(ConfigError, match=message):
-        configured(config)
+        configured(kind(engine=engine))
 
 
 def test_settings_are_checked_as_the_engine_declares_them(scan):
