@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import pickle
 import zipfile
@@ -30,6 +29,7 @@ from ptycho.errors import DataError, OutputError
 from ptycho.files import adopt, mixture, written_whole
 from ptycho.model.safe_archive import SafeArchive, parse_json
 from ptycho.notebook import summary_html
+from ptycho.visible import visible
 
 __all__ = [
     "BUNDLE_NAME",
@@ -52,6 +52,10 @@ FORMAT_VERSION = 1
 MODELS = ("autoencoder", "diffraction_to_obj")
 ORIGINS = ("imported_from", "simulated", "started_from")
 """What a manifest may say of where the model came from."""
+_LARGEST_LOG_SCALE = 80.0
+"""The exponential of more overflows in float32."""
+_LARGEST_UNIT = 1e18
+"""Of scales and photons; the squares of larger ones overflow in float32."""
 _NEEDED = ("config.json", "units.json", "weights.safetensors")
 _RECORDED = ("ptychopinn", "numpy", "torch", "lightning", "tensorflow", "keras", "jax")
 
@@ -292,7 +296,7 @@ def load_bundle(path: str | Path) -> Bundle:
             nphotons=_positive(units, "nphotons"),
             group_canvas_side=int(_positive(units, "side")),
             history=_history(units.get("history", {})),
-            manifest=parse_json(read["manifest.json"], f"{target}: manifest.json"),
+            manifest=_manifest(parse_json(read["manifest.json"], f"{target}: manifest.json")),
             measurement=_measurement(units),
         )
     except (SafetensorError, ValueError, LookupError, TypeError, OverflowError) as error:
@@ -338,21 +342,33 @@ def _params(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     real, imaginary, scale = (params[name] for name in ("probe/real", "probe/imag", "log_scale"))
     if real.ndim != 3 or real.shape != imaginary.shape or real.shape[1] != real.shape[2] or scale.shape != ():
         raise ValueError(f"a probe of {real.shape} and {imaginary.shape}, a scale of {scale.shape}")
-    wrong = [name for name, values in params.items() if values.dtype.kind != "f"]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is {params[wrong[0]].dtype}")
+    for name, values in params.items():
+        if values.dtype != np.float32:
+            raise ValueError(f"{visible(name)} is {values.dtype}, float32 is expected")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{visible(name)} has values that are not finite")
+    if abs(float(scale)) > _LARGEST_LOG_SCALE:
+        raise ValueError(f"log_scale {scale}")
     return params
 
 
 def _positive(units: dict[str, Any], name: str) -> float:
     value = float(units[name])
-    if not 0 < value < math.inf:
+    if not 1 / _LARGEST_UNIT < value < _LARGEST_UNIT:
         raise ValueError(f"{name} {value}")
     return value
 
 
 def _history(values: Any) -> dict[str, list[float]]:
     return {str(name): [float(value) for value in each] for name, each in dict(values).items()}
+
+
+def _manifest(stated: dict[str, Any]) -> dict[str, Any]:
+    """A manifest whose groups hold names with values."""
+    for name in ("versions", *ORIGINS):
+        if not isinstance(stated.get(name), dict | None):
+            raise ValueError(f"manifest.json: {name} is {type(stated[name]).__name__}, names with values are expected")
+    return stated
 
 
 def _measurement(units: dict[str, Any]) -> str | None:

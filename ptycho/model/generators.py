@@ -8,6 +8,7 @@ packages only; a bundle never names code to run.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 from ptycho.backends import Array, Backend
 from ptycho.config import ModelConfig
 from ptycho.errors import ConfigError
-from ptycho.model.network import apply_cnn, cnn_shapes, init_cnn
+from ptycho.model.network import apply_cnn, cnn_shapes, init_cnn, shape_fault
 
 __all__ = ["CnnGenerator", "Generator", "available_generators", "channels", "complex_from_polar", "find_generator"]
 
@@ -31,6 +32,9 @@ class Generator(Protocol):
 
     A network that also has ``polar``, with the arguments of ``apply`` and amplitude and phase for an answer, can be
     exported to programs without complex numbers without its angle being taken, and compiled by PyTorch.
+
+    A network whose parameters may have other shapes than ``init`` gives them also has ``fault(params, config)``: what
+    is wrong with some parameters, in words, or None. Loading a bundle asks it.
 
     Examples
     --------
@@ -60,13 +64,16 @@ class CnnGenerator:
 
     def init(self, config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
         """See :class:`Generator`; drawn from one numpy generator, the same in every framework."""
-        shapes = cnn_shapes(config.N, config.n_filters_scale, *channels(config), config.pad_object, config.probe_big)
-        params = init_cnn(shapes, np.random.default_rng(seed))
+        params = init_cnn(_shapes(config), np.random.default_rng(seed))
         if config.start_iterations is not None:  # so that the untrained network returns the estimate unchanged
             for name in params:
                 if name.endswith(("/centre/kernel", "/border/kernel", "/full/kernel")):
                     params[name] = params[name] * np.float32(0.0)
         return params
+
+    def fault(self, params: Mapping[str, np.ndarray], config: ModelConfig) -> str | None:
+        """See :class:`Generator`; nothing is allocated for it."""
+        return shape_fault({name: part.shape for name, part in params.items()}, _shapes(config), channels(config)[1])
 
     def apply(self, params: dict[str, Array], x: Array, config: ModelConfig, backend: Backend) -> Array:
         """See :class:`Generator`."""
@@ -81,6 +88,10 @@ class CnnGenerator:
         gain, turn = apply_cnn(params, x, backend, "correction", "correction", "correction")
         # 1 + gain needs more than the 8 bits of a bfloat16
         return 1.0 + xp.astype(gain, x.dtype), xp.astype(turn, x.dtype)
+
+
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    return cnn_shapes(config.N, config.n_filters_scale, *channels(config), config.pad_object, config.probe_big)
 
 
 def complex_from_polar(xp: Array, amplitude: Array, phase: Array) -> Array:

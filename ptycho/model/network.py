@@ -9,14 +9,14 @@ Reports 13, 22789 (2023), with the layer widths of its published code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ptycho.backends import Array, Backend
 from ptycho.errors import ConfigError
 
-__all__ = ["SIZES", "apply_cnn", "cnn_shapes", "conv2d_enlarged", "decode", "encode", "init_cnn"]
+__all__ = ["SIZES", "apply_cnn", "cnn_shapes", "conv2d_enlarged", "decode", "encode", "init_cnn", "shape_fault"]
 
 SIZES = {
     64: ((32, 64, 128), (64, 32)),
@@ -74,6 +74,51 @@ def cnn_shapes(
         if probe_big:
             conv(f"{head}/border", block(f"{head}/last", BORDER_CHANNELS, last), channels_out)
     return shapes
+
+
+def shape_fault(
+    given: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], channels_out: int
+) -> str | None:
+    """The first layer that does not belong to a network, in words; None where all do.
+
+    The layers of the last stage may have other widths than :func:`cnn_shapes` says, as PtychoPINN's have, as long as
+    they follow one another.
+
+    Parameters
+    ----------
+    given : shape of every parameter, by name.
+    shapes : from :func:`cnn_shapes`.
+    channels_out : of each decoder.
+    """
+    for name in sorted(shapes.keys() | given.keys()):
+        shape, expected = given.get(name), shapes.get(name)
+        if shape is None or expected is None:
+            return f"the layer {name} is {shape or 'missing'}, {expected or 'nothing'} is expected"
+        if shape != expected and not _may_differ(name, shape, expected, channels_out):
+            return f"the layer {name} is {shape}, {expected} is expected"
+        if name.endswith("/bias") and shape != given.get(name.removesuffix("bias") + "kernel", ())[-1:]:
+            return f"the layer {name} is {shape}, which does not fit its kernel"
+    for head in DECODERS:
+        if f"{head}/centre/kernel" in shapes and not _last_stage_fits(given, shapes, head):
+            return f"the layers {head}/centre, last and border do not follow one another"
+    return None
+
+
+def _may_differ(name: str, given: tuple[int, ...], expected: tuple[int, ...], out: int) -> bool:
+    """Whether a layer of the last stage may have other widths: PyTorch's splits off fewer channels, into more."""
+    stage = name.split("/")[1]
+    if stage not in ("centre", "last", "border") or len(given) != len(expected) or given[:-2] != expected[:-2]:
+        return False
+    return 0 not in given and (stage == "last" or given[-1] in (1, out))
+
+
+def _last_stage_fits(given: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], head: str) -> bool:
+    """The centre and the border share the channels of the last block; the border's layers follow one another."""
+    kernels = [f"{head}/{part}/kernel" for part in ("centre", "last/conv0", "last/conv1", "border")]
+    centre, *border = (given[name] for name in kernels if name in shapes)
+    width = shapes[kernels[0]][2] + BORDER_CHANNELS
+    fed = [centre[2] + border[0][2], *(shape[2] for shape in border[1:])] if border else [width]
+    return fed == [width, *(shape[3] for shape in border[:-1])] and len({s[3] for s in (centre, *border[-1:])}) == 1
 
 
 def init_cnn(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, np.ndarray]:

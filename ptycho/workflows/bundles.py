@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ptycho.data.readers.limits import readable
 from ptycho.errors import BackendError, ConfigError, DataError
 from ptycho.files import require_replaceable, written_whole
 from ptycho.model.bundle import BUNDLE_NAME, ORIGINS, Bundle, bundle_file, load_bundle
+from ptycho.model.complete import load_complete_bundle, require_complete
 from ptycho.model.generators import channels
 from ptycho.model.importers.archives import import_archive, model_folders
 from ptycho.model.importers.plain_pickle import read_plain_pickle
@@ -94,6 +96,8 @@ def describe_model_file(path: str | Path) -> dict[str, Any]:
             settings = read_plain_pickle(archive.read(f"{next(iter(folders))}/params.dill"), what)
             return {"kind": "archive of PtychoPINN", **common, "models": folders, "settings": _scalars(settings)}
     bundle = load_bundle(target)
+    with contextlib.suppress(ConfigError):  # a network of a package that is not installed can be described all the same
+        require_complete(bundle, str(target))
     config = config_to_dict(bundle.config)
     manifest = bundle.manifest
     return {
@@ -209,7 +213,7 @@ def export_bundle(path: str | Path, to: str | None, out: str | Path | None = Non
     target, own = export_target(path, to, out), out is None
     require_replaceable(target, overwrite=overwrite, own=own)
     export = _exporter(to)
-    bundle = load_bundle(path)
+    bundle = load_complete_bundle(path)
     content = export(bundle, input_scale(bundle), export_description(bundle))
     with written_whole(target, overwrite=overwrite, own=own) as stream:
         stream.write(content)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import ConfigError
-from ptycho.model.bundle import Bundle, load_bundle, origins
+from ptycho.model.bundle import Bundle, origins
+from ptycho.model.complete import load_complete_bundle
 from ptycho.model.training import is_network
 
 __all__ = ["origin_of", "settled", "start_of", "with_network_of"]
@@ -24,7 +25,7 @@ def start_of(config: TrainingConfig) -> Bundle | None:
     DataError
         It cannot be read.
     """
-    return None if config.start_model is None else load_bundle(config.start_model)
+    return None if config.start_model is None else load_complete_bundle(config.start_model)
 
 
 def settled(config: TrainingConfig, given: Collection[str] | None = None) -> TrainingConfig:

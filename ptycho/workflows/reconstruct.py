@@ -11,6 +11,7 @@ from ptycho.config import InferenceConfig, ModelConfig
 from ptycho.data import Scan, make_container
 from ptycho.errors import ConfigError
 from ptycho.model.bundle import Bundle, bundle_id, origins
+from ptycho.model.complete import require_complete
 from ptycho.model.generators import Generator
 from ptycho.physics.reassembly import group_canvas_size
 from ptycho.workflows.estimate import scan_estimate
@@ -149,6 +150,7 @@ def stitch(
 ) -> Stitched:
     """The object alone, with the estimate that the network corrected; arguments and errors as :func:`reconstruct`."""
     config: ModelConfig = bundle.config.model
+    require_complete(bundle, generator=generator)
     if scan.N != config.N:
         raise ConfigError(
             f"N: the scan's patterns are {scan.N} x {scan.N} and the model's are {config.N} x {config.N}; crop or bin "

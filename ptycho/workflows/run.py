@@ -19,8 +19,9 @@ from ptycho.data import Scan
 from ptycho.errors import DataError, OutputError
 from ptycho.evaluation import Comparison, compare, split_scan_frc
 from ptycho.files import saved_together
-from ptycho.model.bundle import BUNDLE_NAME, Bundle, load_bundle, save_bundle
+from ptycho.model.bundle import BUNDLE_NAME, Bundle, save_bundle
 from ptycho.model.checkpoints import Checkpoints
+from ptycho.model.complete import load_complete_bundle
 from ptycho.observers import EpochProgress
 from ptycho.workflows.fine_tuning import settled
 from ptycho.workflows.inference import Stitched
@@ -129,9 +130,9 @@ def open_bundle(path: str | Path) -> Bundle:
     Raises
     ------
     DataError
-        The bundle cannot be read.
+        The bundle cannot be read, or does not hold the network that its configuration describes.
     """
-    bundle = load_bundle(path)
+    bundle = load_complete_bundle(path)
     publish(bundle.config, intensity_scale=bundle.intensity_scale, measurement=bundle.measurement)
     return bundle
 

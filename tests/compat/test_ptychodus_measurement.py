@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ptycho import params
-from ptycho.config import TrainingConfig
+from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.errors import DataError
 from ptycho.loader import PtychoDataContainer
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
+from ptycho.model.pinn import initial_parameters
 from ptycho.raw_data import RawData
 from ptycho.workflows import run
 from ptycho.workflows.components import load_inference_bundle
@@ -33,9 +34,9 @@ def arrays(scan, dtype):
 
 
 def bundle(measurement):
-    probe = np.ones((1, N, N), np.float32)
-    weights = {"probe/real": probe, "probe/imag": probe, "log_scale": np.zeros((), np.float32)}
-    return Bundle(weights, TrainingConfig(), 1.0, 1.0, N, measurement=measurement)
+    config = TrainingConfig(model=ModelConfig(n_filters_scale=1))
+    weights = initial_parameters(config.model, np.ones((1, 64, 64), np.complex64), 1.0, seed=0)
+    return Bundle(weights, config, 1.0, 1.0, 64, measurement=measurement)
 
 
 @pytest.mark.parametrize("measurement", ["counts", "amplitude", None])

@@ -39,7 +39,7 @@ def values_of(field, hint):
         if choices
         else {
             bool: st.booleans(),
-            int: st.integers(int(lowest), 10_000),
+            int: st.integers(int(lowest), int(min(highest, 10_000))),
             float: numbers,
             str: st.text("abcdefgh_", min_size=1, max_size=8),
         }.get(plain, st.text("abcdefgh/._", min_size=1, max_size=12).map(plain))

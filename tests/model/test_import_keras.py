@@ -322,7 +322,7 @@ class TestRefusals:
             import_archive(again)
         with pytest.raises(DataError, match="no model archive of PtychoPINN"):
             import_archive(original.write_zip(tmp_path / "other.zip", {"a.txt": b""}))
-        with pytest.raises(DataError, match="there is no such archive"):
+        with pytest.raises(DataError, match="there is no such file"):
             import_archive(tmp_path / "absent.zip")
 
     def test_a_lambda_layer_is_not_run(self, trained, tmp_path):

@@ -158,5 +158,5 @@ class TestExport:
         assert export_bundle(path, "torch", taken, overwrite=True).read_bytes()[:2] == b"PK"
         with pytest.raises(OutputError, match="cannot be written"):
             export_bundle(path, "torch", tmp_path / "absent" / "model.pt2")
-        with pytest.raises(DataError, match="there is no such bundle"):
+        with pytest.raises(DataError, match="there is no such file"):
             export_bundle(tmp_path / "absent.zip", "torch")

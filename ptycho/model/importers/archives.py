@@ -23,7 +23,7 @@ from ptycho.model.generators import CnnGenerator
 from ptycho.model.importers.keras_models import network_of_keras
 from ptycho.model.importers.plain_pickle import read_plain_pickle
 from ptycho.model.importers.torch_models import network_of_state, read_state
-from ptycho.model.network import DECODERS, SIZES, apply_cnn, cnn_shapes
+from ptycho.model.network import DECODERS, SIZES, apply_cnn, cnn_shapes, shape_fault
 from ptycho.model.safe_archive import SafeArchive
 from ptycho.physics.photons import intensity_scale
 from ptycho.physics.probe import normalise_probe
@@ -177,36 +177,11 @@ def _fit_model(model: ModelConfig, params: dict[str, np.ndarray], what: str) -> 
     out = max(params[f"{head}/{'centre' if model.pad_object else 'full'}/kernel"].shape[3] for head in DECODERS)
     model.object_big = out == group if group > 1 else model.object_big
     wanted = cnn_shapes(model.N, model.n_filters_scale, group, out, model.pad_object, model.probe_big)
-    for name in sorted(wanted.keys() | params.keys()):
-        given, expected = params[name].shape if name in params else None, wanted.get(name)
-        if given is None or expected is None or (given != expected and not _may_differ(name, given, expected, out)):
-            raise DataError(
-                f"{what}: the layer {name.rpartition('/')[0]} is {given or 'missing'}, {expected or 'nothing'} is "
-                f"expected for N {model.N} and n_filters_scale {model.n_filters_scale}; the model cannot be imported."
-            )
-    for head in DECODERS if model.pad_object else ():
-        _check_last_stage(params, head, SIZES[model.N][1][-1] * model.n_filters_scale, what)
-
-
-def _check_last_stage(params: dict[str, np.ndarray], head: str, width: int, what: str) -> None:
-    """The centre and the border share the channels of the last block; the border's layers follow one another."""
-    shapes = [params[f"{head}/{part}/kernel"].shape for part in _LAST if f"{head}/{part}/kernel" in params]
-    centre, *border = shapes
-    given = [centre[2] + border[0][2], *(shape[2] for shape in border[1:])] if border else [width]
-    expected = [width, *(shape[3] for shape in border[:-1])]
-    if given != expected or len({shape[3] for shape in (centre, *border[-1:])}) != 1:
-        raise DataError(f"{what}: the layers {head}/centre, last and border do not follow one another; it is damaged.")
-
-
-_LAST = ("centre", "last/conv0", "last/conv1", "border")
-
-
-def _may_differ(name: str, given: tuple[int, ...], expected: tuple[int, ...], out: int) -> bool:
-    """Whether a layer of the last stage may have other widths: PyTorch's splits off fewer channels, into more."""
-    stage = name.split("/")[1]
-    if stage not in ("centre", "last", "border") or len(given) != len(expected):
-        return False
-    return stage == "last" or given[-1] in (1, out)
+    if (fault := shape_fault({name: part.shape for name, part in params.items()}, wanted, out)) is not None:
+        raise DataError(
+            f"{what}: {fault} for N {model.N} and n_filters_scale {model.n_filters_scale}; "
+            "the model cannot be imported."
+        )
 
 
 def _probe(settings: dict[str, Any], given: np.ndarray | None, model: ModelConfig, what: str) -> np.ndarray:
