@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho.cli.options import Call, CommonOptions, LiveOptions, PageOptions, ViewOptions, needed
 from ptycho.cli.printing import print_lines
 from ptycho.cli.progress_bars import ProgressBars
+from ptycho.config.flags import SPELLINGS
 from ptycho.config.processes import is_first_process
 from ptycho.errors import ConfigError, DataError, PtychoError
 
@@ -161,5 +162,6 @@ def _as_it_was_read(call: Call, result: Any) -> Any:
         return options
     found, left_out = reading_of(recorded, given)
     for name, value in left_out.items():
-        print_lines(f"note left out: --{name} {value}; give it here if the scan is to be read with it")
+        flag = SPELLINGS.get(name, (f"--{name}",))[0]
+        print_lines(f"note left out: {flag} {value}; give it here if the scan is to be read with it")
     return found

@@ -140,8 +140,25 @@ class Reconstruction:
         measured, predicted = self.measured, self.predicted
         if measured is not None and predicted is not None and len(measured) != len(predicted):
             raise DataError(f"predicted: got {len(predicted)} patterns; expected {len(measured)}, as measured.")
+        self._check_numbers()
         if self.positions.shape[1] != 2:
             raise DataError(f"positions: got shape {self.positions.shape}; expected (M, 2), (row, col) in pixels.")
+
+    def _check_numbers(self) -> None:
+        """Check what the pictures and their scales are computed from."""
+        if not np.isfinite(self.positions).all() or not np.isfinite(self.origin).all():
+            raise DataError("positions: got values that are not finite; expected pixels, as of origin.")
+        for name in LENGTHS:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise DataError(f"{name}: got {value}; expected a finite length above 0, in metres.")
+        if self.object.size == 0 or self.probe.size == 0:
+            raise DataError(f"object, probe: got {self.object.shape}, {self.probe.shape}; expected at least one pixel.")
+        if self.weights is not None and len(self.weights) != len(self.positions):
+            raise DataError(f"weights: got {len(self.weights)} rows; expected {len(self.positions)}, one per position.")
+        side = self.probe.shape[1:]
+        if self.components is not None and self.components.shape[1:] != side:
+            raise DataError(f"components: got {self.components.shape}; expected the probe's size, {side}.")
 
 
 def pair_of(values: Any) -> tuple[float, float]:
