@@ -77,18 +77,18 @@ def _network_result(
     """Train, save the bundle and reconstruct."""
     from ptycho.workflows.run import run_scan, save_training
 
-    result, bundle = run_scan(
+    result, _ = run_scan(
         scan,
         config,
         target,
         split_frc=call[RunOptions].frc,
         epochs=bars.epochs("train"),
         counters=bars.counter,
+        on_trained=lambda bundle: save_training(bundle, out, overwrite=overwrite),
         log_dir=out,
         resume=resume,
         overwrite=overwrite,
         command=call.line,
         reading=reading(call),
     )
-    save_training(bundle, out, overwrite=overwrite)
     return result

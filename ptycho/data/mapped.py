@@ -18,6 +18,11 @@ __all__ = ["MappedFile", "is_mapped", "read_mapped"]
 _AT_ONCE_BYTES = 2**20
 """Of a part with gaps; a page is read from the disk anyway, and a call takes longer than to copy some of them."""
 
+_SCRATCH_BYTES = 2**18
+"""Fits into a core's own cache, from which it is copied to where it belongs."""
+_GAP_BYTES = 4096
+"""A gap between two items that is worth a call of its own: a page."""
+
 
 def is_mapped(array: Any) -> bool:
     """Whether an array is a memory map of a file."""
@@ -74,7 +79,12 @@ class MappedFile:
             out = np.empty(view.shape, view.dtype)
             axis = max((i for i in range(view.ndim) if view.shape[i] > 1), key=lambda i: abs(view.strides[i]))
             parts, whole = np.moveaxis(out, axis, 0), np.moveaxis(view, axis, 0)
-            step = max(1, min(_AT_ONCE_BYTES // abs(view.strides[axis]), len(whole) // 2))
+            first, last = byte_bounds(whole[0])
+            stride, span = abs(whole.strides[0]), last - first
+            if stride - span >= _GAP_BYTES and span <= max(whole[0].nbytes, _AT_ONCE_BYTES):
+                self._read_apart(whole, parts, span)
+                return out
+            step = max(1, min(_AT_ONCE_BYTES // stride, len(whole) // 2))
             for start in range(0, len(whole), step):
                 parts[start : start + step] = self.read(whole[start : start + step])
             return out
@@ -82,6 +92,23 @@ class MappedFile:
         self._fill(content, low + self._shift)
         first = view.__array_interface__["data"][0] - low
         return np.ndarray(view.shape, view.dtype, content, first, view.strides)
+
+    def _read_apart(self, whole: NDArray[Any], parts: NDArray[Any], span: int) -> None:
+        """Read each item of a view by a call of its own, from its first byte to its last, as for a part of frames."""
+        step = max(1, _SCRATCH_BYTES // span)
+        content = np.empty((min(step, len(whole)), span), np.uint8)
+        low, first = byte_bounds(whole[0])[0], whole[0].__array_interface__["data"][0]
+        strides, buffers = (span, *whole.strides[1:]), [(memoryview(row.data),) for row in content]
+        offset, stride, fd, preadv = low + self._shift, whole.strides[0], self._fd, os.preadv
+        for start in range(0, len(whole), step):
+            count = min(step, len(whole) - start)
+            for row in range(count):
+                place = offset + (start + row) * stride
+                if preadv(fd, buffers[row], place) != span:
+                    self._fill(content[row], place)  # says why
+            parts[start : start + count] = np.ndarray(
+                (count, *whole.shape[1:]), whole.dtype, content, first - low, strides
+            )
 
     def _fill(self, content: NDArray[np.uint8], offset: int) -> None:
         left = memoryview(content.data)

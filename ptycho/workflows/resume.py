@@ -62,8 +62,8 @@ def may_replace(scan: Scan, config: TrainingConfig, results: Sequence[str], resu
     if force or not Checkpoints(config.output_dir, config).found():
         return force
     folder = Path(config.output_dir)
-    only_begun = not any((folder / name).exists() for name in results)
-    if not resume and only_begun and is_of_this_training(scan, config, folder):
+    unfinished = not all((folder / name).exists() for name in results)  # the bundle is saved before the reconstruction
+    if not resume and unfinished and is_of_this_training(scan, config, folder):
         raise OutputError(f"{folder} holds this training, broken off: go on with --resume, or start anew with --force.")
     return resume
 

@@ -235,6 +235,7 @@ def run_scan(
     split_frc: bool = True,
     epochs: EpochProgress | None = None,
     counters: Counters | None = None,
+    on_trained: Callable[[Bundle], None] | None = None,
     log_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -249,6 +250,8 @@ def run_scan(
         As in :func:`train_scan`.
     target
         What is reconstructed; none reconstructs the scan that was learned from.
+    on_trained
+        Called with the bundle before the reconstruction begins, so that it can be saved whatever happens then.
     split_frc, command, reading
         As in :func:`reconstruct_scan`.
 
@@ -277,6 +280,8 @@ def run_scan(
     """
     started = time.perf_counter()
     bundle = train_scan(scan, config, epochs, counters, log_dir, resume, overwrite=overwrite)
+    if on_trained is not None:
+        on_trained(bundle)
     inference = InferenceConfig(
         neighbor_count=config.neighbor_count, seed=config.seed, device=config.device, output_dir=config.output_dir
     )

@@ -76,7 +76,8 @@ def connect_workers(cluster: Any = LOCAL) -> Iterator[WorkerPool | None]:
         raise BackendError(
             "To reconstruct on a cluster dask.distributed has to be installed: pip install ptychopinn[dask]."
         ) from error
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # a lost worker is no trouble: its chunk is repeated
+    for name in ("distributed", "distributed.client"):  # a lost worker's chunk is repeated, a lost scheduler raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     wanted = 1
     with contextlib.ExitStack() as ending:
         if isinstance(cluster, str) and (cluster == LOCAL or cluster.isdigit()):

@@ -76,7 +76,7 @@ class Rehearsal:
 
         running.train_scan = trained
         running.reconstruct_scan = result
-        running.run_scan = lambda *_, **__: (result(), trained())
+        running.run_scan = lambda *_, on_trained, **__: (result(), on_trained(trained()))
         bundles.import_bundle = trained
 
     def inputs(self) -> None:

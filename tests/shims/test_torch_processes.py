@@ -86,8 +86,8 @@ def assert_the_same_training(one, two):
     for name, values in one.history.items():
         np.testing.assert_allclose(two.history[name], values, rtol=1e-4)
     for name, values in one.params.items():
-        # a step is 1e-4; a gradient of about zero is rounding, of which Adam would make one, were it not clipped
-        np.testing.assert_allclose(two.params[name], values, rtol=1e-5, atol=1e-6)
+        # a step is 1e-4; where a gradient is about zero Adam amplifies its rounding, here to a tenth of a step at most
+        np.testing.assert_allclose(two.params[name], values, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
