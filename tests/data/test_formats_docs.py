@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ptycho.config.flags import SPELLINGS
 from ptycho.config.settings import field_types
 from ptycho.data import available_readers, available_writers
 from ptycho.data.orientation import ORIENTATIONS
@@ -25,10 +26,11 @@ def test_every_format_has_a_page(format):
 
 
 def test_the_pages_name_flags_that_exist():
-    flags = {*field_types(ScanOptions), *field_types(ConvertOptions), "force"}
+    fields = {*field_types(ScanOptions), *field_types(ConvertOptions), "force"}
+    flags = {flag for name in fields for flag in SPELLINGS.get(name, (f"--{name}",))}
     for page in PAGES.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         for flag in re.findall(r"--([a-z][a-z-]+)", text):
-            assert flag.replace("-", "_") in flags, f"{page.name}: {flag}"
+            assert f"--{flag.replace('-', '_')}" in flags, f"{page.name}: {flag}"
         for orientation in re.findall(r"--orientation ([a-z-]+)", text):
             assert orientation in ORIENTATIONS
