@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptycho.config.deprecated import former_names
@@ -19,16 +18,10 @@ _GROUP = "ptycho.engines"
 
 
 def engine_points() -> dict[str, EntryPoint]:
-    """The entry points of all engines by name; of a source tree that is not installed, those of its pyproject.toml."""
-    import tomllib
-    from importlib.metadata import EntryPoint, entry_points
+    """The entry points of all installed engines by name."""
+    from importlib.metadata import entry_points
 
-    points = {point.name: point for point in entry_points(group=_GROUP)}
-    project = Path(__file__).parents[2] / "pyproject.toml"
-    if EngineSettings.engine not in points and project.is_file():
-        named = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"].get(_GROUP, {})
-        points |= {name: EntryPoint(name, value, _GROUP) for name, value in named.items()}
-    return points
+    return {point.name: point for point in entry_points(group=_GROUP)}
 
 
 def engine_names() -> tuple[str, ...]:
