@@ -58,7 +58,7 @@ def test_a_new_scan_needs_no_training_or_little(ptycho, refused, scan_path, next
 
 def test_what_is_refused(refused, scan_path):
     assert "n_objects" in refused("pretrain", scan_path, "--n_objects", 0, "--out", "no")
-    assert "there is no such bundle" in refused("run", scan_path, "--from", "nothing", "--out", "no")
+    assert "there is no such file" in refused("run", scan_path, "--from", "nothing", "--out", "no")
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_simulated(monkeypatch, tmp_path, scan_path, capsys):

@@ -55,7 +55,7 @@ def test_archives_by_name(trained, tmp_path):
         manager.save_multiple_models({}, tmp_path / "none")
     with pytest.raises(ConfigError, match="models_dict holds other"):
         manager.save_multiple_models({"other": trained[1]["bundle"]}, tmp_path / "none")
-    with pytest.raises(DataError, match="there is no such bundle"):
+    with pytest.raises(DataError, match="there is no such file"):
         manager.load_multiple_models(tmp_path / "none")
 
 

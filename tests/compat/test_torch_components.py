@@ -11,6 +11,7 @@ from ptycho import params
 from ptycho.config import TrainingConfig
 from ptycho.data import Container
 from ptycho.errors import ConfigError, DataError, OutputError
+from ptycho.files import RECORD
 from ptycho.loader import load
 from ptycho.model.bundle import load_bundle
 from ptycho.raw_data import RawData
@@ -79,7 +80,7 @@ def test_results_are_those_of_the_pair(run):
 
 def test_a_run_keeps_its_model(run):
     _, _, results, config, _ = run
-    assert sorted(path.name for path in config.output_dir.iterdir()) == [".ptychopinn.json", "wts.h5.zip"]
+    assert [path.name for path in config.output_dir.iterdir() if path.name != RECORD] == ["wts.h5.zip"]
     stored = load_bundle(config.output_dir)
     assert stored.intensity_scale == results["intensity_scale"]
     assert stored.config.backend == "pytorch"
@@ -209,7 +210,7 @@ def test_bundles_by_name(run, trained, tmp_path):
         components.load_inference_bundle_torch(tmp_path, "encoder")
     with pytest.raises(DataError, match="is no folder"):
         components.load_inference_bundle_torch(tmp_path / "none")
-    with pytest.raises(DataError, match="there is no such bundle"):
+    with pytest.raises(DataError, match="there is no such file"):
         components.load_inference_bundle_torch(tmp_path.parent)
     with pytest.raises(ConfigError, match="models_dict holds nothing"):
         model_manager.save_torch_bundle({}, tmp_path / "none", config)
