@@ -91,8 +91,7 @@ def train(
     1
     """
     validate(config)
-    if log_dir is not None:
-        _require_logs_free(Path(log_dir), config, resume, overwrite)
+    _require_logs_free(log_dir, config, resume, overwrite)
     config, start = settled(config), start_of(config)
     backend = backend_for_training(config.backend)
     resolve_device(backend, config.device)
@@ -203,8 +202,11 @@ def _check(scan: Scan, model: ModelConfig) -> None:
         raise ConfigError("object_big: false needs start_iterations none: one patch for a group has no estimate.")
 
 
-def _require_logs_free(folder: Path, config: TrainingConfig, resume: bool, overwrite: bool) -> None:
+def _require_logs_free(log_dir: str | Path | None, config: TrainingConfig, resume: bool, overwrite: bool) -> None:
     """Refuse a folder in which checkpoints and logs must not be written."""
+    if log_dir is None:
+        return
+    folder = Path(log_dir)
     replace = overwrite or (resume and Checkpoints(folder, config).found())
     require_free(folder, TRAINING_LOGS if config.checkpoint else TRAINING_LOGS[-1:], replace, locked=True)
     if replace:
