@@ -19,7 +19,7 @@ from ptycho.files import written_whole
 from ptycho.physics.propagation import intensity
 from ptycho.physics.reassembly import summed_window
 
-__all__ = ["State", "load_state", "save_state"]
+__all__ = ["State", "is_state", "load_state", "save_state"]
 
 _FORMAT = "ptychopinn-engine-state"
 _OPTIONAL = ("components", "weights")
@@ -167,3 +167,12 @@ def load_state(path: str | Path, label: str = "") -> State:
             "to start anew."
         )
     return state
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file is a state of this library, of whatever run."""
+    try:
+        note = json.loads(str(NpzArchive(path, LARGEST_RESULT_EXPANSION).array("note")))
+    except (DataError, OSError, KeyError, ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and note.get("format") == _FORMAT and "label" in note

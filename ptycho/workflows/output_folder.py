@@ -154,7 +154,7 @@ def require_free(
             continue
         allowed = force or (name in renewed and recorded(target))
         reason = in_the_way(target, overwrite=allowed, own=True)
-        if reason is not None and allowed and not target.is_symlink() and target.is_file():
+        if reason is not None and (allowed or name in renewed) and not target.is_symlink() and target.is_file():
             earlier = earlier_results(path) if earlier is None else earlier
             reason = None if target in earlier else reason
         if reason is not None:
@@ -212,8 +212,15 @@ def _is_reconstruction(path: Path) -> bool:
         return False
 
 
+def _is_engine_state(path: Path) -> bool:
+    from ptycho.engines.state import is_state
+
+    return is_state(path)
+
+
 _EVIDENCE: tuple[tuple[str, Callable[[Path], bool], tuple[str, ...]], ...] = (
     ("reconstruction.h5", _is_reconstruction, (*RESULT_FILES, ENGINE_STATE)),
+    (ENGINE_STATE, _is_engine_state, (ENGINE_STATE,)),
     ("network/reconstruction.h5", _is_reconstruction, tuple(f"network/{name}" for name in RESULT_FILES)),
     ("wts.h5.zip", is_bundle, ("wts.h5.zip", "config.yaml")),
     ("checkpoints/training.json", is_label, (*TRAINING_LOGS, "config.yaml")),
