@@ -26,7 +26,7 @@ from tests.support import simulated_scan
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits of POSIX")
 COMMAND = [sys.executable, "-m", "ptycho"]
-BRIEF = ("--n_filters_scale", "1", "--n_groups", "8", "--batch_size", "4", "--estimate_passes", "2", "--device", "cpu")
+BRIEF = ("--n_filters_scale", "1", "--n_groups", "8", "--batch_size", "4", "--start_iterations", "2", "--device", "cpu")
 SIGNALS = {"SIGTERM": 143, "SIGHUP": 129, "SIGINT": 130}
 
 
@@ -266,12 +266,12 @@ def test_the_command_is_pasted_as_it_was_given(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", ["SIGHUP"])
 def test_a_signal_to_the_refinement_of_a_run(folder, name):
     backend = next((each for each in ("jax", "pytorch", "tensorflow") if can_train(each)), None)
     if backend is None:
         pytest.skip("no backend can train here")
-    save_npz(simulated_scan(M=40, N=64, seed=1), folder / "a scan.npz")
+    save_npz(simulated_scan(M=40, N=64, seed=1), folder / "a scan.npz", overwrite=True)
     words = ("run", "a scan.npz", *BRIEF, "--nepochs", "1", "--refine", "100", "--backend", backend, "--out", "the run")
     state = folder / "the run" / "engine-state.npz"
     line = ended_by(name, started(*words, "--force"), state.is_file)
@@ -285,12 +285,13 @@ def test_a_signal_to_the_refinement_of_a_run(folder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("backend", ["pytorch", "tensorflow", "jax"])
+@pytest.mark.parametrize(
+    ("backend", "name"), [("pytorch", "SIGTERM"), ("pytorch", "SIGINT"), ("tensorflow", "SIGTERM"), ("jax", "SIGINT")]
+)
 def test_a_signal_to_a_training(folder, backend, name):
     if not can_train(backend):
         pytest.skip(f"{backend} cannot train here")
-    save_npz(simulated_scan(M=40, N=64, seed=1), folder / "a scan.npz")
+    save_npz(simulated_scan(M=40, N=64, seed=1), folder / "a scan.npz", overwrite=True)
     words = ("train", "a scan.npz", *BRIEF, "--nepochs", "8", "--backend", backend, "--out", "the model")
     checkpoints = folder / "the model" / "checkpoints"
     line = ended_by(name, started(*words), lambda: any(checkpoints.glob("last.*")))
