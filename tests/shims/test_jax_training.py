@@ -1,7 +1,6 @@
 """Training in JAX on a tiny scan: it learns, repeats, obeys every setting, equals PyTorch, and serves every backend."""
 
 import csv
-import dataclasses
 import json
 import os
 import struct
@@ -20,6 +19,7 @@ from safetensors.numpy import load, load_file
 
 from ptycho.backends import get_trainer
 from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.data import crop_detector
 from ptycho.errors import BackendError, ConfigError
 from ptycho.physics import simulate
 from ptycho.physics.objects import lines_object
@@ -140,7 +140,7 @@ class TestLearning:
 class TestSettings:
     def test_the_scale_is_trained_by_default_and_not_the_probe(self, scan, bundle):
         still = trained(scan, learning_rate=1e-12).params
-        assert np.abs(bundle.params["log_scale"] - still["log_scale"]) > 1e-3
+        assert np.abs(bundle.params["log_scale"] - still["log_scale"]) > 1e-4
         np.testing.assert_array_equal(bundle.params["probe/real"], still["probe/real"])
 
     @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def run(scan, tmp_path_factory):
     """Folder and bundle of a training whose rate is too high: its last epoch is not its best."""
     pytest.importorskip("tensorboard")
     folder = tmp_path_factory.mktemp("run")
-    return folder, trained(scan, log_dir=folder, learning_rate=3e-2, nepochs=3, checkpoint=True, tensorboard=True)
+    return folder, trained(scan, log_dir=folder, learning_rate=0.3, nepochs=3, checkpoint=True, tensorboard=True)
 
 
 class TestFiles:
@@ -365,6 +365,5 @@ class TestDevices:
 
 
 def test_another_pattern_size_is_refused(scan, bundle):
-    other = dataclasses.replace(bundle, config=configured({"N": 128}))
-    with pytest.raises(ConfigError, match="the scan's patterns are 64 x 64 and the model's are 128 x 128"):
-        reconstruct(scan, other)
+    with pytest.raises(ConfigError, match="the scan's patterns are 32 x 32 and the model's are 64 x 64"):
+        reconstruct(crop_detector(scan, 32), bundle)

@@ -1,7 +1,6 @@
 """Keras's loop on a tiny scan: it learns, obeys every setting, equals PyTorch, and its bundle serves every backend."""
 
 import csv
-import dataclasses
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from ptycho.backends import get_backend, get_trainer
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data import make_container
+from ptycho.data import crop_detector, make_container
 from ptycho.errors import BackendError, ConfigError
 from ptycho.model.batches import epoch_batches, make_batch
 from ptycho.model.bundle import load_bundle
@@ -159,7 +158,7 @@ class TestData:
 
 class TestSettings:
     def test_the_scale_is_trained_by_default_and_not_the_probe(self, bundle, still):
-        assert np.abs(bundle.params["log_scale"] - still.params["log_scale"]) > 1e-3
+        assert np.abs(bundle.params["log_scale"] - still.params["log_scale"]) > 1e-4
         np.testing.assert_array_equal(bundle.params["probe/real"], still.params["probe/real"])
 
     def test_what_is_trained_is_chosen(self, scan, groups_bundle):
@@ -243,7 +242,7 @@ def run(scan, tmp_path_factory):
     """Folder and bundle of a training whose rate is too high: its last epoch is not its best."""
     pytest.importorskip("tensorboard")
     folder = tmp_path_factory.mktemp("run")
-    changes = {"learning_rate": 3e-2, "checkpoint": True, "tensorboard": True, "device": "cpu:0"}
+    changes = {"learning_rate": 0.3, "checkpoint": True, "tensorboard": True, "device": "cpu:0"}
     return folder, trained(scan, log_dir=folder, nepochs=3, **changes)
 
 
@@ -322,9 +321,8 @@ class TestDevices:
 
 
 def test_another_pattern_size_is_refused(scan, bundle):
-    other = dataclasses.replace(bundle, config=configured({"N": 128}))
-    with pytest.raises(ConfigError, match="the scan's patterns are 64 x 64 and the model's are 128 x 128"):
-        reconstruct(scan, other)
+    with pytest.raises(ConfigError, match="the scan's patterns are 32 x 32 and the model's are 64 x 64"):
+        reconstruct(crop_detector(scan, 32), bundle)
 
 
 def test_the_configuration_travels_in_the_native_member(bundle):
