@@ -125,6 +125,7 @@ def changed(item):
         "scheduler": "Cosine",
         "device": "cpu",
         "grid_size": (3, 3),
+        "N": 128,
         "C": 7,
         "n_devices": 4,
         "patch_weighting": "uniform",
@@ -246,7 +247,7 @@ class TestTraining:
     def work(self, scan, trained, tmp_path, monkeypatch):
         """A training whose core is done already."""
         seen = []
-        monkeypatch.setattr(base_api, "train", lambda *given: seen.append(given) or trained[1]["bundle"])
+        monkeypatch.setattr(base_api, "train", lambda *given, **_: seen.append(given) or trained[1]["bundle"])
         manager = ConfigManager(data_config={"grid_size": (1, 1)}, training_config={"epochs": 3})
         found = loader(scan, manager, output_dir=tmp_path / "out")
         return Trainer._from_lightning(new_model(manager), found, "lightning", manager), seen
@@ -404,7 +405,7 @@ class TestStitching:
             asked.append((given, options))
             raise LookupError
 
-        monkeypatch.setattr(base_api, "reconstruct", stop)
+        monkeypatch.setattr(base_api, "stitch", stop)
         model = loaded(trained, inference_config={"patch_weighting": "uniform", "middle_trim": 24, "batch_size": 9})
         engine = InferenceEngine(model, data_config={"K": 8}, training_config={"device": "cuda:1"})
         with pytest.raises(LookupError):

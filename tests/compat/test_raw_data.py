@@ -46,7 +46,7 @@ def test_single_and_several_modes(modes):
 
 
 def test_the_type_decides_what_was_measured_and_the_log_says_so(scan, caplog):
-    caplog.set_level(logging.INFO, "ptycho.raw_data")
+    caplog.set_level(logging.INFO, "ptycho.compat.raw_data")
     assert rawdata(scan).scan.measurement == "amplitude"
     assert "float32 and taken for amplitude" in caplog.text
     assert rawdata(scan, diff3d=scan.patterns).scan.measurement == "counts"
