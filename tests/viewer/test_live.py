@@ -80,10 +80,10 @@ def test_no_picture_is_made_while_nobody_looks(page, scan):
     def make():
         pytest.fail("a picture was made")
 
-    look = page.counter("estimate").look
-    look(make)
+    observe = page.counter("estimate").observe
+    observe(make)
     watch(page, looks=0)  # a page that is open behind another window
-    look(make)
+    observe(make)
     assert "picture" not in ask(page, "state", client="c", looks=0)
 
 
@@ -114,7 +114,7 @@ def test_what_does_not_go_by_rounds_has_no_curve(page, scan):
 def test_pictures_take_a_small_share_of_the_time(page, scan, monkeypatch):
     monkeypatch.setattr(live, "_AT_LEAST", 0.0)
     watch(page)
-    look, made = page.counter("estimate").look, []
+    observe, made = page.counter("estimate").observe, []
 
     def slow():
         made.append(time.sleep(0.05))
@@ -122,7 +122,7 @@ def test_pictures_take_a_small_share_of_the_time(page, scan, monkeypatch):
 
     began = time.monotonic()
     while time.monotonic() - began < 1.0:
-        look(slow)
+        observe(slow)
     assert 1 <= len(made) <= 2  # each of them is paid by twenty times as long without
 
 
