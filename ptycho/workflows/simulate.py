@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ptycho.config import validate
+from ptycho.config.mapping import config_to_dict
 from ptycho.config.settings import data_dirs_setting, setting
 from ptycho.data import Scan, load_scan, validation
 from ptycho.errors import ConfigError, DataError
@@ -98,7 +99,6 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
     if config.slices > 1 and None in lengths:
         raise ConfigError(f"slices = {config.slices} needs slice_spacing, wavelength and pixel_size: give all of them.")
     object_seed, position_seed, photon_seed = np.random.SeedSequence(config.seed).spawn(3)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
     return simulate(
         _slices(config, np.random.default_rng(object_seed)),
         _probe(config),
@@ -112,7 +112,7 @@ def simulate_scan(config: SimulationConfig, progress: Progress | None = None) ->
         wavelength=config.wavelength,
         pixel_size=config.pixel_size,
         name=f"simulated {config.object.replace('_', ' ')}",
-        metadata={"simulation": settings},
+        metadata={"simulation": config_to_dict(config)},
     )
 
 
