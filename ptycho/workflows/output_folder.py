@@ -13,6 +13,7 @@ from typing import Any
 from ptycho.config.processes import is_first_process
 from ptycho.errors import DataError, OutputError
 from ptycho.files import (
+    RECORD,
     adopt,
     in_the_way,
     only_writer,
@@ -103,6 +104,9 @@ def made_folder(path: Path) -> Iterator[None]:
             raise OutputError(f"The folder {path} cannot be written to: {error.strerror}.") from error
         yield
     except BaseException:
+        with contextlib.suppress(OSError):
+            if path in created and os.listdir(path) == [RECORD]:  # a record of files that were never written
+                (path / RECORD).unlink()
         for parent in created:
             with contextlib.suppress(OSError):
                 parent.rmdir()

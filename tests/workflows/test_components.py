@@ -174,7 +174,7 @@ def stitched_positions(monkeypatch):
         placed = reassemble(patches, scan.positions, options["window"], crop=options["crop"])
         return Stitched(placed.object, placed.weight, placed.origin, scan.probe, None)
 
-    monkeypatch.setattr(components, "reconstruct", stitch)
+    monkeypatch.setattr(components, "stitch", stitch)
     return seen
 
 

@@ -110,7 +110,7 @@ def test_picture(scan, tmp_path):
     draw_inspection(scan, inspect_scan(scan), tmp_path / "scan.png")
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
     without = scan.replace(probe=None)
-    draw_inspection(without, inspect_scan(without), tmp_path / "scan.png")
+    draw_inspection(without, inspect_scan(without), tmp_path / "scan.png", overwrite=True)
     with pytest.raises(OutputError):
         draw_inspection(scan, inspect_scan(scan), tmp_path / "absent" / "scan.png")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.png"]
