@@ -18,7 +18,6 @@ from ptycho.config import ModelConfig, TrainingConfig, config_to_dict
 from ptycho.data import load_scan, save_scan
 from ptycho.model.bundle import Bundle, load_bundle, save_bundle
 from ptycho.model.importers.archives import import_archive
-from ptycho.workflows.bundles import describe_model_file
 from ptycho.workflows.results import Reconstruction, load_reconstruction
 from tests.support import simulated_scan
 
@@ -258,7 +257,6 @@ SCANS = {
 }
 MODELS = {
     "bundle": Loader(write_bundle, read_bundle, "zip"),
-    "bundle info": Loader(write_bundle, lambda path: digest(describe_model_file(path) | {"file": ""}), "zip"),
     "import torch": Loader(write_torch_archive, read_archive, "zip"),
     "import keras": Loader(write_keras_archive, read_archive, "zip"),
 }
