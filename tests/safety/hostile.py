@@ -78,11 +78,10 @@ def make_samples(folder: Path) -> None:
     kinds = {"scan": SCANS, "model": MODELS, "result": RESULTS}
     for kind, loaders in kinds.items():
         for name, loader in loaders.items():
-            if name != "bundle info":
-                place = folder / kind / name.replace(" ", "_")
-                place.mkdir(parents=True)
-                with contextlib.suppress(ImportError):
-                    loader.make(place)
+            place = folder / kind / name.replace(" ", "_")
+            place.mkdir(parents=True)
+            with contextlib.suppress(ImportError):
+                loader.make(place)
     (folder / "config" / "yaml").mkdir(parents=True)
     (folder / "config" / "yaml" / "settings.yaml").write_text("bin: 1\n")
 

@@ -193,7 +193,7 @@ def test_a_bad_value_of_a_lazily_read_file_is_reported_at_its_number_in_the_file
 
     def read():
         if view == "kept":
-            scan.kept()
+            scan.in_memory()
         for part in scan.chunks(32):
             scan.counts(part)
 

@@ -18,6 +18,7 @@ from ptycho.cli import main
 from ptycho.cli.ending import resuming
 from ptycho.cli.options import parse
 from ptycho.data import save_npz
+from ptycho.files import RECORD
 from ptycho.workflows import refine, report, results
 from ptycho.workflows.results import load_reconstruction
 from tests.backends.alone import can_train
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_state(first, command, name, monkeypatch, capsys)
         assert main(words) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in said
-    assert sorted(path.name for path in state.parent.iterdir()) == [state.name]
+    assert sorted(path.name for path in state.parent.iterdir()) == [RECORD, state.name]
     epochs = []
     with monkeypatch.context() as watching:
         watching.setattr("ptycho.engines.engine.Engine.run_epoch", lambda *_: epochs.append(1) or 1.0)
@@ -118,7 +119,7 @@ def test_a_limit_on_the_size_of_files(folder):
     )  # fmt: skip
     assert done.returncode == 2
     assert "File too large" in done.stderr
-    assert [path.name for path in (folder / "result").iterdir()] == ["engine-state.npz"]
+    assert sorted(path.name for path in (folder / "result").iterdir()) == [RECORD, "engine-state.npz"]
     assert pasted(done.stderr.splitlines()[-1]).returncode == 0
     assert load_reconstruction("result").object.ndim == 2
     assert not (folder / "result" / "engine-state.npz").exists()
@@ -138,7 +139,7 @@ def test_a_folder_that_comes_in_the_way_of_a_result(folder, name, monkeypatch, c
         assert main(["reconstruct", "a scan.npz", "--epochs", "2", "--out", "result"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert (in_the_way / "of somebody").is_dir()
-    assert sorted(path.name for path in in_the_way.parent.iterdir()) == ["engine-state.npz", name]
+    assert sorted(path.name for path in in_the_way.parent.iterdir()) == [RECORD, "engine-state.npz", name]
     (in_the_way / "of somebody").rmdir()
     in_the_way.rmdir()
     assert main(shlex.split(said.partition("go on with: ")[2])[1:]) == 0
