@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python $(PIP) --editable
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-numpy test-torch test-tensorflow test-jax environment lint format clean
+.PHONY: help demo check test test-numpy test-torch test-tensorflow test-jax environment lint format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -28,6 +28,13 @@ test: $(VENV)/.test ## Run all tests
 
 # A file's tests share what is trained and what is compiled, so they stay together until a process has nothing to do.
 SPREAD := --numprocesses $(THREADS) --dist worksteal
+
+# NumPy's half of the tests of the lower layers, and the conventions: most mistakes show there, without any compiler.
+CHECK := tests/test_conventions.py tests/test_former_names.py tests/test_tools.py tests/config tests/data \
+	tests/evaluation tests/model tests/physics tests/cli/test_help.py -m "not slow" -k "not jax and not tensorflow and not torch"
+
+check: lint ## Run the linters and the tests that catch most, in a few minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SPREAD) $(CHECK)
 
 # Each with one framework, or none, in an environment of its own: the rest must not be missed.
 ALONE ?= tests/backends/test_alone.py
