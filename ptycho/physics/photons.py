@@ -127,6 +127,7 @@ def photon_scale(patches: Array, probe: Array, nphotons: float) -> float:
         ``nphotons`` is not positive, or no light passes the object.
     """
     probe = _floating(array_namespace(probe), probe)
+    require_together(patches=patches, probe=probe)
     scale = largest_value(probe)
     photons = photons_per_pattern(patches, multiplied(probe, 1.0 / scale))
     xp = array_namespace(photons)

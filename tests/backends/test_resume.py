@@ -127,12 +127,13 @@ def test_nothing_to_go_on_with(tmp_path, caplog):
 def test_without_resume_it_starts_anew(tmp_path):
     pytest.importorskip("lightning")
     broken_off(configured(), tmp_path, 2)
-    (tmp_path / "checkpoints" / ".last.ckpt.1234.part").touch()
+    (tmp_path / "checkpoints" / ".thesis.part").touch()  # of another program
     told = []
-    train(SCAN, configured(nepochs=1, seed=5), [lambda epoch, *_: told.append(epoch)], tmp_path)
+    train(SCAN, configured(nepochs=1, seed=5), [lambda epoch, *_: told.append(epoch)], tmp_path, overwrite=True)
     assert told == [1]
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
         ".ptychopinn.json",
+        ".thesis.part",
         "best.ckpt",
         "last.ckpt",
         "training.json",

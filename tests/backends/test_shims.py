@@ -26,6 +26,8 @@ BESIDE = {
         "config_params",
         "data_container_bridge",
         "lightning_utils",
+        # listening on this machine alone
+        "loopback",
         "model_manager",
         "raw_data_bridge",
         "workflows",
