@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from ptycho.data import save_npz
+from ptycho.files import RECORD
 from ptycho.model.bundle import load_bundle
 from ptycho.workflows.results import RESULT_FILES, load_reconstruction
 from tests.safety.kills import COMMANDS
@@ -84,7 +85,7 @@ def test_a_real_run_is_killed(tmp_path):
     subprocess.run([sys.executable, *words, "1"], check=True, **options)
     seconds = time.monotonic() - started
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert names == {*RESULT_FILES, "wts.h5.zip", "config.yaml"}
+    assert names == {*RESULT_FILES, "wts.h5.zip", "config.yaml", RECORD}
     for part in (0.5, 0.8, 0.9, 0.97):
         process = subprocess.Popen([sys.executable, *words, "1"], **options)
         with contextlib.suppress(subprocess.TimeoutExpired):
