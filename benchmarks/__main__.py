@@ -119,7 +119,7 @@ def main() -> None:
         lines += [f"![{question}]({plot})" for plot in plots if (out / plot).is_file()]
         kept[question] = "\n" + "\n\n".join(lines) + "\n"
         told = [f"## {question}\n{kept[question]}" for question in order if question in kept]
-        with written_whole(page) as stream:
+        with written_whole(page, overwrite=True) as stream:
             stream.write("\n".join(["# Measured\n\nWritten by `python -m benchmarks`.\n", *told]).encode())
     print(f"saved {out / 'RESULTS.md'}")
 

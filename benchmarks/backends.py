@@ -120,7 +120,7 @@ def groups_of_noise(config: ModelConfig, groups: int) -> Any:
         X=np.abs(rng.normal(size=(groups, 64, 64, channels))).astype(np.float32),
         positions=centres + rng.uniform(-4, 4, (groups, channels, 2)),
         indices=np.arange(groups * channels).reshape(groups, channels),
-        factor=1.0,
+        amplitude_factor=1.0,
     )
     flat = np.ones((300, 300), np.complex64)
     container.estimate = Estimate(flat, flat.real, (0.0, 0.0), idealised_probe(64)[None].astype(np.complex64))

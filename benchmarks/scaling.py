@@ -85,7 +85,7 @@ def reconstructed(largest: float) -> Iterator[Point]:
             X=rng.random((count, 64, 64, 1), np.float32),
             positions=rng.uniform(0, 8 * count**0.5, (count, 1, 2)),
             indices=np.arange(count)[:, None],
-            factor=1.0,
+            amplitude_factor=1.0,
         )
         inference = Inference(model, container, model.backend.best_device())
         took = timed(lambda i=inference: i.stitched(params), repeat=2)

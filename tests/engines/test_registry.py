@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ptycho.config import EngineConfig
-from ptycho.config.engines import engine_names, engine_points, fields_of_others
+from ptycho.config.engines import engine_names, fields_of_others
 from ptycho.engines import Engine, solve
 from ptycho.engines.gradient import LBFGS, Adam
 from ptycho.engines.raar import RAAR, RAARConfig
@@ -50,11 +50,6 @@ def test_the_engines_of_this_distribution_are_registered():
     assert set(named) == {"rpie", "epie", "lsqml", "difference_map", "raar", "gradient"} <= set(engine_names())
     for name, value in named.items():
         assert find_engine(name).__name__ == value.partition(":")[2]
-
-
-def test_a_source_tree_knows_its_engines_without_being_installed(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
-    assert {"rpie", "raar"} <= set(engine_points())
 
 
 def test_one_name_may_stand_for_several_classes():

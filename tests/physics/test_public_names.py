@@ -9,7 +9,7 @@ import pytest
 
 from ptycho import physics
 
-SHARED_INSIDE = {"checks"}
+SHARED_INSIDE = {"checks", "scaling"}
 """Modules that serve the others and have no public names."""
 
 
