@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,13 +137,10 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen, str]
 
     def start(*words: Any, env: dict[str, str] | None = None) -> tuple[subprocess.Popen, str]:
         settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
-        with warnings.catch_warnings():
-            # JAX, where an earlier test has loaded it, warns of forks.
-            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ptycho", *map(str, words)],
-                cwd=tmp_path, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ptycho", *map(str, words)],
+            cwd=tmp_path, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
         running.append(process)
         first = process.stdout.readline()
         assert first.startswith("page http://127.0.0.1:"), (first, "" if first else process.stderr.read())

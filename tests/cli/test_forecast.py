@@ -95,10 +95,10 @@ def unchanged(ptycho, *words):
 
 @pytest.mark.parametrize("engine", ["rpie", "lsqml", "difference_map"])
 def test_a_dry_run_of_an_engine_writes_nothing(ptycho, scan_path, engine):
-    words = ["reconstruct", scan_path, "--engine", engine, "--epochs", "6", "--out", "result", "--quiet"]
+    words = ["reconstruct", scan_path, "--engine", engine, "--epochs", "600", "--out", "result", "--quiet"]
     dry = unchanged(ptycho, *words, "--dry-run")
     assert dry.code == 0, dry.err
-    assert dry.figure("epochs") == f"6 of {engine}"
+    assert dry.figure("epochs") == f"600 of {engine}"
     assert engine in dry.figure("time")
     assert "B at the peak" in dry.figure("memory")
 
@@ -110,9 +110,9 @@ def test_dry_runs_of_refinements_write_nothing_and_forecast_them(ptycho, scan_pa
     dry = unchanged(ptycho, "refine", "result", scan_path, "--epochs", "4", "--out", "result", "--dry-run", "--quiet")
     assert dry.code == 0, dry.err
     assert dry.figure("epochs") == "4 of rpie"
-    dry = unchanged(ptycho, "run", scan_path, *QUICK, "--refine", "4", "--out", "new", "--dry-run")
+    dry = unchanged(ptycho, "run", scan_path, *QUICK, "--refine", "400", "--out", "new", "--dry-run")
     assert dry.code == 0, dry.err
-    assert dry.figure("refinement") == "4 of rpie"
+    assert dry.figure("refinement") == "400 of rpie"
     assert "rpie" in dry.figure("time")
     assert "training" in dry.figure("time")
 

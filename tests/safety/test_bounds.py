@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.config import EngineConfig, ModelConfig, validate
+from ptycho.config import EngineConfig, ModelConfig
 from ptycho.data import Scan, load_scan, save_npz
 from ptycho.errors import ConfigError, DataError
 from ptycho.workflows.scans import ScanOptions, open_scan
@@ -16,17 +16,17 @@ def scan():
 
 
 @pytest.mark.parametrize(
-    ("config", "name"),
+    ("kind", "name"),
     [
-        (ModelConfig(n_filters_scale=1_000_000), "n_filters_scale"),
-        (EngineConfig(modes=1_000_000), "modes"),
-        (EngineConfig(opr_modes=1_000_000), "opr_modes"),
-        (EngineConfig(slices=1_000_000), "slices"),
+        (ModelConfig, "n_filters_scale"),
+        (EngineConfig, "modes"),
+        (EngineConfig, "opr_modes"),
+        (EngineConfig, "slices"),
     ],
 )
-def test_a_setting_that_takes_all_memory_is_refused_by_name(config, name):
+def test_a_setting_that_takes_all_memory_is_refused_by_name(kind, name):
     with pytest.raises(ConfigError, match=f"^{name} = 1000000 "):
-        validate(config)
+        kind(**{name: 1_000_000})
 
 
 @pytest.mark.parametrize("place", [(1e6, 0.0), (0.0, -1e6), (1e6, 1e6), (1e12, 3.0)])
