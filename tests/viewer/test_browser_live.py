@@ -55,7 +55,7 @@ class Steps:
             told(epoch, n_epochs, figures)
             self.epoch = epoch
 
-        tell.look = told.look
+        tell.observe = told.observe
         return tell
 
     def run(self, scan, config):
