@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,12 @@ def true_result(scan: Scan, **changes: Any) -> Reconstruction:
         **{"origin": (0.0, 0.0), "positions": scan.positions, **changes},
     )
     return dataclasses.replace(found, predicted=predict_amplitudes(found, found.probe, found.positions[index]))
+
+
+def prepared(preparation: str, command: list[str]) -> list[str]:
+    """A command in whose process some Python has run first: limits and signals stay as they are set there.
+
+    What `preexec_fn` is for, without a fork of this process, whose threads (JAX's) may hold locks.
+    """
+    program = f"import os, resource, signal, sys\n{preparation}\nos.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", program, *command]

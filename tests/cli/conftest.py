@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from ptycho.data import save_npz
 from ptycho.workflows.simulate import SimulationConfig, simulate_scan
+from tests.support import prepared
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = Path(sys.executable).with_name("ptycho")
@@ -70,21 +70,21 @@ def ptycho(tmp_path, warm):
         code = int(warm.stdout.readline())
         return Outcome(code, out.read_text(), err.read_text())
 
-    def run(*words: Any, cold: bool = False, env: dict[str, str] | None = None, **options: Any) -> Outcome:
-        if warm is not None and not cold and not env and not options:
+    def run(
+        *words: Any, cold: bool = False, env: dict[str, str] | None = None, preparation: str = "", **options: Any
+    ) -> Outcome:
+        if warm is not None and not (cold or env or preparation or options):
             return forked(list(map(str, words)))
-        with warnings.catch_warnings():
-            # JAX, where an earlier test has loaded it, warns of the fork that a limit for the child needs.
-            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-            done = subprocess.run(
-                [*COMMAND, *map(str, words)],
-                cwd=folder,
-                env=_environment(env or {}),
-                text=True,
-                timeout=300,
-                check=False,
-                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-            )
+        command = [*COMMAND, *map(str, words)]
+        done = subprocess.run(
+            prepared(preparation, command) if preparation else command,
+            cwd=folder,
+            env=_environment(env or {}),
+            text=True,
+            timeout=300,
+            check=False,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
         return Outcome(done.returncode, done.stdout, done.stderr or "")
 
     run.folder = folder

@@ -184,18 +184,14 @@ def test_folder_that_cannot_be(ptycho, refused):
     assert "cannot be written to: Not a directory" in refused("simulate", "--out", "file/deeper")
 
 
-def limit_files():
-    """No file may grow beyond 64 KiB in this process: writing more fails as on a full disk."""
-    import resource
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+def limited_files(size=65536):
+    """No file may grow beyond so many bytes in a process: writing more fails as on a full disk."""
+    return f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
 def test_full_disk(refused):
-    sentence = refused("simulate", "--out", "out", "--n_positions", "50", preexec_fn=limit_files)
+    sentence = refused("simulate", "--out", "out", "--n_positions", "50", preparation=limited_files())
     assert "scan.npz cannot be written" in sentence
 
 
@@ -203,5 +199,5 @@ def test_full_disk(refused):
 def test_full_disk_keeps_the_old_result(ptycho, refused):
     (ptycho.folder / "out").mkdir()
     (ptycho.folder / "out" / "scan.npz").write_text("precious")
-    refused("simulate", "--out", "out", "--n_positions", "50", "--force", preexec_fn=limit_files)
+    refused("simulate", "--out", "out", "--n_positions", "50", "--force", preparation=limited_files())
     assert (ptycho.folder / "out" / "scan.npz").read_text() == "precious"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ptycho.data import load_scan
+from tests.cli.test_bad_input import limited_files
 from tests.data.test_files import assert_same
 
 GEOMETRY = ("--wavelength", "1e-10", "--distance", "1.5", "--detector-pixel-size", "75e-6")
@@ -140,16 +141,8 @@ def test_a_folder_without_permission(refused, ptycho, scan_path):
 def test_a_full_disk_leaves_nothing(refused, scan_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("needs Linux")
-    import resource
-
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-        import signal
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
     for name in ("a.npz", "a.h5", "a.cxi", "a.nxs"):
-        sentence = refused("convert", scan_path, name, *GEOMETRY, preexec_fn=small_files)
+        sentence = refused("convert", scan_path, name, *GEOMETRY, preparation=limited_files(20_000))
         assert f"{name} cannot be written" in sentence
 
 

@@ -11,7 +11,7 @@ from ptycho.data import load_scan, save_npz
 from ptycho.model.bundle import load_bundle
 from ptycho.workflows.evaluate import EVALUATION_FILES
 from ptycho.workflows.results import RESULT_FILES, load_reconstruction
-from tests.cli.test_bad_input import limit_files
+from tests.cli.test_bad_input import limited_files
 
 pytest.importorskip("torch")
 
@@ -144,13 +144,15 @@ def test_a_reconstruction_that_is_none(refused, scan_path, tmp_path):
 def test_full_disk_after_the_work(refused, scan_path, done):
     done("train", scan_path, "--out", "model", *QUICK)
     before = (done.folder / "model" / "wts.h5.zip").read_bytes()
-    sentence = refused("reconstruct", scan_path, "model", "--out", "result", preexec_fn=limit_files)
+    sentence = refused("reconstruct", scan_path, "model", "--out", "result", preparation=limited_files())
     assert "result" in sentence
-    refused("train", scan_path, "--out", "model", *QUICK, "--checkpoint", "false", "--force", preexec_fn=limit_files)
+    refused(
+        "train", scan_path, "--out", "model", *QUICK, "--checkpoint", "false", "--force", preparation=limited_files()
+    )
     assert (done.folder / "model" / "wts.h5.zip").read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
 def test_full_disk_during_training(refused, scan_path):
-    sentence = refused("run", scan_path, "--out", "result", *QUICK, preexec_fn=limit_files)
+    sentence = refused("run", scan_path, "--out", "result", *QUICK, preparation=limited_files())
     assert "The training cannot be kept in result: File too large" in sentence

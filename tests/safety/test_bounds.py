@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.config import EngineConfig, ModelConfig
+from ptycho.config import EngineConfig, ModelConfig, validate
 from ptycho.data import Scan, load_scan, save_npz
 from ptycho.errors import ConfigError, DataError
 from ptycho.workflows.scans import ScanOptions, open_scan
@@ -27,6 +27,10 @@ def scan():
 def test_a_setting_that_takes_all_memory_is_refused_by_name(kind, name):
     with pytest.raises(ConfigError, match=f"^{name} = 1000000 "):
         kind(**{name: 1_000_000})
+    changed = kind()
+    setattr(changed, name, 1_000_000)
+    with pytest.raises(ConfigError, match=f"^{name} = 1000000 "):
+        validate(changed)
 
 
 @pytest.mark.parametrize("place", [(1e6, 0.0), (0.0, -1e6), (1e6, 1e6), (1e12, 3.0)])

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -23,7 +22,7 @@ from ptycho.workflows import refine, report, results
 from ptycho.workflows.results import load_reconstruction
 from tests.backends.alone import can_train
 from tests.safety.test_kills import ENVIRONMENT
-from tests.support import simulated_scan
+from tests.support import prepared, simulated_scan
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits of POSIX")
 COMMAND = [sys.executable, "-m", "ptycho"]
@@ -52,9 +51,7 @@ def started(*words, **options):
     """The command, begun, in a process that takes Ctrl-C even where the tests run in the background."""
     command = [*COMMAND, *map(str, words), "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
-    return subprocess.Popen(
-        command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes, **options
-    )
+    return subprocess.Popen(prepared("signal.signal(signal.SIGINT, signal.SIG_DFL)", command), **pipes, **options)
 
 
 def ended_by(name, process, exists):
@@ -111,12 +108,10 @@ def test_a_full_disk_leaves_the_state(first, command, name, monkeypatch, capsys)
 def test_a_limit_on_the_size_of_files(folder):
     """The same in a process of its own: the state finds room, and the report, with its pictures, does not."""
     words = ("reconstruct", "a scan.npz", "--epochs", "3", "--out", "result")
-    limit = (90_000, resource.RLIM_INFINITY)
-    command = [*COMMAND, *words]
-    done = subprocess.run(
-        command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit), env=ENVIRONMENT,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = prepared(
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, resource.RLIM_INFINITY))", [*COMMAND, *words]
+    )
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "File too large" in done.stderr
     assert sorted(path.name for path in (folder / "result").iterdir()) == [RECORD, "engine-state.npz"]
@@ -237,11 +232,9 @@ def test_a_terminal_that_is_gone(folder):
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(folder):
     """As `nohup` asks for."""
+    command = [*COMMAND, "reconstruct", "a scan.npz", "--epochs", "60", "--out", "result", "--quiet"]
     process = subprocess.Popen(
-        [*COMMAND, "reconstruct", "a scan.npz", "--epochs", "60", "--out", "result", "--quiet"],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        prepared("signal.signal(signal.SIGHUP, signal.SIG_IGN)", command), env=ENVIRONMENT, stdout=subprocess.DEVNULL
     )
     while process.poll() is None and not (folder / "result" / "engine-state.npz").is_file():
         time.sleep(0.01)

@@ -11,9 +11,9 @@ import pytest
 
 from ptycho.data import save_npz
 from tests.safety.test_kills import ENVIRONMENT
-from tests.support import simulated_scan
+from tests.support import prepared, simulated_scan
 
-resource = pytest.importorskip("resource")
+pytest.importorskip("resource")
 AT_A_TIME, IN_ALL = 250, 1000
 
 
@@ -22,10 +22,10 @@ def test_half_open_connections_to_a_run(tmp_path):
     save_npz(simulated_scan(M=40, N=32, seed=1), tmp_path / "scan.npz")
     words = ["reconstruct", "scan.npz", "--epochs", "1500", "--out", "result", "--live"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ptycho", *words], cwd=tmp_path, env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}, **pipes,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160)),
-    )  # fmt: skip
+    command = prepared(
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))", [sys.executable, "-m", "ptycho", *words]
+    )
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}, **pipes)
     first = process.stdout.readline()
     address = urlsplit(next(word for word in first.split() if word.startswith("http")))
     made = 0
@@ -38,6 +38,7 @@ def test_half_open_connections_to_a_run(tmp_path):
                 open_ones.callback(half.close)
                 half.sendall(b"GET ")
                 made += 1
+        assert process.poll() is None or made > AT_A_TIME
         _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "Traceback" not in said

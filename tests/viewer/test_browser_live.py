@@ -71,6 +71,8 @@ class Steps:
         for _ in range(epochs):
             self.allowed.release()
         until(lambda: self.error or self.epoch == wanted)
+        if self.error:
+            raise self.error
 
 
 def pixels(tab):
